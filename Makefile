@@ -1,0 +1,39 @@
+# Two commands: `make demo` (a table and a plot in about two minutes) and `make test`.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types pytest benchmark clean
+
+demo: $(STAMP)
+	$(PY) -m bench run --methods zero-shot,coop,shared-coop,softcpt --shots 1,2,4,8,16
+	$(PY) -m bench report
+
+test: lint types pytest
+
+# A second call finds the stamp and installs nothing.
+$(STAMP): pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable '.[test]'
+	touch $@
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+
+# mypy does not know setuptools' package-dir: it reads a copy laid out as the import names are.
+types: $(STAMP)
+	rm -rf build/types && mkdir -p build/types
+	cp -r bench build/types/bench
+	cp -r methods datasets reports build/types/bench/
+	cd build/types && ../../$(PY) -m mypy --config-file ../../pyproject.toml --cache-dir ../mypy-cache -p bench
+
+pytest: $(STAMP)
+	$(PY) -m pytest
+
+benchmark: $(STAMP)
+	$(PY) -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .ruff_cache

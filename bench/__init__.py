@@ -1,0 +1,1 @@
+"""Prompt-tuning methods for CLIP, compared in one harness."""

@@ -1,0 +1,20 @@
+"""What a user's mistake looks like: one line that names the argument or file, the value, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: the command line prints its message alone and exits with code 2."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The hint that ends an error about an unknown name: the nearest valid name, or all of them."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    if close:
+        match = next(n for n in names if n.lower() == close[0])
+        return f"did you mean {match!r}? (valid: {', '.join(names)})"
+    return f"valid: {', '.join(names) or 'none'}"

@@ -1,0 +1,1 @@
+"""Suites, tasks, splits and few-shot draws: files and names, never models."""
