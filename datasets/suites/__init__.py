@@ -1,0 +1,272 @@
+"""Suites as data: one YAML file names the tasks and where their images stand (docs/data.md has the keys)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.datasets.kinds import READERS
+from bench.datasets.readers import COMMON_OPTIONS
+from bench.errors import UserError, nearest
+
+METRICS = ("overall_acc", "mean_acc")
+SUITE_KEYS = ("title", "note", "recipe", "views", "demo", "backbone", "defaults", "tasks")
+TASK_KEYS = ("name", "folder", "reader", "metric", "template", "task_name", "classes", "sources", "note")
+SOURCE_KEYS = ("what", "url", "size", "licence", "how")
+TYPE_NAMES = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    list: "a list of texts",
+    dict: "a map of texts",
+}
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a suite file says of one task."""
+
+    name: str
+    folder: str  # below the data root
+    reader: dict[str, Any]  # {"kind": ..., options}
+    metric: str  # "overall_acc" or "mean_acc"
+    template: str  # the hand-written prompt, "{}" stands for the class name
+    task_name: str  # "" where the user's copy names the task
+    n_classes: int | None  # None where the user's copy says
+    sources: tuple[dict[str, str], ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a suite file says."""
+
+    name: str
+    title: str
+    tasks: tuple[TaskSpec, ...]
+    recipe: dict[str, Any]  # overrides of the methods' recipe, e.g. {"epochs": 20}
+    views: int | None
+    demo: bool
+    note: str
+    path: Path
+    backbone: str | None  # the default backbone, where the suite brings one
+
+
+def suite_names() -> list[str]:
+    """The suites that come with the package."""
+    return sorted(file.stem for file in _folder().glob("*.yaml"))
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """A suite by its name, or a user's own by the path of its YAML file."""
+    text = str(name_or_path)
+    by_name = {name.lower(): _folder() / f"{name}.yaml" for name in suite_names()}
+    file = by_name.get(text.lower()) or Path(text).expanduser()
+    if not file.is_file():
+        looks_like_path = "/" in text or "\\" in text or text.endswith((".yaml", ".yml"))
+        hint = "no such file" if looks_like_path else nearest(text, suite_names())
+        raise UserError(f"suite: {text!r} is neither a suite's name nor a suite file; {hint}")
+    return _suite(file, _read_yaml(file))
+
+
+def _folder() -> Path:
+    return Path(__file__).parent
+
+
+def _suite(file: Path, content: Mapping[str, Any]) -> Suite:
+    _known_keys(file, "suite", content, SUITE_KEYS)
+    tasks = content.get("tasks")
+    if not isinstance(tasks, list) or not tasks:
+        raise UserError(f"{file}: `tasks` must be a list of at least one task, not {tasks!r}")
+    defaults = content.get("defaults", {})
+    if not isinstance(defaults, dict):
+        raise UserError(f"{file}: `defaults` must be a map of values for all tasks, not {defaults!r}")
+    _known_keys(file, "defaults", defaults, TASK_KEYS)
+    specs = tuple(_task(file, number, entry, defaults) for number, entry in enumerate(tasks))
+    _different(file, [spec.name for spec in specs])
+    recipe = content.get("recipe", {})
+    if not isinstance(recipe, dict):
+        raise UserError(f"{file}: `recipe` must be a map such as {{epochs: 20}}, not {recipe!r}")
+    views = content.get("views")
+    if views is not None and (not _is(views, int) or views < 1):
+        raise UserError(f"{file}: `views` must be a whole number from 1 up, not {views!r}")
+    return Suite(
+        name=file.stem,
+        title=_value(file, "suite", content, "title", str, file.stem),
+        tasks=specs,
+        recipe=recipe,
+        views=views,
+        demo=_value(file, "suite", content, "demo", bool, False),
+        note=_value(file, "suite", content, "note", str, ""),
+        path=file,
+        backbone=_value(file, "suite", content, "backbone", str, "") or None,
+    )
+
+
+def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -> TaskSpec:
+    if not isinstance(entry, dict):
+        raise UserError(f"{file}: task {number} must be a map with `name`, `template`, ..., not {entry!r}")
+    where = f"task {entry.get('name', number)}"
+    _known_keys(file, where, entry, TASK_KEYS)
+    given = {**defaults, **entry}
+    reader = _reader(file, where, given.get("reader", {"kind": "folders"}))
+    name = _value(file, where, given, "name", str)
+    template = _value(file, where, given, "template", str)
+    if len(re.findall(r"\{\}", template)) != 1 or template.count("{") != 1:
+        raise UserError(f"{file}: {where}: `template` {template!r} must hold one {{}}, for the class name")
+    metric = _value(file, where, given, "metric", str, METRICS[0])
+    if metric not in METRICS:
+        raise UserError(f"{file}: {where}: unknown metric {metric!r}; {nearest(metric, METRICS)}")
+    classes = given.get("classes")
+    if classes is not None and (not _is(classes, int) or classes < 2):
+        raise UserError(f"{file}: {where}: `classes` must be a whole number from 2 up, not {classes!r}")
+    return TaskSpec(
+        name=_safe_name(file, name),
+        folder=_inside(file, where, "folder", _value(file, where, given, "folder", str, name)),
+        reader=reader,
+        metric=metric,
+        template=template,
+        # A user's own copy names the tasks of Fashion-20; elsewhere the suite file must.
+        task_name=_value(file, where, given, "task_name", str, "" if reader["kind"] == "fashion20" else None),
+        n_classes=classes,
+        sources=_sources(file, where, given.get("sources", [])),
+        note=_value(file, where, given, "note", str, ""),
+    )
+
+
+def _reader(file: Path, where: str, reader: object) -> dict[str, Any]:
+    if not isinstance(reader, dict) or not isinstance(reader.get("kind"), str):
+        raise UserError(f"{file}: {where}: `reader` must be a map with `kind`, not {reader!r}")
+    kind = reader["kind"]
+    if kind not in READERS:
+        raise UserError(f"{file}: {where}: unknown reader kind {kind!r}; {nearest(kind, READERS)}")
+    options = {"kind": str, **COMMON_OPTIONS, **READERS[kind].options}
+    _known_keys(file, f"{where}: reader {kind}", reader, options)
+    for option in READERS[kind].required:
+        if option not in reader:
+            raise UserError(f"{file}: {where}: reader {kind} needs `{option}`")
+    checked: dict[str, Any] = {}
+    for option, wanted in options.items():
+        if option not in reader:
+            continue
+        value = reader[option]
+        if wanted is list and isinstance(value, str):
+            value = [value]  # one text may stand for a list of one
+        _must_be(value, wanted, f"{file}: {where}: reader {kind}: `{option}`")
+        if option in ("images", "pool", "split"):
+            for path in value if isinstance(value, list) else [value]:
+                _inside(file, where, option, path)
+        checked[option] = value
+    if "strip" in checked:
+        _pattern(file, where, checked["strip"])
+    return checked
+
+
+def _sources(file: Path, where: str, sources: object) -> tuple[dict[str, str], ...]:
+    if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+        raise UserError(f"{file}: {where}: `sources` must be a list of maps with {', '.join(SOURCE_KEYS)}")
+    for source in sources:
+        _known_keys(file, f"{where}: sources", source, SOURCE_KEYS)
+    return tuple({key: str(value) for key, value in source.items()} for source in sources)
+
+
+# What a value may be --------------------------------------------------------------------------------------
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a YAML value is of a kind; entries of lists and maps are texts (an unquoted `no` is not)."""
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(
+            isinstance(entry, str) for pair in value.items() for entry in pair
+        )
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _value(
+    file: Path, where: str, content: Mapping[str, Any], key: str, kind: type, default: Any = None
+) -> Any:
+    """A key's value, of the right type; without a default the key is required."""
+    value = content.get(key, default)
+    if value is None:
+        raise UserError(f"{file}: {where}: `{key}` is missing; it must be {TYPE_NAMES[kind]}")
+    _must_be(value, kind, f"{file}: {where}: `{key}`")
+    return value
+
+
+def _must_be(value: object, kind: type, what: str) -> None:
+    if not _is(value, kind):
+        quotes = " (put it in quotes)" if kind in (str, list, dict) else ""
+        raise UserError(f"{what} must be {TYPE_NAMES[kind]}, not {value!r}{quotes}")
+
+
+def _known_keys(
+    file: Path, where: str, content: Mapping[Any, Any], known: Mapping[str, type] | tuple[str, ...]
+) -> None:
+    for key in content:
+        if key not in known:
+            raise UserError(f"{file}: {where}: unknown key {str(key)!r}; {nearest(str(key), known)}")
+
+
+def _safe_name(file: Path, name: str) -> str:
+    """A task's name is part of file names (split_bench_<name>.json)."""
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(f"{file}: task name {name!r} must be of letters, digits and -_.+ only")
+    return name
+
+
+def _inside(file: Path, where: str, key: str, path: str) -> str:
+    """A folder or file below the data root."""
+    parts = Path(path.replace("\\", "/")).parts
+    if not path or Path(path).is_absolute() or ".." in parts or path[1:2] == ":":
+        raise UserError(f"{file}: {where}: `{key}` must be a path below the data root, not {path!r}")
+    return path
+
+
+def _pattern(file: Path, where: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{file}: {where}: `strip` {pattern!r} is not a pattern ({error})") from None
+
+
+def _different(file: Path, names: list[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            raise UserError(f"{file}: two tasks have the name {name!r}")
+        seen.add(name.lower())
+
+
+# YAML -----------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that stands twice instead of keeping the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(file: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not YAML ({' '.join(str(error).split())})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: a suite file is a map with `title` and `tasks`")
+    return content

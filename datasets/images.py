@@ -1,0 +1,42 @@
+"""Open an image, whatever a real collection holds under that name."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from bench.errors import UserError
+
+# Pillow's other formats are not photographs, and some start programs to draw them (EPS).
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """The image as RGB, as CoOp opens it: `Image.open(path).convert("RGB")`.
+
+    So the first frame of an animation is taken, transparency is dropped, and a camera's rotation flag
+    (EXIF) is not applied. What differs: 16-bit grey levels are scaled to 8 bits (Pillow would clip them to
+    white), the format is told by content among `FORMATS` only, and a failure is an error that names the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # palette transparency, damaged EXIF, half a decompression bomb
+            with Image.open(path, formats=FORMATS) as image:
+                if image.mode == "F":
+                    raise UserError(
+                        f"{path}: an image of floating-point values; save it with 8 bits a channel"
+                    )
+                if image.mode.startswith("I"):  # 16-bit grey levels, in whichever mode Pillow reads them
+                    image.load()
+                    return image.convert("I").point(lambda level: level / 256).convert("L").convert("RGB")
+                return image.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too large to open safely ({error})") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not an image in a known format ({', '.join(FORMATS)})") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        raise UserError(f"{path}: cannot be read as an image ({error})") from None

@@ -1,0 +1,224 @@
+"""Readers of the data sets' own lists: text files, MATLAB files and JSON, as their authors hand them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.datasets.items import Item, Listing, MissingData
+from bench.datasets.readers import Options, image_root
+from bench.datasets.splitfiles import check_names, read_json, safe_path
+from bench.errors import UserError
+
+
+def read_pets(folder: Path, options: Options) -> Listing:
+    """OxfordPets: `annotations/{trainval,test}.txt`, lines "<image> <label from 1> <species> <breed>".
+
+    The class is the image's name up to the last `_`, in lower case (the capital says cat or dog).
+    """
+    labelled: dict[str, list[tuple[str, int]]] = {}
+    names: dict[int, str] = {}
+    for part in ("trainval", "test"):
+        file = folder / "annotations" / f"{part}.txt"
+        labelled[part] = []
+        for line, words in _lines(file, 4):
+            name, label = words[0].rpartition("_")[0].lower(), _number(file, line, words[1])
+            _same(file, line, names.setdefault(label, name), name, label)
+            labelled[part].append((f"{words[0]}.jpg", label))
+    return _listing(folder / "annotations", image_root(folder, options, "images"), labelled, names)
+
+
+def read_fgvc(folder: Path, options: Options) -> Listing:
+    """FGVC-Aircraft: `variants.txt`, `images_variant_{train,val,test}.txt` with lines "<image> <variant>"."""
+    names = dict(enumerate(" ".join(words) for _, words in _lines(folder / "variants.txt", 1)))
+    labels = {name: label for label, name in names.items()}
+    labelled: dict[str, list[tuple[str, int]]] = {}
+    for part in ("train", "val", "test"):
+        file = folder / f"images_variant_{part}.txt"
+        labelled[part] = []
+        for line, words in _lines(file, 2):
+            variant = " ".join(words[1:])
+            labelled[part].append((f"{words[0]}.jpg", _known(file, line, variant, labels, "variants.txt")))
+    return _listing(folder, image_root(folder, options, "images"), labelled, names)
+
+
+def read_sun397(folder: Path, options: Options) -> Listing:
+    """SUN397: `ClassName.txt`, `{Training,Testing}_01.txt`; "/a/airfield/indoor" is "indoor airfield"."""
+    folders = [words[0].strip("/") for _, words in _lines(folder / "ClassName.txt", 1)]
+    # The first part is the letter the scene begins with.
+    names = {label: " ".join(reversed(path.split("/")[1:])) for label, path in enumerate(folders)}
+    labels = {path: label for label, path in enumerate(folders)}
+    labelled: dict[str, list[tuple[str, int]]] = {}
+    for part, file in (("trainval", folder / "Training_01.txt"), ("test", folder / "Testing_01.txt")):
+        labelled[part] = []
+        for line, words in _lines(file, 1):
+            path = words[0].lstrip("/")
+            labelled[part].append(
+                (path, _known(file, line, path.rpartition("/")[0], labels, "ClassName.txt"))
+            )
+    return _listing(folder, image_root(folder, options, "SUN397"), labelled, names)
+
+
+def read_ucf101(folder: Path, options: Options) -> Listing:
+    """UCF101's middle frames: `ucfTrainTestlist/{classInd,trainlist01,testlist01}.txt`.
+
+    The lists name videos ("ApplyEyeMakeup/v_x.avi"), the frames stand in "Apply_Eye_Makeup/v_x.jpg".
+    """
+    lists = folder / "ucfTrainTestlist"
+    words_of = {
+        words[1]: (_number(lists / "classInd.txt", line, words[0]), re.findall(r"[A-Z][^A-Z]*", words[1]))
+        for line, words in _lines(lists / "classInd.txt", 2)
+    }
+    labels = {action: label for action, (label, _) in words_of.items()}
+    labelled: dict[str, list[tuple[str, int]]] = {}
+    for part, file in (("trainval", lists / "trainlist01.txt"), ("test", lists / "testlist01.txt")):
+        labelled[part] = []
+        for line, words in _lines(file, 1):
+            action, _, video = words[0].partition("/")
+            label = _known(file, line, action, labels, "classInd.txt")
+            frame = f"{'_'.join(words_of[action][1])}/{video.removesuffix('.avi')}.jpg"
+            labelled[part].append((frame, label))
+    names = {label: " ".join(words) for label, words in words_of.values()}
+    return _listing(lists, image_root(folder, options, "UCF-101-midframes"), labelled, names)
+
+
+def read_flowers(folder: Path, options: Options) -> Listing:
+    """Flowers102: `imagelabels.mat` (one label an image, in their order), `cat_to_name.json`."""
+    file = folder / "imagelabels.mat"
+    labels = [int(label) for label in _matlab(file, "labels").ravel()]
+    names = _flower_names(folder / "cat_to_name.json")
+    for number, label in enumerate(labels, start=1):
+        if label not in names:
+            raise UserError(f"{file}: label {label} of image {number} has no name in cat_to_name.json")
+    labelled = {"all": [(f"image_{number:05d}.jpg", label) for number, label in enumerate(labels, start=1)]}
+    return _listing(folder, image_root(folder, options, "jpg"), labelled, names)
+
+
+def read_cars(folder: Path, options: Options) -> Listing:
+    """StanfordCars: `devkit/cars_meta.mat`, `devkit/cars_train_annos.mat`, `cars_test_annos_withlabels.mat`.
+
+    "<make model> <year>" is read as "<year> <make model>".
+    """
+    meta = folder / "devkit" / "cars_meta.mat"
+    test = folder / "cars_test_annos_withlabels.mat"
+    if not test.is_file() and (folder / "devkit" / test.name).is_file():
+        test = folder / "devkit" / test.name
+    names = {}
+    for label, cell in enumerate(_matlab(meta, "class_names").ravel(), start=1):
+        make_model, _, year = str(cell.item()).rpartition(" ")
+        names[label] = f"{year} {make_model}"
+    labelled = {
+        "trainval": _car_labels(folder / "devkit" / "cars_train_annos.mat", "cars_train", names),
+        "test": _car_labels(test, "cars_test", names),
+    }
+    return _listing(folder, image_root(folder, options), labelled, names)
+
+
+def _car_labels(file: Path, image_folder: str, names: Mapping[int, str]) -> list[tuple[str, int]]:
+    labelled = []
+    rows = _matlab(file, "annotations").ravel()
+    try:
+        for row in rows:
+            labelled.append((f"{image_folder}/{row['fname'].item()}", int(row["class"].item())))
+    except (ValueError, IndexError, AttributeError):
+        raise UserError(
+            f"{file}: `annotations` must have the fields fname and class; fetch the file again"
+        ) from None
+    unknown = {label for _, label in labelled} - names.keys()
+    if unknown:
+        raise UserError(f"{file}: label {min(unknown)} has no name in cars_meta.mat")
+    return labelled
+
+
+def _flower_names(file: Path) -> dict[int, str]:
+    if not file.is_file():
+        raise MissingData(f"{file}: no such file")
+    content = read_json(file)
+    if not isinstance(content, dict) or not all(
+        key.isdecimal() and isinstance(name, str) for key, name in content.items()
+    ):
+        raise UserError(f'{file}: must hold names by label, as in {{"1": "pink primrose"}}')
+    return {int(key): name for key, name in content.items()}
+
+
+# What the readers share -----------------------------------------------------------------------------------
+
+
+def _listing(
+    listed_in: Path, root: Path, labelled: Mapping[str, Sequence[tuple[str, int]]], names: Mapping[int, str]
+) -> Listing:
+    """A listing whose labels run from 0 over the labels that occur, in their order."""
+    used = sorted({label for rows in labelled.values() for _, label in rows})
+    if not used:
+        raise UserError(f"{listed_in}: the lists name no images")
+    new = {label: number for number, label in enumerate(used)}
+    class_names = check_names(listed_in, {new[label]: names[label] for label in used})
+    parts: dict[str, list[Item]] = {}
+    for part, rows in labelled.items():
+        by_path: dict[str, Item] = {}
+        for path, label in rows:
+            item = Item(safe_path(listed_in, path), new[label])
+            if by_path.setdefault(item.path, item) != item or len(labelled) == 0:
+                raise UserError(f"{listed_in}: {path!r} has two labels")
+        parts[part] = list(by_path.values())
+    trained = {item.path for part in parts if part != "test" for item in parts[part]}
+    both = trained & {item.path for item in parts.get("test", [])}
+    if both:
+        raise UserError(
+            f"{listed_in}: {len(both)} images stand in both training and test lists, e.g. {min(both)!r}"
+        )
+    return Listing(root, class_names, parts, source="official lists")
+
+
+def _lines(file: Path, n_words: int) -> Iterator[tuple[int, list[str]]]:
+    """(line number, words) of the lines that are neither empty nor comments."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise MissingData(f"{file}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) < n_words:
+            raise UserError(f"{file}: line {number} must have {n_words} words or more, not {line!r}")
+        yield number, words
+
+
+def _number(file: Path, line: int, word: str) -> int:
+    if not word.isdecimal():
+        raise UserError(f"{file}: line {line}: {word!r} is not a label; labels are whole numbers")
+    return int(word)
+
+
+def _known(file: Path, line: int, name: str, labels: Mapping[str, int], listed_in: str) -> int:
+    if name not in labels:
+        raise UserError(f"{file}: line {line}: class {name!r} is not in {listed_in}")
+    return labels[name]
+
+
+def _same(file: Path, line: int, earlier: str, name: str, label: int) -> None:
+    if earlier != name:
+        raise UserError(f"{file}: line {line}: label {label} has two class names, {earlier!r} and {name!r}")
+
+
+def _matlab(file: Path, key: str) -> Any:
+    """One array of a MATLAB file (version 5 and earlier: data only, nothing in it is run)."""
+    if not file.is_file():
+        raise MissingData(f"{file}: no such file")
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise UserError(
+            f"{file}: reading MATLAB files takes scipy; install it with `pip install scipy`"
+        ) from None
+    try:
+        return loadmat(str(file), variable_names=[key])[key]
+    except KeyError:
+        raise UserError(f"{file}: holds no {key!r}; fetch the file again") from None
+    except Exception as error:  # scipy's reader fails in many ways on broken files
+        raise UserError(f"{file}: not a MATLAB file ({error}); fetch the file again") from None

@@ -1,0 +1,188 @@
+"""Split files: CoOp's form, the SoftCPT authors' form, and the ones written here.
+
+CoOp:    {"train": [[path, label, class name], ...], "val": [...], "test": [...]}
+authors: {"train": [[path, [label], [task]], ...], ..., "meta": {"taskid2cname": [[...]], ...}}
+Such files come from anywhere, so nothing in them is believed before it is checked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.datasets.items import Item, Split, class_name
+from bench.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+def read_split(file: Path, root: Path, task: int = 0, allow_leak: bool = False) -> tuple[Split, str]:
+    """A split file of either form, checked; and the task's name where the file holds one (else "").
+
+    `task` selects one of several tasks in an authors' file; `allow_leak` accepts images in two parts.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in PARTS):
+        raise UserError(f"{file}: a split file is an object with the lists 'train', 'val' and 'test'")
+    if "meta" in content:
+        names, task_name, parts = _authors_entries(file, content, task)
+    else:
+        names, task_name, parts = _coop_entries(file, content)
+    check_parts(file, parts, allow_leak)
+    return Split.of(root, names, parts, source=file.name), task_name
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file, gzip or plain; anything wrong with it is an error that names the file."""
+    try:
+        data = file.read_bytes()
+        return json.loads(gzip.decompress(data) if file.suffix == ".gz" else data)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
+    except (ValueError, EOFError, RecursionError) as error:  # JSON's and Unicode's errors are ValueErrors
+        raise UserError(f"{file}: not JSON ({error}); fetch the file again") from None
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a file as a whole or not at all: another process sees the old one or the new one."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def coop_form(split: Split) -> dict[str, list[list[object]]]:
+    """A split as CoOp writes it."""
+    return {
+        part: [[item.path, item.label, split.class_names[item.label]] for item in items]
+        for part, items in split.parts.items()
+    }
+
+
+def safe_path(file: Path, path: object) -> str:
+    """A path of a split file, without "." and double "/"; one that leaves the image folder is an error."""
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise UserError(f"{file}: {path!r} is not an image path")
+    normal = posixpath.normpath(path.replace("\\", "/"))  # judged as Windows would read it, too
+    if normal.startswith("/") or normal[1:2] == ":":
+        raise UserError(f"{file}: {path!r} is an absolute path; paths are relative to the image folder")
+    if normal == ".." or normal.startswith("../"):
+        raise UserError(f"{file}: {path!r} leaves the image folder")
+    return posixpath.normpath(path)
+
+
+def check_parts(file: Path, parts: dict[str, list[Item]], allow_leak: bool) -> None:
+    """Refuse an image that stands twice: within a part always, across parts unless allowed."""
+    for part, items in parts.items():
+        twice = [path for path, count in Counter(item.path for item in items).items() if count > 1]
+        if twice:
+            raise UserError(f"{file}: {len(twice)} images stand twice in {part!r}, e.g. {min(twice)!r}")
+    if allow_leak:
+        return
+    for first, second in (("train", "test"), ("val", "test"), ("train", "val")):
+        both = {item.path for item in parts[first]} & {item.path for item in parts[second]}
+        if both:
+            raise UserError(
+                f"{file}: {len(both)} images stand in both {first!r} and {second!r}, e.g. {min(both)!r}; "
+                "remove them from one, or set `allow_leak: true` in the task's reader to accept it"
+            )
+
+
+def check_names(file: Path, by_label: dict[int, str]) -> tuple[str, ...]:
+    """Class names in label order; labels must be 0, 1, 2, ... and names must differ."""
+    gaps = sorted(set(range(len(by_label))) - set(by_label))
+    if gaps:
+        raise UserError(
+            f"{file}: labels must be 0 to {len(by_label) - 1} without gaps; {len(gaps)} are missing, "
+            f"e.g. {gaps[0]} (highest label: {max(by_label)})"
+        )
+    names = tuple(class_name(by_label[label]) for label in range(len(by_label)))
+    for label, name in enumerate(names):
+        if not name:
+            raise UserError(f"{file}: label {label} has an empty class name")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        labels = [label for label, name in enumerate(names) if name == twice[0]]
+        raise UserError(f"{file}: labels {labels} have the same class name {twice[0]!r}")
+    return names
+
+
+def _coop_entries(file: Path, content: dict[str, Any]) -> tuple[tuple[str, ...], str, dict[str, list[Item]]]:
+    by_label: dict[int, str] = {}
+    parts: dict[str, list[Item]] = {}
+    for part in PARTS:
+        parts[part] = []
+        for path, label, name in _triples(file, part, content[part], "[path, label, class name]"):
+            _check_label(file, label)
+            if not isinstance(name, str):
+                raise UserError(f"{file}: the class name {name!r} of {path!r} is not text")
+            if by_label.setdefault(label, name) != name:
+                raise UserError(
+                    f"{file}: label {label} has two class names, {by_label[label]!r} and {name!r}"
+                )
+            parts[part].append(Item(safe_path(file, path), label))
+    if not by_label:
+        raise UserError(f"{file}: holds no images")
+    return check_names(file, by_label), "", parts
+
+
+def _authors_entries(
+    file: Path, content: dict[str, Any], task: int
+) -> tuple[tuple[str, ...], str, dict[str, list[Item]]]:
+    meta = content["meta"]
+    names_by_task = _names_by_task(file, meta)
+    if task >= len(names_by_task):
+        raise UserError(f"{file}: holds tasks 0 to {len(names_by_task) - 1}, not task {task}")
+    names = check_names(file, dict(enumerate(names_by_task[task])))
+    parts: dict[str, list[Item]] = {}
+    for part in PARTS:
+        parts[part] = []
+        for path, labels, tasks in _triples(file, part, content[part], "[path, [label], [task]]"):
+            if not (isinstance(labels, list) and isinstance(tasks, list) and len(labels) == len(tasks) == 1):
+                raise UserError(
+                    f"{file}: {path!r} must have one label and one task, not {labels!r} and {tasks!r}"
+                )
+            if tasks[0] != task:
+                continue
+            _check_label(file, labels[0])
+            if labels[0] >= len(names):
+                raise UserError(
+                    f"{file}: label {labels[0]} of {path!r} is out of range; {len(names)} classes have names"
+                )
+            parts[part].append(Item(safe_path(file, path), labels[0]))
+    task_names = meta.get("taskid2tname") or []
+    named = isinstance(task_names, list) and task < len(task_names) and isinstance(task_names[task], str)
+    return names, class_name(task_names[task]) if named else "", parts
+
+
+def _names_by_task(file: Path, meta: object) -> list[list[str]]:
+    names = meta.get("taskid2cname") if isinstance(meta, dict) else None
+    good = isinstance(names, list) and names and all(isinstance(row, list) and row for row in names)
+    if (
+        not isinstance(names, list)
+        or not good
+        or not all(isinstance(name, str) for row in names for name in row)
+    ):
+        raise UserError(f"{file}: 'meta' must hold 'taskid2cname', a list of class names for each task")
+    return names
+
+
+def _triples(file: Path, part: str, rows: Iterable[Any], form: str) -> Iterator[tuple[Any, Any, Any]]:
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 3:
+            raise UserError(f"{file}: an entry of {part!r} must be {form}, not {json.dumps(row)[:80]}")
+        yield row[0], row[1], row[2]
+
+
+def _check_label(file: Path, label: object) -> None:
+    if not isinstance(label, int) or isinstance(label, bool) or label < 0:
+        raise UserError(f"{file}: label {label!r} is not a whole number from 0 up")

@@ -1,0 +1,289 @@
+"""From a suite's tasks to images divided into train, val and test.
+
+A task's division comes from the first of: a split file in its folder (CoOp's `split_zhou_<Name>.json`, the
+SoftCPT authors' `split_dk_<Name>.json`), the data set's own lists, the rule below. What the rule gives is
+written once, in CoOp's form (`split_bench_<Name>.json`), and used from then on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import platformdirs
+
+from bench.datasets.fewshot import seeded_order
+from bench.datasets.items import Item, Listing, MissingData, Split, missing_images
+from bench.datasets.kinds import READERS
+from bench.datasets.readers import image_root
+from bench.datasets.splitfiles import (
+    PARTS,
+    check_parts,
+    coop_form,
+    read_json,
+    read_split,
+    safe_path,
+    write_json,
+)
+from bench.datasets.suites import Suite, TaskSpec
+from bench.errors import UserError, nearest
+
+__all__ = ["Item", "Split", "Task", "divide", "load_task", "load_tasks", "select_tasks"]
+
+SEED = 1  # of the divisions made here; the few-shot draws have seeds of their own
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task whose data is on disk."""
+
+    spec: TaskSpec
+    split: Split
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def task_name(self) -> str:
+        return self.spec.task_name
+
+    @property
+    def template(self) -> str:
+        return self.spec.template
+
+    @property
+    def metric(self) -> str:
+        return self.spec.metric
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.split.class_names
+
+
+def load_tasks(
+    suite: Suite, data_root: Path, names: Sequence[str] | None = None, allow_missing: bool = False
+) -> list[Task]:
+    """The tasks of a suite (or those named, in the suite's order) with their images.
+
+    Missing data is one error that names every task concerned, the folder and where to get it. With
+    `allow_missing` a task without data is left out, and one of which only a part is there (of its images or
+    classes) is used as it is.
+    """
+    data_root = Path(data_root)
+    tasks, missing = [], []
+    for spec in select_tasks(suite, names):
+        try:
+            tasks.append(load_task(spec, data_root, allow_missing))
+        except MissingData as error:
+            missing.append(_missing_text(spec, data_root, error))
+    if missing and not (allow_missing and tasks):
+        head = f"suite {suite.name}: data of {len(missing)} of {len(missing) + len(tasks)} tasks is missing"
+        hint = "put it there, or leave these tasks out with --allow-missing" if tasks else "put it there"
+        raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing]))
+    return tasks
+
+
+def select_tasks(suite: Suite, names: Sequence[str] | None = None) -> list[TaskSpec]:
+    """The suite's tasks of these names, whatever their case; all of them without names."""
+    if names is None:
+        return list(suite.tasks)
+    known = {spec.name.lower(): spec for spec in suite.tasks}
+    for name in names:
+        if name.lower() not in known:
+            hint = nearest(name, [spec.name for spec in suite.tasks])
+            raise UserError(f"tasks: suite {suite.name} has no task {name!r}; {hint}")
+    wanted = {name.lower() for name in names}
+    return [spec for spec in suite.tasks if spec.name.lower() in wanted]
+
+
+def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False) -> Task:
+    """One task with its images; `MissingData` where they are not all there (see `load_tasks`)."""
+    folder = data_root / spec.folder
+    if not folder.is_dir():
+        raise MissingData(f"{folder}: no such folder")
+    split, task_name = _find_split(spec, folder, allow_missing)
+    _check_complete(spec, folder, split, allow_missing)
+    # A folder of many tasks (Fashion-20) cannot hold one name for them.
+    named = ("task" not in spec.reader and _own_task_name(folder)) or spec.task_name or task_name
+    if not named:
+        raise UserError(f"{spec.name}: no task name; put one into {folder / 'task_name.txt'}")
+    return Task(replace(spec, task_name=named), split)
+
+
+def divide(listing: Listing) -> Split:
+    """Make train, val and test of what a reader lists: by class, in an order that hangs on file names alone.
+
+    "all" gives 50 % train, 20 % val and the rest test; "trainval" gives 80 % train and 20 % val.
+    """
+    if "train" in listing.parts:
+        parts = listing.parts
+    elif "trainval" in listing.parts:
+        train, val, _ = _divide_by_class(listing, "trainval", test_too=False)
+        parts = {"train": train, "val": val, "test": listing.parts["test"]}
+    else:
+        train, val, test = _divide_by_class(listing, "all", test_too=True)
+        parts = {"train": train, "val": val, "test": test}
+    parts = {part: sorted(items) for part, items in parts.items()}
+    return Split.of(listing.root, listing.class_names, parts, source=listing.source)
+
+
+def _divide_by_class(listing: Listing, part: str, test_too: bool) -> list[list[Item]]:
+    by_label: dict[int, list[Item]] = {}
+    for item in listing.parts[part]:
+        by_label.setdefault(item.label, []).append(item)
+    divided: list[list[Item]] = [[], [], []]
+    for label, items in by_label.items():
+        if len(items) < 2 + test_too:
+            raise UserError(
+                f"{listing.root}: class {listing.class_names[label]!r} has {len(items)} images; "
+                f"dividing them takes at least {2 + test_too}"
+            )
+        items.sort(key=lambda item: seeded_order(item.path, SEED))
+        n_val = max(1, round(0.2 * len(items)))
+        n_train = (
+            min(max(1, round(0.5 * len(items))), len(items) - n_val - 1) if test_too else len(items) - n_val
+        )
+        divided[0] += items[:n_train]
+        divided[1] += items[n_train : n_train + n_val]
+        divided[2] += items[n_train + n_val :]
+    return divided
+
+
+def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool) -> tuple[Split, str]:
+    """The task's division, and the task's name where the data holds one."""
+    reader = READERS[spec.reader["kind"]]
+    file = _given_split(spec, folder)
+    if file:
+        root = image_root(folder, spec.reader, reader.images)
+        split, task_name = read_split(
+            file, root, spec.reader.get("task", 0), spec.reader.get("allow_leak", False)
+        )
+        gone = missing_images(root, [item for items in split.parts.values() for item in items])
+        _check_missing(file, gone, root, allow_missing)
+        return without(split, gone), task_name
+    listing = reader.read(folder, spec.reader)
+    everything = [item for items in listing.parts.values() for item in items]
+    gone = missing_images(listing.root, everything)
+    _check_missing(folder, gone, listing.root, allow_missing)
+    kept = {part: [item for item in items if item.path not in gone] for part, items in listing.parts.items()}
+    listing = replace(listing, parts=kept)
+    if "train" in listing.parts:
+        check_parts(folder, listing.parts, spec.reader.get("allow_leak", False))
+        return without(divide(listing), gone), listing.task_name
+    return without(_written_split(spec, folder, listing), gone), listing.task_name
+
+
+def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
+    """The split file that came with the data, if any."""
+    if "split" in spec.reader:
+        names = [spec.reader["split"]]
+    else:
+        name = spec.reader.get("split_name", spec.name)
+        names = [f"split_{who}_{name}.json{end}" for who in ("zhou", "dk") for end in ("", ".gz")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _written_split(spec: TaskSpec, folder: Path, listing: Listing) -> Split:
+    """The division of a listing: as it was written earlier, else made now and written."""
+    name = f"split_bench_{spec.name}.json"
+    for file in (folder / name, _cache_file(folder, name)):
+        if file.is_file():
+            return _read_written(file, listing)
+    split = divide(listing)
+    for file in (folder / name, _cache_file(folder, name)):
+        if file.parent == folder and not folder.stat().st_mode & 0o222:
+            continue  # marked read-only: left alone even by the super-user, who could write
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, coop_form(split))
+            break
+        except OSError:
+            continue  # not writable; the division is the same wherever it is made again
+    return replace(split, source=f"{split.source} ({name})")
+
+
+def _read_written(file: Path, listing: Listing) -> Split:
+    """A division written earlier. Labels and names come from the listing, so the suite file may change."""
+    content = read_json(file)
+    found = {item.path: item for items in listing.parts.values() for item in items}
+    parts: dict[str, list[Item]] = {part: [] for part in PARTS}
+    try:
+        placed = {safe_path(file, row[0]): part for part in PARTS for row in content[part]}
+    except (TypeError, KeyError, IndexError):
+        raise UserError(f"{file}: not a split file; remove it to divide the images again") from None
+    if placed.keys() != found.keys():
+        new, gone = found.keys() - placed.keys(), placed.keys() - found.keys()
+        raise UserError(
+            f"{file}: was made for other images ({len(new)} on disk are new, {len(gone)} are gone, "
+            f"e.g. {min(new | gone)!r}); remove it to divide the images again"
+        )
+    for path in sorted(placed):
+        parts[placed[path]].append(found[path])
+    source = f"{listing.source} ({file.name})"
+    return Split.of(listing.root, listing.class_names, parts, source=source)
+
+
+def _cache_file(folder: Path, name: str) -> Path:
+    """Where a division is kept when the task's folder is read-only: one place for each folder of images."""
+    base = Path(os.environ.get("BENCH_CACHE") or platformdirs.user_cache_dir("prompt-bench"))
+    resolved = str(folder.resolve())
+    return (
+        base / "splits" / f"{folder.name}-{blake2b(os.fsencode(resolved), digest_size=8).hexdigest()}" / name
+    )
+
+
+def without(split: Split, gone: set[str]) -> Split:
+    """The split without some images, and without classes of which nothing is left (labels then close up)."""
+    if not gone:
+        return split
+    parts = {part: [item for item in items if item.path not in gone] for part, items in split.parts.items()}
+    left = sorted({item.label for items in parts.values() for item in items})
+    new = {label: number for number, label in enumerate(left)}
+    names = tuple(split.class_names[label] for label in left)
+    kept = {part: [Item(item.path, new[item.label]) for item in items] for part, items in parts.items()}
+    return Split.of(split.root, names, kept, source=f"{split.source}, {len(gone)} images missing")
+
+
+def _check_missing(listed_in: Path, gone: set[str], root: Path, allow_missing: bool) -> None:
+    if gone and not allow_missing:
+        raise MissingData(
+            f"{len(gone)} images that {listed_in.name} lists are not in {root}, e.g. {min(gone)!r}"
+        )
+
+
+def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: bool) -> None:
+    """Classes are as many as the suite says, and each has something to learn from."""
+    found = len(split.class_names)
+    if spec.n_classes is not None and found > spec.n_classes:
+        raise UserError(
+            f"{folder}: {found} classes where the suite says {spec.n_classes}; remove what is no class"
+        )
+    if spec.n_classes is not None and found < spec.n_classes and not allow_missing:
+        raise MissingData(f"{folder}: holds {found} of {spec.n_classes} classes")
+    trained = {item.label for item in split.train}
+    for label, name in enumerate(split.class_names):
+        if label not in trained:
+            raise UserError(f"{folder}: class {name!r} has no training image ({split.source})")
+    if not split.test:
+        raise UserError(f"{folder}: no test images ({split.source})")
+
+
+def _own_task_name(folder: Path) -> str:
+    """The content of the user's `task_name.txt`, which stands above the suite file."""
+    file = folder / "task_name.txt"
+    try:
+        return " ".join(file.read_text(encoding="utf-8-sig").split())
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
+
+
+def _missing_text(spec: TaskSpec, data_root: Path, error: MissingData) -> str:
+    links = [str(source["url"]) for source in spec.sources if "url" in source]
+    where = f"; get it from {', '.join(links)}" if links else ""
+    return f"  {spec.name}: expected in {data_root / spec.folder} ({error}){where}"
