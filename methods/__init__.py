@@ -1,1 +1,57 @@
-"""."""
+"""Methods: one file each, found by name, by entry point (group "bench.methods") or as package.module:Class."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+
+from bench.errors import UserError, nearest
+from bench.methods.base import Clip, Method, TaskData, param
+
+__all__ = ["Clip", "Method", "TaskData", "find_method", "method_names", "param"]
+
+
+def _own() -> dict[str, type[Method]]:
+    """The methods of this folder by name: every class with a `name` in every file."""
+    found: dict[str, type[Method]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Method) and value.name:
+                found[value.name] = value
+    return found
+
+
+def method_names() -> list[str]:
+    """Names `--methods` takes, the folder's own in the order of the paper's table, then plug-ins'."""
+    own = _own()
+    plugins = [e.name for e in entry_points(group="bench.methods")]
+    return sorted(own, key=lambda name: (own[name].order, name)) + sorted(set(plugins) - set(own))
+
+
+def find_method(name: str) -> type[Method]:
+    """The class behind a name.
+
+    Parameters
+    ----------
+    name : a method's name, an entry point's name, or "package.module:Class".
+
+    Raises
+    ------
+    UserError : nothing of that name, or not a `Method`.
+    """
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"--methods {name!r}: {error}; give package.module:Class on the import path") from error
+    else:
+        plugins = {e.name: e for e in entry_points(group="bench.methods")}
+        own = _own()
+        if name not in own and name not in plugins:
+            raise UserError(f"--methods {name!r} is unknown; {nearest(name, method_names())}")
+        found = own[name] if name in own else plugins[name].load()
+    if not (isinstance(found, type) and issubclass(found, Method) and found.name):
+        raise UserError(f"--methods {name!r} is not a method: subclass bench.methods.Method and give it a `name`")
+    return found

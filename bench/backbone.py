@@ -1,0 +1,198 @@
+"""A backbone: any open_clip model, frozen, with what the bench needs to know of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor
+
+from bench.errors import UserError, nearest
+from bench.text import TextTower
+
+PACKAGED = Path(__file__).parent / "backbones"  # the demo's own weights
+PAPER_BACKBONES = ("RN50", "RN101", "ViT-B-32", "ViT-B-16")  # of CoOp and SoftCPT; OpenAI's weights
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen CLIP.
+
+    Attributes
+    ----------
+    name, pretrained : as given on the command line (of a file: its name).
+    tower : text side.
+    scale : τ = exp(logit_scale).
+    embed_dim : d, width of the joint embedding.
+    preprocess : PIL image -> [3, size, size], the model's own test view.
+    preprocessing : the settings behind `preprocess` (size, mean, std, interpolation, …).
+    weights : fingerprint of all weights and of the preprocessing.
+    """
+
+    name: str
+    pretrained: str
+    model: Any
+    tower: TextTower
+    scale: float
+    embed_dim: int
+    preprocess: Callable[[Image.Image], Tensor]
+    preprocessing: dict[str, Any]
+    weights: str
+
+    @property
+    def device(self) -> torch.device:
+        return self.tower.device
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        size = self.preprocessing["size"]
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def backbone_names() -> list[str]:
+    """All names `--backbone` takes: the packaged ones, then open_clip's."""
+    return sorted(p.stem for p in PACKAGED.glob("*.json")) + open_clip.list_models()
+
+
+def load_backbone(name: str, pretrained: str | None = None, device: str = "cpu") -> Backbone:
+    """Load and freeze a backbone.
+
+    Parameters
+    ----------
+    name : an open_clip model name ("RN50", "ViT-B-16", "hf-hub:org/model", …), a packaged name
+        ("demo-clip"), or the path of an open_clip model JSON.
+    pretrained : an open_clip tag ("openai", …) or a .safetensors file. Default: "openai" for the paper's
+        four backbones; for a model JSON the .safetensors file of the same name beside it.
+
+    Raises
+    ------
+    UserError : unknown name or tag, missing or unfitting file.
+    """
+    config = _config_file(name)
+    kwargs: dict[str, Any] = {}
+    if config is not None:
+        _check_config(config)
+        open_clip.add_model_config(config)
+        model_name, shown = config.stem, config.stem
+        kwargs = _tokenizer_options(config)
+        weights_file = config.with_suffix(".safetensors")
+        if pretrained is None and not weights_file.is_file():
+            raise UserError(f"--backbone {name}: no weights beside it ({weights_file.name}); give --pretrained FILE")
+        pretrained = pretrained or str(weights_file)
+    else:
+        model_name = shown = name
+        if ":" not in name and name not in open_clip.list_models():
+            raise UserError(f"--backbone {name!r} is unknown; {_short(nearest(name, backbone_names()))}")
+        if pretrained is None and name in PAPER_BACKBONES:
+            pretrained = "openai"
+    source, options = _weights(model_name, pretrained)
+    try:
+        model = open_clip.create_model(model_name, pretrained=source, device=device, **options)
+        tokenizer = open_clip.get_tokenizer(model_name, **kwargs)
+    except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--backbone {shown} with --pretrained {pretrained} could not be loaded: {_first_line(error)}"
+        ) from error
+    model.eval().requires_grad_(False)
+    preprocessing = dict(model.visual.preprocess_cfg)
+    preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+    tower = TextTower(model, tokenizer)
+    projected = tower.encode_texts(["a"])
+    return Backbone(
+        name=shown,
+        pretrained=Path(source).name if source and Path(source).is_file() else str(pretrained or ""),
+        model=model,
+        tower=tower,
+        scale=float(model.logit_scale.exp()),
+        embed_dim=projected.shape[-1],
+        preprocess=preprocess,
+        preprocessing=preprocessing,
+        weights=_fingerprint(model, preprocessing),
+    )
+
+
+def _config_file(name: str) -> Path | None:
+    """The model JSON a name stands for, or None for open_clip's own names."""
+    packaged = PACKAGED / f"{name}.json"
+    if packaged.is_file():
+        return packaged
+    path = Path(name).expanduser()
+    if name.endswith(".json"):
+        if not path.is_file():
+            raise UserError(f"--backbone {name}: no such file; give an open_clip model JSON or a model name")
+        return path
+    if path.is_dir():
+        raise UserError(f"--backbone {name} is a folder; give the model JSON inside it")
+    return None
+
+
+def _check_config(path: Path) -> None:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"--backbone {path.name}: not a readable JSON file: {error}") from error
+    missing = [k for k in ("embed_dim", "vision_cfg", "text_cfg") if not isinstance(config, dict) or k not in config]
+    if missing:
+        raise UserError(f"--backbone {path.name}: not an open_clip model configuration, lacks {', '.join(missing)}")
+
+
+def _tokenizer_options(config: Path) -> dict[str, Any]:
+    """A vocabulary file named in the JSON stands beside the JSON, wherever the bench is started."""
+    options = json.loads(config.read_text(encoding="utf-8"))["text_cfg"].get("tokenizer_kwargs") or {}
+    if "bpe_path" not in options:
+        return {}
+    bpe = config.parent / options["bpe_path"]
+    if bpe.resolve().parent != config.parent.resolve() or not bpe.is_file():
+        raise UserError(f"--backbone {config.name}: bpe_path {options['bpe_path']!r} is not a file beside the JSON")
+    return {"bpe_path": str(bpe)}
+
+
+def _weights(model_name: str, pretrained: str | None) -> tuple[str | None, dict[str, Any]]:
+    """What open_clip gets as `pretrained`, and the options that these weights need."""
+    if ":" in model_name:  # hf-hub:… and local-dir:… bring their weights
+        return None, {}
+    tags = open_clip.list_pretrained_tags_by_model(model_name)
+    if pretrained is None:
+        hint = f"one of {', '.join(tags)} or a .safetensors file" if tags else "a .safetensors file"
+        raise UserError(f"--backbone {model_name} needs --pretrained: {hint}")
+    if pretrained in tags:
+        # OpenAI's and a few other weights were trained with QuickGELU: open_clip only warns when the model
+        # of the plain name is built with GELU, and every number would be off.
+        quick = bool(open_clip.get_pretrained_cfg(model_name, pretrained).get("quick_gelu"))
+        return pretrained, {"force_quick_gelu": quick}
+    path = Path(pretrained).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"--pretrained {pretrained!r} is neither a file nor a tag of {model_name}; {nearest(pretrained, tags)}"
+        )
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"--pretrained {path.name}: only .safetensors files are read (pickled weights can run code); "
+            "convert once with safetensors.torch.save_file"
+        )
+    return str(path), {}
+
+
+def _fingerprint(model: Any, preprocessing: dict[str, Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    digest.update(json.dumps(preprocessing, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+
+
+def _short(hint: str) -> str:
+    return hint.split(" (valid:")[0] if "did you mean" in hint else "see `python -m bench list backbones`"

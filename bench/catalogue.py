@@ -1,0 +1,88 @@
+"""What there is: suites, tasks, methods, backbones, cached features, each as a DataFrame."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+
+import pandas as pd
+
+from bench.errors import UserError, nearest
+
+KINDS = ("suites", "tasks", "methods", "backbones")
+
+
+def listing(what: str, suite: str | None = None) -> pd.DataFrame:
+    """What the command line's names stand for.
+
+    Parameters
+    ----------
+    what : "suites", "tasks", "methods" or "backbones".
+    suite : for tasks, one suite's (default: all suites').
+    """
+    if what not in KINDS:
+        raise UserError(f"list {what!r} is unknown; {nearest(what, KINDS)}")
+    return {"suites": _suites, "tasks": lambda: _tasks(suite), "methods": _methods, "backbones": _backbones}[what]()
+
+
+def _suites() -> pd.DataFrame:
+    from bench.datasets.suites import load_suite, suite_names
+
+    rows = []
+    for name in suite_names():
+        suite = load_suite(name)
+        classes = [t.n_classes for t in suite.tasks]
+        known = sum(c for c in classes if c is not None)
+        rows.append(
+            {"suite": name, "title": suite.title, "tasks": len(suite.tasks), "classes": known, "note": suite.note}
+        )
+    return pd.DataFrame(rows)
+
+
+def _tasks(suite: str | None) -> pd.DataFrame:
+    from bench.datasets.suites import load_suite, suite_names
+
+    rows = []
+    for name in [suite] if suite else suite_names():
+        for t in load_suite(name).tasks:
+            row = {"suite": name, "task": t.name, "classes": t.n_classes, "metric": t.metric}
+            rows.append({**row, "template": t.template, "folder": t.folder})
+    return pd.DataFrame(rows)
+
+
+def _methods() -> pd.DataFrame:
+    from bench.methods import find_method, method_names
+
+    rows = []
+    for name in method_names():
+        method = find_method(name)
+        first = (inspect.getdoc(method) or "").splitlines()[0]
+        params = ", ".join(f"{f.name}={f.default}" for f in fields(method.Params))
+        rows.append({"method": name, "what": first, "parameters (defaults)": params, "source": method.source})
+    return pd.DataFrame(rows)
+
+
+def _backbones() -> pd.DataFrame:
+    import open_clip
+
+    from bench.backbone import PACKAGED, PAPER_BACKBONES, backbone_names
+
+    packaged = {p.stem for p in PACKAGED.glob("*.json")}
+    rows = []
+    for name in backbone_names():
+        tags = [] if name in packaged else open_clip.list_pretrained_tags_by_model(name)
+        default = "packaged" if name in packaged else "openai" if name in PAPER_BACKBONES else ""
+        rows.append({"backbone": name, "default weights": default, "tags": ", ".join(tags)})
+    return pd.DataFrame(rows)
+
+
+def cache(clear: bool = False) -> pd.DataFrame:
+    """Cached image features: one row a backbone and kind of view with blocks and megabytes; `clear` deletes them."""
+    from bench.features import cache_contents, clear_cache
+
+    columns = ["backbone", "what", "blocks", "MB"]
+    blocks = pd.DataFrame(cache_contents(), columns=["backbone", "what", "MB", "file"])
+    if clear:
+        clear_cache()
+    grouped = blocks.groupby(["backbone", "what"], as_index=False).agg(blocks=("file", "count"), MB=("MB", "sum"))
+    return grouped[columns].round(2)

@@ -1,0 +1,250 @@
+"""The command line: `python -m bench run | report | list | cache`. Every command is one Python call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from bench.errors import UserError, nearest
+
+RUN_EXAMPLES = """\
+examples
+  python -m bench run
+      the embedded demo: 4 methods, 5 shot counts, 3 seeds, a few minutes on two CPU cores
+  python -m bench run --suite plant6 --data ~/data --methods coop,softcpt --shots 1,2,4,8,16
+      the paper's setting on your own copy of the data (OpenAI's RN50 is downloaded once)
+  python -m bench run --suite rs8 --data ~/data --backbone ViT-B-16 --views 10
+      another backbone; 10 stored views an image instead of a fresh one each epoch: faster, nearly the same
+  python -m bench run --suite rs8 --data ~/data --backbone my/clip.json --pretrained my/clip.safetensors
+      any model in open_clip's form
+  python -m bench run -o softcpt.task_context=1,2,4,8 --methods softcpt
+      a sweep: one cell for each value
+  python -m bench run --dry-run
+      what would run, and what is there already
+
+A cell (suite, backbone, method, shots, seed, settings) that has finished is never run again: stop with Ctrl-C
+when you like and type the same command to go on.
+"""
+
+TOP = """\
+Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
+
+  python -m bench run       train and test a grid of methods, shots and seeds
+  python -m bench report    tables and figures from what was run
+  python -m bench list      suites, tasks, methods, backbones
+  python -m bench cache     the stored image features
+
+`python -m bench run --help` shows examples.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with mistakes as one line and the nearest valid name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 1 some cells failed, 2 a user's mistake, 130 Ctrl-C."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        detail = f": {stop}, and kept" if str(stop) else ""
+        print(f"\nstopped{detail}. Type the same command to go on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(argv: list[str]) -> int:
+    commands = {"run": _run, "report": _report, "list": _list, "cache": _cache}
+    if not argv or argv[0] in ("-h", "--help"):
+        print(TOP, end="")
+        return 0
+    if argv[0] == "--version":
+        from bench import __version__
+
+        print(__version__)
+        return 0
+    if argv[0] not in commands:
+        raise UserError(f"unknown command {argv[0]!r}; {nearest(argv[0], commands)}")
+    return commands[argv[0]](argv[1:])
+
+
+def _parser(command: str, about: str, epilog: str = "") -> Parser:
+    return Parser(
+        prog=f"python -m bench {command}",
+        description=about,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+# ---- run -----------------------------------------------------------------------------------------------------
+
+
+def _run_parser() -> Parser:
+    p = _parser("run", "Train and test methods on few-shot draws; one record a cell.", RUN_EXAMPLES)
+    what = p.add_argument_group("what to run")
+    what.add_argument("--suite", metavar="NAME|FILE", help="a suite's name or the path of a suite file (default: demo)")
+    what.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
+    what.add_argument(
+        "--methods",
+        metavar="A,B",
+        default="zero-shot,coop,shared-coop,softcpt",
+        help="names, package.module:Class, or all (default: %(default)s)",
+    )
+    what.add_argument("--shots", metavar="N,N", default="1,2,4,8,16", help="images a class (default: %(default)s)")
+    what.add_argument("--seeds", metavar="N,N", default="1,2,3", help="few-shot draws (default: %(default)s)")
+    what.add_argument(
+        "-o", dest="options", metavar="METHOD.PARAMETER=VALUE", action="append", default=[],
+        help="set a parameter (`all.` for every method that has it); several values with commas: one cell each",
+    )  # fmt: skip
+    where = p.add_argument_group("on what")
+    where.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
+    where.add_argument("--allow-missing", action="store_true", help="leave out tasks whose data is missing")
+    where.add_argument(
+        "--backbone", metavar="NAME|JSON", help="an open_clip model name or model JSON (default: the suite's, or RN50)"
+    )
+    where.add_argument(
+        "--pretrained", metavar="TAG|FILE", help="open_clip tag or .safetensors file (default: openai for RN50, "
+        "RN101, ViT-B-32, ViT-B-16; for a JSON the .safetensors beside it)",
+    )  # fmt: skip
+    how = p.add_argument_group("how")
+    how.add_argument("--views", type=int, metavar="N", help="training views an image (default: one for each epoch)")
+    how.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
+    how.add_argument("--results", metavar="DIR", default="runs", help="where records go (default: %(default)s)")
+    how.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
+    return p
+
+
+def _run(argv: list[str]) -> int:
+    a = _run_parser().parse_args(argv)
+    # Only texts are looked at before torch is loaded: a typing mistake is answered at once.
+    from bench.options import numbers
+
+    shots = numbers(a.shots, "--shots", least=1)
+    seeds = numbers(a.seeds, "--seeds", least=0)
+    from bench.harness import execute, prepare
+
+    if a.suite is None and not (a.data or os.environ.get("BENCH_DATA")):
+        print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
+    run = prepare(
+        suite=a.suite,
+        tasks=_names(a.tasks),
+        methods="all" if a.methods == "all" else _names(a.methods) or [],
+        shots=shots,
+        seeds=seeds,
+        backbone=a.backbone,
+        pretrained=a.pretrained,
+        data=a.data,
+        results=a.results,
+        device=a.device,
+        views=a.views,
+        options=a.options,
+        allow_missing=a.allow_missing,
+    )
+    left_out = len(run.suite.tasks) - len(run.tasks)
+    if left_out and not a.tasks:
+        there = {t.name for t in run.tasks}
+        missing = [t.name for t in run.suite.tasks if t.name not in there]
+        print(f"Left out, no data: {', '.join(missing)}")
+    if a.dry_run:
+        plan = run.plan()
+        _print(plan)
+        print(f"{len(plan)} cells, {(plan['state'] == 'done').sum()} done, {(plan['state'] != 'done').sum()} to run")
+        return 0
+    failed = execute(run)
+    _print_summary(run)
+    for record in failed:
+        cell = record["cell"]
+        name = f"{cell['method']} {cell['variant']}".strip()
+        print(f"failed: {name}, {cell['shots']} shots, seed {cell['seed']}: {record['error']}", file=sys.stderr)
+    print(f"Records are in {a.results}. Tables and figures: python -m bench report --results {a.results}")
+    return 1 if failed else 0
+
+
+def _print_summary(run: Any) -> None:
+    """Mean accuracy over tasks and seeds, methods × shots."""
+    table = run.table()
+    if table.empty:
+        return
+    table["row"] = (table["method"] + " " + table["variant"]).str.strip()
+    per_seed = table.groupby(["row", "shots", "seed"], sort=False)["accuracy"].mean()
+    means = per_seed.groupby(["row", "shots"], sort=False).mean().unstack("shots").sort_index(axis=1)
+    means.columns = [f"{n} shots" if n else "no training" for n in means.columns]
+    demo = " (demo)" if run.suite.demo else ""
+    print(f"Mean accuracy over {len(run.tasks)} tasks of {run.suite.title}{demo}, {run.backbone.name}, percent:")
+    _print(means.round(1).reset_index(names=""), floatfmt=".1f")
+
+
+# ---- the rest ------------------------------------------------------------------------------------------------
+
+
+def _report(argv: list[str]) -> int:
+    p = _parser("report", "Write tables and figures from the records of `run`.")
+    p.add_argument("--results", metavar="DIR", default="runs", help="where the records are (default: %(default)s)")
+    p.add_argument("--out", metavar="OUT", default="report", help="where the report goes (default: %(default)s)")
+    a = p.parse_args(argv)
+    from bench.reports import report
+
+    records = report(a.results, a.out)
+    cells = records["key"].nunique()
+    print(f"Wrote {a.out}/table.md, table.csv, table.tex, records.csv and {a.out}/figures from {cells} cells.")
+    return 0
+
+
+def _list(argv: list[str]) -> int:
+    from bench.catalogue import KINDS, listing
+
+    p = _parser("list", "What the names on the command line stand for.")
+    p.add_argument("what", metavar="|".join(KINDS))
+    p.add_argument("pattern", nargs="?", default="*", help="names to show, for example 'ViT-B*'")
+    p.add_argument("--suite", metavar="NAME|FILE", help="tasks of one suite")
+    a = p.parse_args(argv)
+    from fnmatch import fnmatch
+
+    table = listing(a.what, a.suite)
+    name = table.columns[1 if a.what == "tasks" else 0]
+    _print(table[[fnmatch(str(v).lower(), a.pattern.lower()) for v in table[name]]])
+    return 0
+
+
+def _cache(argv: list[str]) -> int:
+    p = _parser("cache", "Image features kept so that no view is encoded twice ($BENCH_CACHE moves them).")
+    p.add_argument("--clear", action="store_true", help="delete them")
+    a = p.parse_args(argv)
+    from bench.catalogue import cache
+    from bench.features import cache_folder
+
+    table = cache(clear=a.clear)
+    _print(table)
+    print(f"{'Deleted' if a.clear else 'Kept'}: {table['MB'].sum():.1f} MB below {cache_folder()}")
+    return 0
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _print(table: Any, floatfmt: str = "g") -> None:
+    from tabulate import tabulate
+
+    # Long cells are cut where a terminal would break them.
+    rows = [[_cut(value) for value in row] for row in table.itertuples(index=False)]
+    print(tabulate(rows, headers=list(table.columns), floatfmt=floatfmt, missingval=""))
+
+
+def _cut(value: Any, width: int = 60) -> Any:
+    if value is None or value != value:  # NaN
+        return None
+    return value if not isinstance(value, str) or len(value) <= width else value[: width - 1] + "…"

@@ -1,0 +1,239 @@
+"""Image features: the image encoder is frozen, so each view of each image is encoded once, for all.
+
+A *view* is what the encoder sees of an image: the test view (resize, centre crop), or training view v of
+seed s, a random resized crop and flip that is a function of (image content, s, v) alone. Features are kept
+in blocks, one safetensors file each, whose name is the hash of everything that changes the numbers:
+weights, preprocessing, the images' content, the view. Whoever asks for the same block again, in this run or
+another, for this method or another, maps the file into memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from platformdirs import user_cache_dir
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as TF
+
+from bench.backbone import Backbone
+from bench.datasets.images import open_image
+
+FORMAT = 1  # raised when the same key would stand for other numbers
+VIEWS_A_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
+IMAGES_A_BLOCK = 2048  # a kill loses at most one block
+CROPS_A_BATCH = 256
+
+Bar = Callable[[int], None]
+"""Told how many views were encoded since the last call."""
+
+
+def cache_folder() -> Path:
+    """Where features and rendered demo images are kept: $BENCH_CACHE or the user's cache folder."""
+    return Path(os.environ.get("BENCH_CACHE") or user_cache_dir("prompt-bench"))
+
+
+@dataclass(frozen=True)
+class View:
+    """The test view (seed None), or training views first … last-1 of a seed."""
+
+    seed: int | None = None
+    first: int = 0
+    last: int = 1
+
+
+class ImageHashes:
+    """Content hashes of image files, remembered by path, size and time of change (SQLite: safe for two processes)."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(folder / "hashes.sqlite", timeout=60)
+        self._db.execute("CREATE TABLE IF NOT EXISTS hash (path TEXT PRIMARY KEY, size INT, mtime INT, digest TEXT)")
+
+    def of(self, paths: Sequence[Path]) -> list[str]:
+        """Hex digests of the files' bytes, in order."""
+        fresh, out = [], []
+        for path in paths:
+            name, stat = str(path.resolve()), path.stat()
+            row = self._db.execute("SELECT size, mtime, digest FROM hash WHERE path = ?", (name,)).fetchone()
+            if row and row[:2] == (stat.st_size, stat.st_mtime_ns):
+                out.append(row[2])
+                continue
+            out.append(hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest())
+            fresh.append((name, stat.st_size, stat.st_mtime_ns, out[-1]))
+        if fresh:
+            with self._db:
+                self._db.executemany("INSERT OR REPLACE INTO hash VALUES (?, ?, ?, ?)", fresh)
+        return out
+
+
+class ImageFeatures:
+    """Features of image files under one backbone, from the cache or newly encoded.
+
+    Parameters
+    ----------
+    backbone : encodes what the cache lacks.
+    folder : the cache, default `cache_folder()`.
+    """
+
+    def __init__(self, backbone: Backbone, folder: Path | None = None) -> None:
+        self.backbone = backbone
+        self.folder = (folder or cache_folder()) / "features"
+        self.hashes = ImageHashes(self.folder)
+
+    def get(self, paths: Sequence[Path], view: View, bar: Bar | None = None) -> Tensor:
+        """Pooled features [views, n, d], raw (not normalised), float32, mapped from disk."""
+        if not paths:
+            return torch.zeros(view.last - view.first, 0, self.backbone.embed_dim)
+        digests = self.hashes.of(paths)
+        rows = []
+        for first in range(view.first, view.last, VIEWS_A_BLOCK):
+            part = View(view.seed, first, min(first + VIEWS_A_BLOCK, view.last))
+            columns = [
+                self._block(paths[i : i + IMAGES_A_BLOCK], digests[i : i + IMAGES_A_BLOCK], part, bar)
+                for i in range(0, len(paths), IMAGES_A_BLOCK)
+            ]
+            rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, dim=1))
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def is_cached(self, paths: Sequence[Path], view: View) -> bool:
+        """Whether the first block that `get` would read is there."""
+        first = View(view.seed, view.first, min(view.last, view.first + VIEWS_A_BLOCK))
+        return not paths or self._path(self.hashes.of(paths[:IMAGES_A_BLOCK]), first).is_file()
+
+    def _path(self, digests: Sequence[str], view: View) -> Path:
+        # "pooled" leaves a place for local feature maps: a block of another kind is another file.
+        key = [FORMAT, "pooled", self.backbone.weights, view.seed, view.first, view.last, list(digests)]
+        name = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+        backbone = f"{self.backbone.name.replace('/', '_')}-{self.backbone.weights[:8]}"
+        return self.folder / backbone / f"{name}.safetensors"
+
+    def _block(self, paths: Sequence[Path], digests: Sequence[str], view: View, bar: Bar | None) -> Tensor:
+        path = self._path(digests, view)
+        known = _read(path)
+        if known is not None and known.shape[:2] == (view.last - view.first, len(paths)):
+            if bar:
+                bar(known.shape[0] * known.shape[1])
+            return known
+        features = torch.cat(list(self._encode(paths, digests, view, bar)), dim=1)
+        shown = "test view" if view.seed is None else f"training views {view.first}-{view.last - 1} of seed {view.seed}"
+        _write(path, features, {"what": f"{self.backbone.name}, {len(paths)} images, {shown}"})
+        return features
+
+    def _encode(
+        self, paths: Sequence[Path], digests: Sequence[str], view: View, bar: Bar | None
+    ) -> Iterator[Tensor]:
+        """[views, images of a batch, d], batch by batch; decoding runs ahead in threads."""
+        n_views = view.last - view.first
+        per_batch = max(1, CROPS_A_BATCH // n_views)
+        batches = [range(i, min(i + per_batch, len(paths))) for i in range(0, len(paths), per_batch)]
+        device = self.backbone.device
+
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+
+            def load(batch: range) -> Iterator[Tensor]:
+                return pool.map(lambda i: self._views(paths[i], digests[i], view), batch)
+
+            ahead = load(batches[0])
+            for k, batch in enumerate(batches):
+                pixels = torch.stack(list(ahead))  # images, views, 3, h, w
+                if k + 1 < len(batches):
+                    ahead = load(batches[k + 1])
+                with torch.no_grad():
+                    x = self._normalise(pixels.flatten(0, 1).to(device))
+                    features = self.backbone.model.encode_image(x).float().cpu()
+                yield features.view(len(batch), n_views, -1).transpose(0, 1).contiguous()
+                if bar:
+                    bar(len(batch) * n_views)
+
+    def _views(self, path: Path, digest: str, view: View) -> Tensor:
+        """[views, 3, h, w] of one image, decoded once: uint8 for training views, normalised for the test view."""
+        image = open_image(path)
+        if view.seed is None:
+            return self.backbone.preprocess(image)[None]
+        h, w = self.backbone.image_size
+        mode = InterpolationMode(self.backbone.preprocessing.get("interpolation", "bicubic"))
+        crops = []
+        for v in range(view.first, view.last):
+            (top, left, height, width), flip = _draw_view(image, digest, view.seed, v)
+            crop = TF.resized_crop(image, top, left, height, width, [h, w], mode)
+            crops.append(np.asarray(TF.hflip(crop) if flip else crop))
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        if pixels.is_floating_point():
+            return pixels
+        mean, std = (
+            torch.tensor(self.backbone.preprocessing[k], device=pixels.device).view(3, 1, 1) for k in ("mean", "std")
+        )
+        return (pixels.float() / 255 - mean) / std
+
+
+_rng_lock = threading.Lock()
+
+
+def _draw_view(image: Any, digest: str, seed: int, v: int) -> tuple[tuple[int, int, int, int], bool]:
+    """Crop (top, left, height, width) and flip of training view v: the recipe's distribution, one draw for ever.
+
+    torchvision draws from torch's global generator; it is seeded for the draw and put back, under a lock.
+    """
+    number = int.from_bytes(hashlib.blake2b(f"{digest}/{seed}/{v}".encode(), digest_size=8).digest(), "big")
+    with _rng_lock, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(number % 2**63)
+        box = RandomResizedCrop.get_params(image, scale=[0.08, 1.0], ratio=[3 / 4, 4 / 3])
+        return box, bool(torch.rand(1) < 0.5)
+
+
+def _read(path: Path) -> Tensor | None:
+    """The block in a file, memory-mapped; None when it is missing or damaged (then it is made again)."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.get_tensor("pooled")
+    except (OSError, SafetensorError):
+        return None
+
+
+def _write(path: Path, features: Tensor, metadata: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
+    try:
+        save_file({"pooled": features.contiguous()}, str(part), metadata=metadata)
+        os.replace(part, path)  # another process may have written the same numbers meanwhile
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def cache_contents(folder: Path | None = None) -> list[dict[str, Any]]:
+    """One row a cached block: backbone, what, megabytes, file."""
+    rows = []
+    for path in sorted(((folder or cache_folder()) / "features").glob("*/*.safetensors")):
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                what = (file.metadata() or {}).get("what", "?")
+        except (OSError, SafetensorError):
+            what = "damaged; will be made again"
+        rows.append({"backbone": path.parent.name, "what": what, "MB": path.stat().st_size / 1e6, "file": path.name})
+    return rows
+
+
+def clear_cache(folder: Path | None = None) -> int:
+    """Delete cached features and demo images; returns the bytes freed."""
+    root = folder or cache_folder()
+    size = sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
+    for name in ("features", "demo"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    return size

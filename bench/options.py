@@ -1,0 +1,105 @@
+"""What the command line's texts stand for: methods' parameters, and the variants a sweep makes of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from bench.errors import UserError, nearest
+from bench.methods import Method
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One setting of a method: its parameters, and what differs from the suite's defaults ("" if nothing)."""
+
+    method: type[Method]
+    params: Any
+    label: str
+
+
+def variants(
+    methods: Sequence[type[Method]], options: Sequence[str], recipe: Mapping[str, Any]
+) -> list[Variant]:
+    """Every combination of the values that `options` give, method by method.
+
+    Parameters
+    ----------
+    options : "method.parameter=value" or "all.parameter=value"; several values with commas make a sweep.
+    recipe : the suite's own recipe, below `options` and above the methods' defaults.
+
+    Raises
+    ------
+    UserError : unknown method or parameter, or a value that does not fit.
+    """
+    parsed = [_parse(option, [m.name for m in methods]) for option in options]
+    out = []
+    for method in methods:
+        known = {f.name for f in fields(method.Params)}
+        base = {k: _convert(method, k, str(v), f"recipe {k}") for k, v in recipe.items() if k in known}
+        axes: dict[str, list[Any]] = {}
+        for target, name, texts, option in parsed:
+            if target == method.name or (target == "all" and name in known):
+                axes[name] = [_convert(method, name, text, f"-o {option}") for text in texts]
+        defaults = _make(method, base, "recipe")
+        for values in itertools.product(*axes.values()):
+            chosen = dict(zip(axes, values, strict=True))
+            params = _make(method, {**base, **chosen}, f"-o {method.name}")
+            label = ",".join(f"{k}={v}" for k, v in chosen.items() if getattr(defaults, k) != v)
+            out.append(Variant(method, params, label))
+    for target, name, _, option in parsed:
+        if target == "all" and not any(name in {f.name for f in fields(m.Params)} for m in methods):
+            raise UserError(f"-o {option}: none of the methods has a parameter {name!r}")
+    return list({(v.method.name, str(v.params)): v for v in out}.values())
+
+
+def _parse(option: str, methods: Sequence[str]) -> tuple[str, str, list[str], str]:
+    left, equals, right = option.partition("=")
+    target, dot, name = left.strip().rpartition(".")
+    if not (equals and dot and right.strip()):
+        raise UserError(f"-o {option!r}: write method.parameter=value, for example coop.epochs=20")
+    if target != "all" and target not in methods:
+        raise UserError(f"-o {option}: {target!r} is not among the methods of this run; {nearest(target, methods)}")
+    return target, name, [text.strip() for text in right.split(",")], option
+
+
+def _convert(method: type[Method], name: str, text: str, where: str) -> Any:
+    """A parameter's value from its text, by the type of its field."""
+    hints = get_type_hints(method.Params)
+    if name not in {f.name for f in fields(method.Params)}:
+        names = [f.name for f in fields(method.Params)]
+        raise UserError(f"{where}: {method.name} has no parameter {name!r}; {nearest(name, names)}")
+    kind = hints[name]
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if choices:
+        if text not in choices:
+            raise UserError(f"{where}: {text!r} is not one of {', '.join(map(str, choices))}")
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{where}: {text!r} is neither true nor false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise UserError(f"{where}: {text!r} is not a value of type {kind.__name__}") from error
+
+
+def _make(method: type[Method], values: dict[str, Any], where: str) -> Any:
+    try:
+        return method.Params(**values)
+    except UserError as error:
+        raise UserError(f"{where}: {method.name}: {error}") from error
+
+
+def numbers(text: str, argument: str, least: int) -> list[int]:
+    """ "1,2,4" as [1, 2, 4]: whole numbers from `least` on, each once."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{argument} {text!r}: write whole numbers with commas, for example 1,2,4") from error
+    if min(found) < least:
+        raise UserError(f"{argument} {text!r}: {min(found)} is less than {least}")
+    return list(dict.fromkeys(found))

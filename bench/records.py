@@ -1,0 +1,100 @@
+"""Records: one JSON file a cell, written whole or not at all, never written twice once done."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+
+def cell_key(config: dict[str, Any]) -> str:
+    """What a cell is: the hash of everything that its numbers follow from."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+class RecordStore:
+    """The records below a folder: RESULTS/<suite>/<backbone>/<method>/<shots>shot-seed<seed>-<key>.json."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, cell: dict[str, Any], key: str) -> Path:
+        folder = self.folder.joinpath(*(_safe(str(cell[k])) for k in ("suite", "backbone", "method")))
+        return folder / f"{cell['shots']}shot-seed{cell['seed']}-{key}.json"
+
+    def read(self, cell: dict[str, Any], key: str) -> dict[str, Any] | None:
+        """The record of a cell; None when there is none, or only a damaged one (then the cell runs again)."""
+        try:
+            record = json.loads(self.path(cell, key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and record.get("key") == key else None
+
+    def write(self, record: dict[str, Any]) -> Path:
+        """Write a record through a temporary file: a kill leaves the old state or the new one."""
+        path = self.path(record["cell"], record["key"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                json.dump(record, file, indent=1, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    names = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors", "prompt-bench")
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class PeakMemory:
+    """Peak memory of this process, or of the CUDA device, since the object was made, in MB."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device.startswith("cuda")
+        if self.cuda:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            with contextlib.suppress(OSError):  # Linux: forget the peak so far; elsewhere it is the process's
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def megabytes(self) -> float:
+        if self.cuda:
+            import torch
+
+            return torch.cuda.max_memory_allocated() / 1e6
+        try:
+            status = Path("/proc/self/status").read_text()
+            return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1e3
+        except (OSError, IndexError):
+            import resource
+
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def _safe(name: str) -> str:
+    """A name as a folder's name: no separators, no way up."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"

@@ -1,0 +1,104 @@
+"""What a method is, and what it is given: tensors and names, never files or the command line."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from bench.text import TextTower
+
+Report = Callable[[int, int], None]
+"""Progress: called with (steps done, steps in total)."""
+
+
+class Clip(Protocol):
+    """What methods see of a backbone: `bench.backbone.Backbone` is one, a test's stub another."""
+
+    @property
+    def tower(self) -> TextTower: ...  # contexts and names -> text features
+    @property
+    def scale(self) -> float: ...  # τ = exp(logit_scale), frozen
+    @property
+    def embed_dim(self) -> int: ...  # d
+    @property
+    def device(self) -> torch.device: ...
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One task's names and few-shot image features (raw: not normalised; float32).
+
+    Attributes
+    ----------
+    name : the task. task_name : what it recognises, in words ("flower recognition").
+    class_names : in label order, underscores already spaces. template : with one ``{}``.
+    views : [V, n, d], training view v of the n few-shot images; epoch e uses view e mod V.
+    labels : [n].
+    """
+
+    name: str
+    task_name: str
+    class_names: tuple[str, ...]
+    template: str
+    views: Tensor
+    labels: Tensor
+
+
+def param(default: Any, meaning: str) -> Any:
+    """A field of a method's `Params`: its default and its meaning, shown in `--help` and kept in records."""
+    return field(default=default, metadata={"meaning": meaning})
+
+
+class Method(ABC):
+    """A method: parameters in a dataclass, `fit` on the few-shot features of all tasks, `predict` for one.
+
+    Class attributes
+    ----------------
+    name : what the command line calls it.
+    Params : dataclass of its parameters with their defaults, made with `param`.
+    trains : False when nothing depends on shots and seed (one cell instead of a grid).
+    order : place in the paper's table. source : where the method comes from.
+    footnote : what a reader of a table must know of this row, or "".
+    """
+
+    name: ClassVar[str] = ""
+    trains: ClassVar[bool] = True
+    order: ClassVar[int] = 100
+    source: ClassVar[str] = ""
+    footnote: ClassVar[str] = ""
+
+    @dataclass(frozen=True)
+    class Params:
+        pass
+
+    def __init__(self, params: Any = None) -> None:
+        self.params: Any = self.Params() if params is None else params
+
+    @abstractmethod
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+        """Learn from all tasks' few-shot features; everything random follows from `seed`."""
+
+    @abstractmethod
+    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        """Scores [n, C] of raw image features [n, d] for a task (its index in `fit`'s list).
+
+        class_names : score these instead of the task's own classes (unseen classes; base-to-new).
+        """
+
+    @property
+    def n_params(self) -> int:
+        """How many numbers were learned."""
+        return 0
+
+
+def generator(*what: Any) -> torch.Generator:
+    """A CPU generator that is a function of its arguments, so that tasks, seeds and uses never share a stream."""
+    digest = hashlib.blake2b("/".join(map(str, what)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") % 2**63)

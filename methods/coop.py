@@ -1,0 +1,47 @@
+"""CoOp with one context a task (CoOp-CA in the SoftCPT paper's tables).
+
+Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, arXiv 2109.01134: the words around
+the class name become L learned vectors, shared by the task's classes: ``[SOT] v_1 … v_L <name> . [EOT]``.
+Learned: T · L · w numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.methods.base import TaskData, param
+from bench.methods.prompt import PromptMethod, PromptParams
+from bench.text import Prompts
+
+
+class CoOp(PromptMethod):
+    """One context of L vectors for each task."""
+
+    name = "coop"
+    order = 30
+    source = "CoOp, arXiv 2109.01134"
+
+    @dataclass(frozen=True)
+    class Params(PromptParams):
+        joint: bool = param(
+            False, "train all tasks in mixed batches (the SoftCPT authors' command) instead of each task alone"
+        )
+
+    @property
+    def separate(self) -> bool:  # type: ignore[override]
+        return not self.params.joint
+
+    def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
+        shape = (len(tasks), self.params.context, self.clip.tower.width)  # T, L, w
+        return {"context": torch.randn(shape, generator=rng) * self.params.init_std}
+
+    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        contexts = [
+            self.part("context", t) if self.separate else self.part("context", t)[t : t + 1] for t in tasks
+        ]  # 1, L, w each
+        prompts = [Prompts(context, own) for context, own in zip(contexts, names, strict=True)]
+        return [f[0] for f in self.clip.tower.encode(prompts, self.params.position)]

@@ -1,0 +1,34 @@
+"""CoOp with one context for all tasks (CoOp-MT in the SoftCPT paper's tables).
+
+The context of CoOp (arXiv 2109.01134), shared by all classes of all tasks and trained on the joint set: the
+plainest way to let tasks help each other. Learned: L · w numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from bench.methods.base import TaskData
+from bench.methods.prompt import PromptMethod
+from bench.text import Prompts
+
+
+class SharedCoOp(PromptMethod):
+    """One context of L vectors for everything."""
+
+    name = "shared-coop"
+    order = 50
+    source = "SoftCPT, arXiv 2208.13474 (baseline CoOp-MT)"
+
+    def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
+        shape = (1, self.params.context, self.clip.tower.width)  # 1, L, w
+        return {"context": torch.randn(shape, generator=rng) * self.params.init_std}
+
+    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        prompts = [Prompts(self.learned["context"], list(chain(*names)))]  # the prefix is computed once for all
+        features = self.clip.tower.encode(prompts, self.params.position)[0][0]
+        return list(features.split([len(n) for n in names]))
