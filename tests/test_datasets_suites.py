@@ -1,0 +1,232 @@
+"""Suite files: the four of the paper as data, a user's own, and what is said when one is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.datasets import load_suite, load_tasks, suite_names
+from bench.errors import UserError
+
+OWN_SUITE = """
+title: My suite
+tasks:
+  - name: Birds
+    folder: birds
+    template: a photo of a {}, a type of bird.
+    task_name: bird recognition
+"""
+
+
+def own_suite(folder: Path, text: str = OWN_SUITE) -> Path:
+    file = folder / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+# The paper's suites ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks", "classes"),
+    [("general10", 10, 1191), ("plant6", 6, 116), ("rs8", 8, 208), ("fashion20", 20, None)],
+)
+def test_suite_has_the_papers_tasks_and_classes(name: str, tasks: int, classes: int | None) -> None:
+    suite = load_suite(name)
+    assert len(suite.tasks) == tasks
+    counts = [task.n_classes for task in suite.tasks]
+    if classes is None:
+        assert set(counts) == {None}  # the user's copy says
+    else:
+        assert sum(count for count in counts if count is not None) == classes
+
+
+def test_general10_order_metrics_and_templates() -> None:
+    suite = load_suite("general10")
+    assert [(task.name, task.metric, task.template) for task in suite.tasks] == [
+        ("Caltech101", "mean_acc", "a photo of a {}."),
+        ("DTD", "overall_acc", "{} texture."),
+        ("EuroSAT", "overall_acc", "a centered satellite photo of {}."),
+        ("FGVCAircraft", "mean_acc", "a photo of a {}, a type of aircraft."),
+        ("Food101", "overall_acc", "a photo of {}, a type of food."),
+        ("OxfordFlowers", "mean_acc", "a photo of a {}, a type of flower."),
+        ("OxfordPets", "mean_acc", "a photo of a {}, a type of pet."),
+        ("StanfordCars", "overall_acc", "a photo of a {}."),
+        ("SUN397", "overall_acc", "a photo of a {}."),
+        ("UCF101", "overall_acc", "a photo of a person doing {}."),
+    ]
+
+
+def test_plant6_order_and_templates() -> None:
+    suite = load_suite("plant6")
+    assert [(task.name, task.template) for task in suite.tasks] == [
+        ("FruitVegetable", "a photo of a {}, a type of fruit or vegetable."),
+        ("KaggleFlower", "a photo of a {}, a type of flower."),
+        ("KaggleMushroom", "a photo of a {}, a type of mushroom."),
+        ("KaggleVegetable", "a photo of a {}, a type of vegetable."),
+        ("PlantSeedling", "a photo of a {}, a type of seedling."),
+        ("PlantVillage", "a photo of a plant leaf with {} disease."),
+    ]
+    assert {task.metric for task in suite.tasks} == {"overall_acc"}
+    assert len(suite.tasks[5].reader["rename"]) == 39
+
+
+def test_rs8_says_that_its_composition_is_our_reading() -> None:
+    suite = load_suite("rs8")
+    assert "our reading" in suite.note
+    assert [task.n_classes for task in suite.tasks] == [30, 45, 21, 19, 7, 31, 45, 10]
+    assert {task.template for task in suite.tasks} == {"a satellite photo of {}."}
+
+
+def test_fashion20_templates_go_by_task_id() -> None:
+    suite = load_suite("fashion20")
+    kinds = [
+        task.template.removeprefix("a photo of {}, a type of ").removesuffix(".") for task in suite.tasks
+    ]
+    tail = ["hat", "socks", "socks", "skirt", "tops", "underwear"]
+    assert kinds == ["pants"] * 3 + ["tops"] * 4 + ["shoes"] * 7 + tail
+    assert [task.reader["task"] for task in suite.tasks] == list(range(20))
+    assert {task.metric for task in suite.tasks} == {"mean_acc"}
+
+
+@pytest.mark.parametrize("name", ["general10", "plant6", "rs8", "fashion20"])
+def test_every_task_has_a_source_and_a_name_to_read(name: str) -> None:
+    for task in load_suite(name).tasks:
+        assert all(source["url"].startswith("http") for source in task.sources) and task.sources
+        assert any("licence" in source for source in task.sources)
+        assert task.task_name or task.reader["kind"] == "fashion20"
+        assert task.template.count("{}") == 1
+
+
+# A user's own ------------------------------------------------------------------------------------------------
+
+
+def test_own_suite_by_path_with_defaults(tmp_path: Path) -> None:
+    suite = load_suite(str(own_suite(tmp_path)))
+    (task,) = suite.tasks
+    assert (suite.name, suite.title, suite.demo, suite.recipe, suite.views) == (
+        "mine",
+        "My suite",
+        False,
+        {},
+        None,
+    )
+    assert (task.reader, task.metric, task.n_classes, task.sources) == (
+        {"kind": "folders"},
+        "overall_acc",
+        None,
+        (),
+    )
+
+
+def test_own_suite_sets_recipe_views_and_backbone(tmp_path: Path) -> None:
+    text = OWN_SUITE + "recipe: {epochs: 20}\nviews: 5\nbackbone: RN50\nnote: mine alone\n"
+    suite = load_suite(str(own_suite(tmp_path, text)))
+    assert (suite.recipe, suite.views, suite.backbone, suite.note) == (
+        {"epochs": 20},
+        5,
+        "RN50",
+        "mine alone",
+    )
+
+
+def test_defaults_hold_for_every_task_and_a_task_overrides_them(tmp_path: Path) -> None:
+    text = """
+defaults: {metric: mean_acc, template: "{}."}
+tasks:
+  - {name: a, task_name: a}
+  - {name: b, task_name: b, metric: overall_acc}
+"""
+    first, second = load_suite(str(own_suite(tmp_path, text))).tasks
+    assert (first.metric, second.metric, first.template, second.template) == (
+        "mean_acc",
+        "overall_acc",
+        "{}.",
+        "{}.",
+    )
+
+
+def test_suite_names_in_any_case() -> None:
+    assert load_suite("General10").name == "general10"
+    assert {"general10", "plant6", "rs8", "fashion20"} <= set(suite_names())
+
+
+# What is said when something is wrong ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("title:", "titel:"), "unknown key 'titel'; did you mean 'title'"),
+        (("template:", "tempalte:"), "task Birds: unknown key 'tempalte'; did you mean 'template'"),
+        (("folder: birds", "reader: {kind: foldes}"), "unknown reader kind 'foldes'; did you mean 'folders'"),
+        (
+            ("folder: birds", "reader: {kind: folders, exlude: [a]}"),
+            "unknown key 'exlude'; did you mean 'exclude'",
+        ),
+        (("folder: birds", "reader: {kind: coop}"), "reader coop needs `split`"),
+        (("folder: birds", "reader: {kind: folders, camel: 1}"), "`camel` must be true or false, not 1"),
+        (("folder: birds", "reader: {kind: folders, exclude: [no]}"), "`exclude` must be a list of texts"),
+        (("folder: birds", "reader: {kind: folders, strip: '['}"), "`strip` '[' is not a pattern"),
+        (
+            ("folder: birds", "reader: {kind: folders, images: 2750}"),
+            "`images` must be a list of texts, not 2750",
+        ),
+        (("folder: birds", "reader: {kind: folders, images: ../x}"), "`images` must be a path below"),
+        (("folder: birds", "reader: folders"), "`reader` must be a map with `kind`"),
+        (
+            ("folder: birds", "folder: ../birds"),
+            "`folder` must be a path below the data root, not '../birds'",
+        ),
+        (("folder: birds", "folder: /birds"), "`folder` must be a path below the data root, not '/birds'"),
+        (("folder: birds", "metric: mean"), "unknown metric 'mean'; did you mean 'mean_acc'"),
+        (("folder: birds", "classes: many"), "`classes` must be a whole number from 2 up, not 'many'"),
+        (("folder: birds", "sources: [http://x]"), "`sources` must be a list of maps"),
+        (("folder: birds", "sources: [{link: http://x}]"), "unknown key 'link'"),
+        (("folder: birds", "folder: birds\n    folder: cats"), "key 'folder' stands twice"),
+        (("a {}, a type", "a bird, a type"), "must hold one {}"),
+        (("a {}, a type", "a {name}, a type"), "must hold one {}"),
+        (("name: Birds", "name: a/b"), "task name 'a/b' must be of letters"),
+        (("name: Birds", "name: yes"), "`name` must be text, not True (put it in quotes)"),
+        (("    task_name: bird recognition\n", ""), "`task_name` is missing"),
+        (("tasks:", "recipe: 20\ntasks:"), "`recipe` must be a map"),
+        (("tasks:", "views: 0\ntasks:"), "`views` must be a whole number from 1 up, not 0"),
+        (("tasks:", "demo: 3\ntasks:"), "`demo` must be true or false, not 3"),
+        (("tasks:", "tasks: [\n"), "not YAML"),
+        (("tasks:", "x: !!python/object/apply:os.system [ls]\ntasks:"), "not YAML"),
+    ],
+)
+def test_mistake_in_a_suite_file_is_named(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    assert change[0] in OWN_SUITE
+    file = own_suite(tmp_path, OWN_SUITE.replace(*change))
+    with pytest.raises(UserError) as caught:
+        load_suite(str(file))
+    assert str(file) in str(caught.value) and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a", "tasks: []", "tasks: [a]", "\x00", "tasks: [{name: a}, {name: a}]"]
+)
+def test_a_file_that_is_no_suite_is_named(tmp_path: Path, text: str) -> None:
+    file = own_suite(tmp_path, text)
+    with pytest.raises(UserError, match=r"mine\.yaml"):
+        load_suite(str(file))
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    task = "- {name: %s, template: '{}.', task_name: a}"
+    file = own_suite(tmp_path, "tasks:\n" + task % "Birds" + "\n" + task % "birds")
+    with pytest.raises(UserError, match="two tasks have the name 'birds'"):
+        load_suite(str(file))
+
+
+def test_unknown_suite_gives_the_nearest_name() -> None:
+    with pytest.raises(UserError, match="did you mean 'general10'"):
+        load_suite("general-10")
+    with pytest.raises(UserError, match="no such file"):
+        load_suite("nowhere/mine.yaml")
+
+
+def test_unknown_task_gives_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="suite rs8 has no task 'RSCCN7'; did you mean 'RSSCN7'"):
+        load_tasks(load_suite("rs8"), tmp_path, names=["RSCCN7"])
