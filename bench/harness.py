@@ -209,7 +209,7 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
     if run.backbone.device.type == "cuda":
         torch.cuda.synchronize()
     trained = time.perf_counter()
-    scored = []
+    scored: list[dict[str, Any]] = []
     for t, task in enumerate(run.tasks):
         labels = torch.tensor([item.label for item in task.split.test])
         chunks = tests[t].split(SCORE_CHUNK)

@@ -188,8 +188,8 @@ class TextTower:
 
         def add(contexts: Tensor, ids: Tensor, rows: Tensor) -> None:
             every = torch.equal(contexts, torch.arange(n_contexts))
-            parts = [t.to(self.device) for t in (contexts, ids, rows)]
-            segments.append(_Segment(*parts, every_context=every, has_slots=bool((ids < 0).any())))
+            contexts, ids, rows = (t.to(self.device) for t in (contexts, ids, rows))
+            segments.append(_Segment(contexts, ids, rows, every, has_slots=bool((ids < 0).any())))
 
         first_context = first_row = 0
         for p in prompts:

@@ -56,6 +56,11 @@ def param(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"meaning": meaning})
 
 
+@dataclass(frozen=True)
+class NoParams:
+    """Of a method without parameters."""
+
+
 class Method(ABC):
     """A method: parameters in a dataclass, `fit` on the few-shot features of all tasks, `predict` for one.
 
@@ -74,9 +79,7 @@ class Method(ABC):
     source: ClassVar[str] = ""
     footnote: ClassVar[str] = ""
 
-    @dataclass(frozen=True)
-    class Params:
-        pass
+    Params: ClassVar[Any] = NoParams
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = self.Params() if params is None else params

@@ -1,1 +1,35 @@
-"""."""
+"""Records in, report out: tables, figures and tidy CSV files. Reads records only, never a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+
+def report(results: Path | str, out: Path | str) -> pd.DataFrame:
+    """Read every record below `results`, write the report into `out`, return the records.
+
+    Written: `records.csv` (one row a cell and task; columns: `bench.reports.records.COLUMNS`), `table.csv` (one row
+    a suite, backbone, method, variant and shots), `table.md`, `table.tex`, `figures/*.png` and `figures/*.svg`.
+    """
+    # Imported here: the harness shares this folder's columns and should not wait for matplotlib.
+    from bench.reports import figures, tables
+    from bench.reports.blocks import split
+    from bench.reports.files import write
+    from bench.reports.records import BLOCK, COLUMNS, ROW, load
+
+    loaded = load(Path(results))
+    folder = Path(out)
+    blocks = split(loaded.rows)
+    drawn = {block.slug: figures.draw(block, folder / "figures") for block in blocks}
+    write(folder / "records.csv", loaded.rows[COLUMNS].to_csv(index=False))
+    write(folder / "table.csv", tables.tidy(blocks).to_csv(index=False))
+    built = tables.build(blocks)
+    cells = len(loaded.rows[[*BLOCK, *ROW, "shots", "seed"]].drop_duplicates())
+    write(folder / "table.md", tables.markdown_report(built, cells, drawn, loaded.failed))
+    write(folder / "table.tex", tables.latex_report(built))
+    return loaded.rows
+
+
+__all__ = ["report"]
