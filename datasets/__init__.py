@@ -17,12 +17,7 @@ def _stand_aside() -> None:
     for finder in sys.meta_path:
         spec = finder.find_spec("datasets", elsewhere)
         # A spec without an origin is a plain folder of that name, not a library.
-        if (
-            spec
-            and spec.loader
-            and spec.origin
-            and os.path.realpath(spec.origin) != os.path.realpath(__file__)
-        ):
+        if spec and spec.loader and spec.origin and os.path.realpath(spec.origin) != os.path.realpath(__file__):
             module = importlib.util.module_from_spec(spec)
             sys.modules["datasets"] = module
             spec.loader.exec_module(module)

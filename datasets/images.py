@@ -25,9 +25,7 @@ def open_image(path: Path | str) -> Image.Image:
             warnings.simplefilter("ignore")  # palette transparency, damaged EXIF, half a decompression bomb
             with Image.open(path, formats=FORMATS) as image:
                 if image.mode == "F":
-                    raise UserError(
-                        f"{path}: an image of floating-point values; save it with 8 bits a channel"
-                    )
+                    raise UserError(f"{path}: an image of floating-point values; save it with 8 bits a channel")
                 if image.mode.startswith("I"):  # 16-bit grey levels, in whichever mode Pillow reads them
                     image.load()
                     return image.convert("I").point(lambda level: level / 256).convert("L").convert("RGB")

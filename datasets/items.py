@@ -9,9 +9,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"}
-)
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
 
 
 class MissingData(UserError):
@@ -53,9 +51,7 @@ class Split:
     source: str  # the file or rule the division comes from
 
     @classmethod
-    def of(
-        cls, root: Path, names: tuple[str, ...], parts: Mapping[str, Iterable[Item]], source: str
-    ) -> Split:
+    def of(cls, root: Path, names: tuple[str, ...], parts: Mapping[str, Iterable[Item]], source: str) -> Split:
         """The split with these parts ("train", "val" and "test")."""
         return cls(root, names, tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]), source)
 

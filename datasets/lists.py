@@ -55,9 +55,7 @@ def read_sun397(folder: Path, options: Options) -> Listing:
         labelled[part] = []
         for line, words in _lines(file, 1):
             path = words[0].lstrip("/")
-            labelled[part].append(
-                (path, _known(file, line, path.rpartition("/")[0], labels, "ClassName.txt"))
-            )
+            labelled[part].append((path, _known(file, line, path.rpartition("/")[0], labels, "ClassName.txt")))
     return _listing(folder, image_root(folder, options, "SUN397"), labelled, names)
 
 
@@ -123,9 +121,7 @@ def _car_labels(file: Path, image_folder: str, names: Mapping[int, str]) -> list
         for row in rows:
             labelled.append((f"{image_folder}/{row['fname'].item()}", int(row["class"].item())))
     except (ValueError, IndexError, AttributeError):
-        raise UserError(
-            f"{file}: `annotations` must have the fields fname and class; fetch the file again"
-        ) from None
+        raise UserError(f"{file}: `annotations` must have the fields fname and class; fetch the file again") from None
     unknown = {label for _, label in labelled} - names.keys()
     if unknown:
         raise UserError(f"{file}: label {min(unknown)} has no name in cars_meta.mat")
@@ -166,9 +162,7 @@ def _listing(
     trained = {item.path for part in parts if part != "test" for item in parts[part]}
     both = trained & {item.path for item in parts.get("test", [])}
     if both:
-        raise UserError(
-            f"{listed_in}: {len(both)} images stand in both training and test lists, e.g. {min(both)!r}"
-        )
+        raise UserError(f"{listed_in}: {len(both)} images stand in both training and test lists, e.g. {min(both)!r}")
     return Listing(root, class_names, parts, source="official lists")
 
 
@@ -213,9 +207,7 @@ def _matlab(file: Path, key: str) -> Any:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise UserError(
-            f"{file}: reading MATLAB files takes scipy; install it with `pip install scipy`"
-        ) from None
+        raise UserError(f"{file}: reading MATLAB files takes scipy; install it with `pip install scipy`") from None
     try:
         return loadmat(str(file), variable_names=[key])[key]
     except KeyError:

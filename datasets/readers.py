@@ -68,9 +68,7 @@ def read_folders(folder: Path, options: Options) -> Listing:
         raise MissingData(f"{root}: holds no class folders")
     for name, paths in by_class.items():
         if not paths:
-            raise UserError(
-                f"{root / name}: class folder without images; put some there or list it under `exclude`"
-            )
+            raise UserError(f"{root / name}: class folder without images; put some there or list it under `exclude`")
     folders = sorted(by_class)
     items = [Item(path, label) for label, name in enumerate(folders) for path in sorted(by_class[name])]
     names = check_names(root, dict(enumerate(readable_name(name, options) for name in folders)))
@@ -141,9 +139,7 @@ def _fashion20_names(info: Path, task: int) -> tuple[str, tuple[str, ...]]:
         if len(row) >= 4 and row[0].strip() == str(task):
             labels = [name.strip() for name in row[3].split(",")]
             return class_name(row[1]), check_names(info, dict(enumerate(labels)))
-    raise UserError(
-        f"{info}: no line for task {task} (id, task name, description and label names, tab-separated)"
-    )
+    raise UserError(f"{info}: no line for task {task} (id, task name, description and label names, tab-separated)")
 
 
 # A split file of one's own --------------------------------------------------------------------------------

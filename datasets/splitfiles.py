@@ -126,9 +126,7 @@ def _coop_entries(file: Path, content: dict[str, Any]) -> tuple[tuple[str, ...],
             if not isinstance(name, str):
                 raise UserError(f"{file}: the class name {name!r} of {path!r} is not text")
             if by_label.setdefault(label, name) != name:
-                raise UserError(
-                    f"{file}: label {label} has two class names, {by_label[label]!r} and {name!r}"
-                )
+                raise UserError(f"{file}: label {label} has two class names, {by_label[label]!r} and {name!r}")
             parts[part].append(Item(safe_path(file, path), label))
     if not by_label:
         raise UserError(f"{file}: holds no images")
@@ -148,9 +146,7 @@ def _authors_entries(
         parts[part] = []
         for path, labels, tasks in _triples(file, part, content[part], "[path, [label], [task]]"):
             if not (isinstance(labels, list) and isinstance(tasks, list) and len(labels) == len(tasks) == 1):
-                raise UserError(
-                    f"{file}: {path!r} must have one label and one task, not {labels!r} and {tasks!r}"
-                )
+                raise UserError(f"{file}: {path!r} must have one label and one task, not {labels!r} and {tasks!r}")
             if tasks[0] != task:
                 continue
             _check_label(file, labels[0])
@@ -167,11 +163,7 @@ def _authors_entries(
 def _names_by_task(file: Path, meta: object) -> list[list[str]]:
     names = meta.get("taskid2cname") if isinstance(meta, dict) else None
     good = isinstance(names, list) and names and all(isinstance(row, list) and row for row in names)
-    if (
-        not isinstance(names, list)
-        or not good
-        or not all(isinstance(name, str) for row in names for name in row)
-    ):
+    if not isinstance(names, list) or not good or not all(isinstance(name, str) for row in names for name in row):
         raise UserError(f"{file}: 'meta' must hold 'taskid2cname', a list of class names for each task")
     return names
 

@@ -144,9 +144,7 @@ def _divide_by_class(listing: Listing, part: str, test_too: bool) -> list[list[I
             )
         items.sort(key=lambda item: seeded_order(item.path, SEED))
         n_val = max(1, round(0.2 * len(items)))
-        n_train = (
-            min(max(1, round(0.5 * len(items))), len(items) - n_val - 1) if test_too else len(items) - n_val
-        )
+        n_train = min(max(1, round(0.5 * len(items))), len(items) - n_val - 1) if test_too else len(items) - n_val
         divided[0] += items[:n_train]
         divided[1] += items[n_train : n_train + n_val]
         divided[2] += items[n_train + n_val :]
@@ -159,9 +157,7 @@ def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool) -> tuple[Spli
     file = _given_split(spec, folder)
     if file:
         root = image_root(folder, spec.reader, reader.images)
-        split, task_name = read_split(
-            file, root, spec.reader.get("task", 0), spec.reader.get("allow_leak", False)
-        )
+        split, task_name = read_split(file, root, spec.reader.get("task", 0), spec.reader.get("allow_leak", False))
         gone = missing_images(root, [item for items in split.parts.values() for item in items])
         _check_missing(file, gone, root, allow_missing)
         return without(split, gone), task_name
@@ -231,9 +227,7 @@ def _cache_file(folder: Path, name: str) -> Path:
     """Where a division is kept when the task's folder is read-only: one place for each folder of images."""
     base = Path(os.environ.get("BENCH_CACHE") or platformdirs.user_cache_dir("prompt-bench"))
     resolved = str(folder.resolve())
-    return (
-        base / "splits" / f"{folder.name}-{blake2b(os.fsencode(resolved), digest_size=8).hexdigest()}" / name
-    )
+    return base / "splits" / f"{folder.name}-{blake2b(os.fsencode(resolved), digest_size=8).hexdigest()}" / name
 
 
 def without(split: Split, gone: set[str]) -> Split:
@@ -250,18 +244,14 @@ def without(split: Split, gone: set[str]) -> Split:
 
 def _check_missing(listed_in: Path, gone: set[str], root: Path, allow_missing: bool) -> None:
     if gone and not allow_missing:
-        raise MissingData(
-            f"{len(gone)} images that {listed_in.name} lists are not in {root}, e.g. {min(gone)!r}"
-        )
+        raise MissingData(f"{len(gone)} images that {listed_in.name} lists are not in {root}, e.g. {min(gone)!r}")
 
 
 def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: bool) -> None:
     """Classes are as many as the suite says, and each has something to learn from."""
     found = len(split.class_names)
     if spec.n_classes is not None and found > spec.n_classes:
-        raise UserError(
-            f"{folder}: {found} classes where the suite says {spec.n_classes}; remove what is no class"
-        )
+        raise UserError(f"{folder}: {found} classes where the suite says {spec.n_classes}; remove what is no class")
     if spec.n_classes is not None and found < spec.n_classes and not allow_missing:
         raise MissingData(f"{folder}: holds {found} of {spec.n_classes} classes")
     trained = {item.label for item in split.train}

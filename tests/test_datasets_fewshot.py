@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from bench.datasets import Item, few_shot
 from bench.errors import UserError
 
-CATS_AND_DOGS = [
-    Item(f"{name}/{n}.jpg", label) for label, name in enumerate(["cat", "dog"]) for n in range(6)
-]
+CATS_AND_DOGS = [Item(f"{name}/{n}.jpg", label) for label, name in enumerate(["cat", "dog"]) for n in range(6)]
 
 paths = st.text(min_size=1, max_size=12)
 item_sets = st.lists(st.builds(Item, paths, st.integers(0, 4)), max_size=40, unique_by=lambda item: item.path)
@@ -74,9 +72,7 @@ def test_draw_is_independent_of_the_order_of_items(
 
 
 @given(item_sets, st.integers(1, 16), st.integers(0, 16), seeds)
-def test_ranks_from_first_on_are_the_rest_of_the_draw(
-    items: list[Item], shots: int, first: int, seed: int
-) -> None:
+def test_ranks_from_first_on_are_the_rest_of_the_draw(items: list[Item], shots: int, first: int, seed: int) -> None:
     first = min(first, shots)
     start = few_shot(items, first, seed) if first else []
     rest = few_shot(items, shots, seed, first=first)

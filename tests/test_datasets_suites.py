@@ -79,9 +79,7 @@ def test_rs8_says_that_its_composition_is_our_reading() -> None:
 
 def test_fashion20_templates_go_by_task_id() -> None:
     suite = load_suite("fashion20")
-    kinds = [
-        task.template.removeprefix("a photo of {}, a type of ").removesuffix(".") for task in suite.tasks
-    ]
+    kinds = [task.template.removeprefix("a photo of {}, a type of ").removesuffix(".") for task in suite.tasks]
     tail = ["hat", "socks", "socks", "skirt", "tops", "underwear"]
     assert kinds == ["pants"] * 3 + ["tops"] * 4 + ["shoes"] * 7 + tail
     assert [task.reader["task"] for task in suite.tasks] == list(range(20))
@@ -204,9 +202,7 @@ def test_mistake_in_a_suite_file_is_named(tmp_path: Path, change: tuple[str, str
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "- a", "tasks: []", "tasks: [a]", "\x00", "tasks: [{name: a}, {name: a}]"]
-)
+@pytest.mark.parametrize("text", ["", "- a", "tasks: []", "tasks: [a]", "\x00", "tasks: [{name: a}, {name: a}]"])
 def test_a_file_that_is_no_suite_is_named(tmp_path: Path, text: str) -> None:
     file = own_suite(tmp_path, text)
     with pytest.raises(UserError, match=r"mine\.yaml"):

@@ -54,9 +54,7 @@ def test_import_datasets_finds_nothing_when_the_library_is_absent(start: Path) -
 def test_import_datasets_finds_the_library(start: Path, library: Path) -> None:
     assert run_python(TRY_IMPORT, start, library) == f"found {library / 'datasets' / '__init__.py'}"
     assert run_python("import datasets; print(datasets.load_dataset())", start, library) == "theirs"
-    assert (
-        run_python("from datasets.loading import load_dataset as f; print(f())", start, library) == "theirs"
-    )
+    assert run_python("from datasets.loading import load_dataset as f; print(f())", start, library) == "theirs"
 
 
 def test_our_files_are_not_reached_under_the_bare_name(start: Path, library: Path) -> None:

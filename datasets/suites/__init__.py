@@ -183,15 +183,11 @@ def _is(value: object, kind: type) -> bool:
     if kind is list:
         return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
     if kind is dict:
-        return isinstance(value, dict) and all(
-            isinstance(entry, str) for pair in value.items() for entry in pair
-        )
+        return isinstance(value, dict) and all(isinstance(entry, str) for pair in value.items() for entry in pair)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _value(
-    file: Path, where: str, content: Mapping[str, Any], key: str, kind: type, default: Any = None
-) -> Any:
+def _value(file: Path, where: str, content: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:
     """A key's value, of the right type; without a default the key is required."""
     value = content.get(key, default)
     if value is None:
@@ -254,9 +250,7 @@ class _Loader(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1 and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 

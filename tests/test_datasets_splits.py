@@ -1,0 +1,493 @@
+"""Splits: given files are checked before they are believed, made ones hang on file names alone."""
+
+import gzip
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.datasets import Item, Split, Suite, load_suite, load_tasks
+from bench.datasets.items import Listing
+from bench.datasets.splitfiles import coop_form, read_split, write_json
+from bench.datasets.splits import divide
+from bench.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def touch(*files: Path) -> None:
+    """Empty files: splits are about names, nothing is opened."""
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def class_folders(root: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        touch(*(root / name / f"{number}.jpg" for number in range(count)))
+    return root
+
+
+def birds_suite(folder: Path, reader: str = "{kind: folders}", more: str = "") -> Suite:
+    file = folder / "birds.yaml"
+    task = f"name: Birds, folder: birds, reader: {reader}, template: 'a photo of a {{}}.', task_name: birds{more}"
+    file.write_text(f"tasks:\n  - {{{task}}}\n")
+    return load_suite(str(file))
+
+
+def load(folder: Path, reader: str = "{kind: folders}", more: str = "", allow_missing: bool = False) -> Split:
+    (task,) = load_tasks(birds_suite(folder, reader, more), folder, allow_missing=allow_missing)
+    return task.split
+
+
+# Divisions made here -----------------------------------------------------------------------------------------
+
+
+def test_folders_rule_gives_half_a_fifth_and_the_rest_of_each_class(tmp_path: Path) -> None:
+    class_folders(tmp_path / "birds", {"Blue_Jay": 10, "crow": 7, "wren": 3})
+    split = load(tmp_path)
+    assert split.class_names == ("Blue Jay", "crow", "wren")
+
+    def count(items: tuple[Item, ...]) -> list[int]:
+        return [sum(item.label == label for item in items) for label in range(3)]
+
+    assert (count(split.train), count(split.val), count(split.test)) == ([5, 4, 1], [2, 1, 1], [3, 2, 1])
+
+
+def test_folders_rule_is_pinned_by_value(tmp_path: Path) -> None:
+    class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    split = load(tmp_path)
+    assert [item.path for item in split.train] == ["crow/2.jpg", "crow/4.jpg", "wren/1.jpg", "wren/3.jpg"]
+    assert [item.path for item in split.val] == ["crow/1.jpg", "wren/2.jpg"]
+    assert [item.path for item in split.test] == ["crow/0.jpg", "crow/3.jpg", "wren/0.jpg"]
+
+
+listings = st.dictionaries(
+    st.integers(0, 3), st.sets(st.text(min_size=1, max_size=6), min_size=3, max_size=30), min_size=1
+)
+
+
+@given(listings, st.randoms(use_true_random=False))
+def test_division_keeps_every_image_once_and_ignores_order(files: dict[int, set[str]], shuffler: random.Random) -> None:
+    items = [Item(f"{label}/{name}", label) for label, names in files.items() for name in names]
+    names = tuple("abcd")
+    split = divide(Listing(Path(), names, {"all": sorted(items)}, "folders"))
+    assert sorted(split.train + split.val + split.test) == sorted(items)
+    for part in split.parts.values():
+        assert {item.label for item in part} == set(files)
+    shuffler.shuffle(items)
+    assert divide(Listing(Path(), names, {"all": items}, "folders")) == split
+
+
+def test_a_class_too_small_to_divide_is_named(tmp_path: Path) -> None:
+    class_folders(tmp_path / "birds", {"crow": 5, "wren": 2})
+    with pytest.raises(UserError, match="class 'wren' has 2 images"):
+        load(tmp_path)
+
+
+def test_division_is_written_once_in_coops_form_and_reused(tmp_path: Path) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    split = load(tmp_path)
+    file = birds / "split_bench_Birds.json"
+    assert json.loads(file.read_text()) == coop_form(split)
+    assert read_split(file, birds)[0].train == split.train
+    content = json.loads(file.read_text())
+    content["train"], content["test"] = content["test"], content["train"]
+    file.write_text(json.dumps(content))
+    assert load(tmp_path).train == split.test  # what is written is what is used
+    assert [entry.name for entry in birds.iterdir() if entry.name.startswith(".")] == []  # no left-overs
+
+
+def test_division_of_a_read_only_folder_goes_to_the_users_cache(tmp_path: Path, cache: Path) -> None:
+    splits = []
+    for root in ("a", "b"):
+        birds = class_folders(tmp_path / root / "birds", {"crow": 5, "wren": 4})
+        birds.chmod(0o555)
+        (task,) = load_tasks(birds_suite(tmp_path), tmp_path / root)
+        splits.append(task.split)
+        birds.chmod(0o755)
+        assert not list(birds.glob("*.json"))
+    assert splits[0].train == splits[1].train
+    files = list(cache.rglob("split_bench_Birds.json"))
+    assert len(files) == 2  # one for each data root
+
+
+def test_division_of_other_images_is_refused_with_the_file_to_remove(tmp_path: Path) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    load(tmp_path)
+    touch(birds / "crow" / "new.jpg")
+    with pytest.raises(UserError, match=r"split_bench_Birds\.json.*1 on disk are new.*'crow/new.jpg'"):
+        load(tmp_path)
+
+
+def test_class_names_follow_the_suite_file_after_the_division_is_written(tmp_path: Path) -> None:
+    class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    load(tmp_path)
+    assert load(tmp_path, "{kind: folders, rename: {wren: winter wren}}").class_names == (
+        "crow",
+        "winter wren",
+    )
+
+
+@pytest.mark.parametrize("content", ["[]", '{"train": [1]}', '{"train": [], "val": [], "test": [[]]}', "{"])
+def test_a_broken_written_division_is_named(tmp_path: Path, content: str) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    (birds / "split_bench_Birds.json").write_text(content)
+    with pytest.raises(UserError, match=r"split_bench_Birds\.json"):
+        load(tmp_path)
+
+
+# Given split files -------------------------------------------------------------------------------------------
+
+GOOD: dict[str, Any] = {
+    "train": [["a/1.jpg", 0, "crow"], ["b/1.jpg", 1, "blue_jay"]],
+    "val": [["a/2.jpg", 0, "crow"]],
+    "test": [["a/3.jpg", 0, "crow"], ["b/3.jpg", 1, "blue_jay"]],
+}
+AUTHORS: dict[str, Any] = {
+    "train": [["a/1.jpg", [0], [0]], ["x/1.jpg", [0], [1]], ["b/1.jpg", [1], [0]], ["x/2.jpg", [1], [1]]],
+    "val": [],
+    "test": [["a/3.jpg", [0], [0]], ["b/3.jpg", [1], [0]], ["x/3.jpg", [1], [1]]],
+    "meta": {
+        "taskid2cname": [["crow", "blue_jay"], ["red", "green"]],
+        "taskid2tname": ["bird_kind", "colour"],
+    },
+}
+
+
+def write(folder: Path, content: object, name: str = "split_zhou_Birds.json") -> Path:
+    file = folder / "birds" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return file
+
+
+def changed(change: Callable[[dict[str, Any]], object], content: dict[str, Any] = GOOD) -> dict[str, Any]:
+    copy: dict[str, Any] = json.loads(json.dumps(content))
+    change(copy)
+    return copy
+
+
+def images_of(folder: Path, content: dict[str, Any] = GOOD) -> None:
+    touch(*(folder / "birds" / row[0] for part in ("train", "val", "test") for row in content[part]))
+
+
+def test_coops_split_file_is_read(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    images_of(tmp_path)
+    split = load(tmp_path)
+    assert split.class_names == ("crow", "blue jay")
+    assert split.train == (Item("a/1.jpg", 0), Item("b/1.jpg", 1)) and len(split.test) == 2
+    assert split.source == "split_zhou_Birds.json"
+    assert not (tmp_path / "birds" / "split_bench_Birds.json").exists()
+
+
+def test_authors_split_file_is_read_task_by_task(tmp_path: Path) -> None:
+    file = write(tmp_path, AUTHORS, "split_dk_Birds.json")
+    first, first_name = read_split(file, tmp_path)
+    second, second_name = read_split(file, tmp_path, task=1)
+    assert (first.class_names, first_name) == (("crow", "blue jay"), "bird kind")
+    assert (second.class_names, second_name) == (("red", "green"), "colour")
+    assert [item.path for item in second.train] == ["x/1.jpg", "x/2.jpg"] and len(first.test) == 2
+    images_of(tmp_path, AUTHORS)
+    assert load(tmp_path).source == "split_dk_Birds.json"
+
+
+def test_coops_file_goes_before_the_authors_and_gzip_is_read(tmp_path: Path) -> None:
+    write(tmp_path, AUTHORS, "split_dk_Birds.json")
+    images_of(tmp_path, AUTHORS)
+    images_of(tmp_path)
+    (tmp_path / "birds" / "split_zhou_Birds.json.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode()))
+    assert load(tmp_path).source == "split_zhou_Birds.json.gz"
+
+
+def test_a_task_described_by_its_split_file_alone(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "mine.json")
+    images_of(tmp_path)
+    assert load(tmp_path, "{kind: coop, split: mine.json}").source == "mine.json"
+    with pytest.raises(UserError, match=r"yours\.json: no such file"):
+        load(tmp_path, "{kind: coop, split: yours.json}")
+
+
+HOSTILE = {
+    "absolute path": (
+        lambda s: s["train"][0].__setitem__(0, "/etc/passwd"),
+        "'/etc/passwd' is an absolute path",
+    ),
+    "drive path": (lambda s: s["train"][0].__setitem__(0, "C:\\x.jpg"), "is an absolute path"),
+    "path leaving the root": (
+        lambda s: s["train"][0].__setitem__(0, "a/../../x.jpg"),
+        "leaves the image folder",
+    ),
+    "path leaving by backslash": (
+        lambda s: s["train"][0].__setitem__(0, "..\\x.jpg"),
+        "leaves the image folder",
+    ),
+    "path that is no text": (lambda s: s["train"][0].__setitem__(0, 3), "3 is not an image path"),
+    "path with NUL": (lambda s: s["train"][0].__setitem__(0, "a\0.jpg"), "is not an image path"),
+    "empty path": (lambda s: s["train"][0].__setitem__(0, ""), "'' is not an image path"),
+    "negative label": (lambda s: s["train"][0].__setitem__(1, -1), "label -1 is not a whole number"),
+    "label as text": (lambda s: s["train"][0].__setitem__(1, "0"), "label '0' is not a whole number"),
+    "label true": (lambda s: s["train"][1].__setitem__(1, True), "label True is not a whole number"),
+    "fractional label": (lambda s: s["train"][0].__setitem__(1, 0.5), "label 0.5 is not a whole number"),
+    "gap in labels": (
+        lambda s: [row.__setitem__(1, 7) for part in s.values() for row in part if row[1] == 1],
+        "without gaps; 1 are missing, e.g. 1 (highest label: 7)",
+    ),
+    "two names for a label": (lambda s: s["test"][0].__setitem__(2, "raven"), "label 0 has two class names"),
+    "one name for two labels": (
+        lambda s: [row.__setitem__(2, "crow") for part in s.values() for row in part],
+        "labels [0, 1] have the same class name 'crow'",
+    ),
+    "name that is no text": (lambda s: s["train"][0].__setitem__(2, None), "class name None"),
+    "empty name": (
+        lambda s: [r.__setitem__(2, "_") for p in s.values() for r in p if r[1]],
+        "empty class name",
+    ),
+    "image twice in a part": (lambda s: s["train"].append(s["train"][0]), "1 images stand twice in 'train'"),
+    "image in train and test": (
+        lambda s: s["test"].append(["./a//1.jpg", 0, "crow"]),
+        "1 images stand in both 'train' and 'test', e.g. 'a/1.jpg'",
+    ),
+    "row too short": (
+        lambda s: s["val"].append(["a.jpg", 0]),
+        "an entry of 'val' must be [path, label, class name]",
+    ),
+    "row no list": (lambda s: s["val"].append("a.jpg"), "an entry of 'val' must be"),
+    "part missing": (lambda s: s.pop("val"), "the lists 'train', 'val' and 'test'"),
+    "part no list": (lambda s: s.__setitem__("val", {}), "the lists 'train', 'val' and 'test'"),
+    "nothing in it": (lambda s: [part.clear() for part in s.values()], "holds no images"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_split_file_is_refused(tmp_path: Path, kind: str) -> None:
+    change, said = HOSTILE[kind]
+    file = write(tmp_path, changed(change))
+    images_of(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path)
+    assert str(file) in str(caught.value) and said in str(caught.value)
+
+
+HOSTILE_AUTHORS = {
+    "label out of range": (
+        lambda s: s["train"][0].__setitem__(1, [2]),
+        "label 2 of 'a/1.jpg' is out of range",
+    ),
+    "two labels": (lambda s: s["train"][0].__setitem__(1, [0, 1]), "must have one label and one task"),
+    "label no list": (lambda s: s["train"][0].__setitem__(1, 0), "must have one label and one task"),
+    "no class names": (lambda s: s["meta"].pop("taskid2cname"), "'meta' must hold 'taskid2cname'"),
+    "class names no lists": (lambda s: s["meta"].__setitem__("taskid2cname", ["a"]), "'meta' must hold"),
+    "meta no map": (lambda s: s.__setitem__("meta", []), "'meta' must hold"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_AUTHORS)
+def test_hostile_authors_file_is_refused(tmp_path: Path, kind: str) -> None:
+    change, said = HOSTILE_AUTHORS[kind]
+    file = write(tmp_path, changed(change, AUTHORS), "split_dk_Birds.json")
+    with pytest.raises(UserError) as caught:
+        read_split(file, tmp_path)
+    assert str(file) in str(caught.value) and said in str(caught.value)
+
+
+def test_authors_file_without_the_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds tasks 0 to 1, not task 2"):
+        read_split(write(tmp_path, AUTHORS), tmp_path, task=2)
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00", "NaN", "[1, 2]", '"text"', "[" * 100_000])
+def test_json_that_is_not_a_split_is_named(tmp_path: Path, content: str) -> None:
+    file = write(tmp_path, content)
+    with pytest.raises(UserError, match=file.name):
+        load(tmp_path)
+
+
+def test_bytes_that_are_not_text_are_named(tmp_path: Path) -> None:
+    file = write(tmp_path, "")
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not JSON"):
+        load(tmp_path)
+    file.unlink()
+    (tmp_path / "birds" / "split_zhou_Birds.json.gz").write_bytes(b"not gzip")
+    with pytest.raises(UserError, match="split_zhou_Birds"):
+        load(tmp_path)
+
+
+def test_a_leak_is_accepted_where_the_suite_file_says_so(tmp_path: Path) -> None:
+    write(tmp_path, changed(lambda s: s["test"].append(["a/1.jpg", 0, "crow"])))
+    images_of(tmp_path)
+    assert len(load(tmp_path, "{kind: folders, allow_leak: true}").test) == 3
+
+
+def test_names_are_kept_whatever_they_hold(tmp_path: Path) -> None:
+    odd = ["<b>crow</b> & co", "jay, blue\n(Cyanocitta)", "🐦 ☃"]
+    content = {part: [[f"{part}/{n}.jpg", n, name] for n, name in enumerate(odd)] for part in ("train", "val", "test")}
+    write(tmp_path, content)
+    images_of(tmp_path, content)
+    # Line ends would break tables and logs: they become spaces. Nothing else is touched.
+    assert load(tmp_path).class_names == ("<b>crow</b> & co", "jay, blue (Cyanocitta)", "🐦 ☃")
+
+
+entries = st.lists(st.tuples(st.text(max_size=8), st.integers(-1, 4), st.text(max_size=3)), max_size=8)
+
+
+@given(st.fixed_dictionaries({"train": entries, "val": entries, "test": entries}))
+def test_a_split_file_is_read_whole_or_refused(tmp_path_factory: pytest.TempPathFactory, content: dict) -> None:
+    file = tmp_path_factory.mktemp("split") / "split_zhou_Birds.json"
+    file.write_text(json.dumps(content))
+    try:
+        split, _ = read_split(file, file.parent)
+    except UserError as error:
+        assert str(file) in str(error)
+        return
+    assert [len(items) for items in split.parts.values()] == [len(content[part]) for part in split.parts]
+    for items in split.parts.values():
+        assert all(0 <= item.label < len(split.class_names) for item in items)
+        assert all((file.parent / item.path).resolve().is_relative_to(file.parent.resolve()) for item in items)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"train": json_values, "val": json_values, "test": json_values}, optional={"meta": json_values}
+    )
+)
+def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: dict) -> None:
+    file = tmp_path_factory.mktemp("split") / "split_zhou_Birds.json"
+    file.write_text(json.dumps(content))
+    try:
+        read_split(file, file.parent)
+    except UserError as error:
+        assert str(file) in str(error)
+
+
+@given(listings)
+def test_what_is_written_reads_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[int, set[str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("split")
+    numbered = enumerate(files.values())
+    items = [Item(f"{label}/{n}.jpg", label) for label, names in numbered for n, _ in enumerate(names)]
+    names = tuple(f"name {label}" for label in range(len(files)))
+    split = divide(Listing(folder, names, {"all": items}, "folders"))
+    write_json(folder / "split.json", coop_form(split))
+    again, _ = read_split(folder / "split.json", folder)
+    assert (again.parts, again.class_names) == (split.parts, split.class_names)
+
+
+# Missing data ------------------------------------------------------------------------------------------------
+
+
+def test_missing_tasks_are_named_together_with_folder_and_link(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load_tasks(load_suite("plant6"), tmp_path)
+    said = str(caught.value)
+    for task in load_suite("plant6").tasks:
+        assert task.name in said and str(tmp_path / task.folder) in said and task.sources[0]["url"] in said
+
+
+def test_allow_missing_leaves_tasks_out_but_not_all(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        "defaults: {template: '{}.'}\ntasks:\n- {name: Birds, folder: birds, task_name: b}\n"
+        "- {name: Fish, folder: fish, task_name: f}\n"
+    )
+    class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    suite = load_suite(str(file))
+    with pytest.raises(UserError, match=r"1 of 2 tasks is missing.*--allow-missing"):
+        load_tasks(suite, tmp_path)
+    assert [task.name for task in load_tasks(suite, tmp_path, allow_missing=True)] == ["Birds"]
+    assert [task.name for task in load_tasks(suite, tmp_path, names=["BIRDS"])] == ["Birds"]
+    with pytest.raises(UserError, match="1 of 1 tasks is missing"):
+        load_tasks(suite, tmp_path, names=["fish"], allow_missing=True)
+
+
+def test_missing_images_are_counted_and_dropped_when_allowed(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    images_of(tmp_path)
+    (tmp_path / "birds" / "a" / "3.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 images that split_zhou_Birds\.json lists are not in .*'a/3.jpg'"):
+        load(tmp_path)
+    split = load(tmp_path, allow_missing=True)
+    assert [item.path for item in split.test] == ["b/3.jpg"] and split.source.endswith("1 images missing")
+
+
+def test_classes_without_any_image_close_up_when_allowed(tmp_path: Path) -> None:
+    content = {part: [[f"{n}/{part}.jpg", n, f"class {n}"] for n in range(4)] for part in ("train", "val", "test")}
+    write(tmp_path, content)
+    images_of(tmp_path, changed(lambda s: [part.pop(1) for part in s.values()], content))
+    split = load(tmp_path, allow_missing=True)
+    assert split.class_names == ("class 0", "class 2", "class 3")
+    assert [(item.path, item.label) for item in split.train] == [
+        ("0/train.jpg", 0),
+        ("2/train.jpg", 1),
+        ("3/train.jpg", 2),
+    ]
+
+
+def test_a_class_without_training_image_is_named(tmp_path: Path) -> None:
+    write(tmp_path, changed(lambda s: s["train"].pop(1)))
+    images_of(tmp_path)
+    with pytest.raises(UserError, match="class 'blue jay' has no training image"):
+        load(tmp_path)
+
+
+def test_fewer_classes_than_the_suite_says_is_missing_data(tmp_path: Path) -> None:
+    class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    with pytest.raises(UserError, match="holds 2 of 3 classes"):
+        load(tmp_path, more=", classes: 3")
+    assert len(load(tmp_path, more=", classes: 3", allow_missing=True).class_names) == 2
+
+
+def test_more_classes_than_the_suite_says_is_an_error(tmp_path: Path) -> None:
+    class_folders(tmp_path / "birds", {"crow": 5, "wren": 4, "README": 3})
+    with pytest.raises(UserError, match="3 classes where the suite says 2"):
+        load(tmp_path, more=", classes: 2", allow_missing=True)
+
+
+def test_task_name_file_stands_above_the_suite(tmp_path: Path) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    (birds / "task_name.txt").write_text("bird species\nrecognition\n")
+    (task,) = load_tasks(birds_suite(tmp_path), tmp_path)
+    assert task.task_name == "bird species recognition"
+    (birds / "task_name.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"task_name\.txt"):
+        load_tasks(birds_suite(tmp_path), tmp_path)
+
+
+def test_file_system_order_plays_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 9, "wren": 8})
+    split = load(tmp_path)
+    (birds / "split_bench_Birds.json").unlink()
+    real = os.scandir
+
+    class Reversed:
+        def __init__(self, folder: Path) -> None:
+            self.entries = sorted(real(folder), key=lambda entry: entry.name, reverse=True)
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self.entries
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    assert load(tmp_path) == split
