@@ -1,0 +1,147 @@
+"""Blocks: the records that may stand in one table, and their statistics over seeds."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from bench.reports import paper
+from bench.reports.records import BLOCK, ROW
+
+
+@dataclass(frozen=True)
+class Block:
+    """Records that agree in everything but method, settings, shots and seed.
+
+    A row of its tables is named by its label: the method, and in brackets what makes it another than the
+    method's default ("softcpt (task_context=8)").
+    """
+
+    rows: pd.DataFrame  # one line a cell and task, with the column `label`
+    slug: str  # names its figures
+    differs: tuple[str, ...]  # columns in which the blocks of this suite and backbone differ from one another
+
+    @property
+    def title(self) -> str:
+        first = self.rows.iloc[0]
+        return f"{first['title']} · {first['backbone']}" + (f" · {first['part']}" * (first["part"] != "all"))
+
+    @property
+    def demo(self) -> bool:
+        return bool(self.rows["demo"].iloc[0])
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        return list(json.loads(self.rows["tasks"].iloc[0]))
+
+    @property
+    def n_tasks(self) -> str:
+        return f"{len(self.tasks)} task{'s' * (len(self.tasks) > 1)}"
+
+    @cached_property
+    def shots(self) -> list[int]:
+        """The shot counts with training."""
+        return sorted(int(n) for n in self.rows["shots"].unique() if n > 0)
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds of the trained cells (of all cells where nothing is trained)."""
+        rows = self.rows[self.rows["shots"] > 0] if self.shots else self.rows
+        return tuple(sorted(int(seed) for seed in rows["seed"].unique()))
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One line a label and shots: statistics over seeds of the suite score, the mean over tasks."""
+        cells = self.rows.groupby(["label", *ROW, "shots", "seed"], as_index=False)
+        columns = {"accuracy": "mean", "params": "max", "train_seconds": "max"}
+        return _over_seeds(cells.agg(columns), [])
+
+    @cached_property
+    def task_scores(self) -> pd.DataFrame:
+        """As `scores`, for every task alone."""
+        return _over_seeds(self.rows, ["task"])
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The paper's methods in its order, then the others by name; a method's default before its variants."""
+        order = {method: place for place, method in enumerate(paper.methods())}
+        rows = self.rows[["label", *ROW]].drop_duplicates().itertuples(index=False)
+        natural = [(order.get(m, len(order)), m, _natural(v), _natural(s), name) for name, m, v, s in rows]
+        return [key[-1] for key in sorted(natural)]
+
+    @cached_property
+    def main(self) -> list[str]:
+        """The labels of the main table: every method as it is by default, or in its only variant."""
+        return [name for name in self.labels if not self.of(name, "variant") or self._variants(name) == 1]
+
+    @cached_property
+    def ablations(self) -> dict[str, list[str]]:
+        """The labels of every method that was run in several variants, its default among them."""
+        several = [name for name in self.labels if self._variants(name) > 1]
+        methods = dict.fromkeys(self.of(name, "method") for name in several)
+        return {method: [n for n in several if self.of(n, "method") == method] for method in methods}
+
+    def of(self, name: str, column: str) -> Any:
+        """The value of a column in the (first) record of a label."""
+        return self._first.at[name, column]
+
+    def changed(self, name: str) -> list[str]:
+        """The parameters that a label's variant, such as "context=8, epochs=5", changes."""
+        return re.findall(r"([A-Za-z_]\w*)=", self.of(name, "variant"))
+
+    @cached_property
+    def _first(self) -> pd.DataFrame:
+        return self.rows.drop_duplicates("label").set_index("label")
+
+    def _variants(self, name: str) -> int:
+        method = self.of(name, "method")
+        return int(self._first.loc[self._first["method"] == method, "variant"].nunique())
+
+
+def split(rows: pd.DataFrame) -> list[Block]:
+    """The blocks of all records, by suite and backbone, those with the most tasks first."""
+    told = rows[["variant", "setting"]].agg(lambda pair: ", ".join(filter(None, pair)), axis=1)
+    rows = rows.assign(label=rows["method"] + told.map(lambda text: f" ({text})" if text else ""))
+    groups = [group for _, group in rows.groupby(BLOCK)]
+    groups.sort(key=lambda group: (*group[["suite", "backbone"]].iloc[0], -group["task"].nunique()))
+    taken: set[str] = set()
+    blocks = []
+    for group in groups:
+        first = group.iloc[0]
+        others = rows[(rows["suite"] == first["suite"]) & (rows["backbone"] == first["backbone"])]
+        differs = tuple(name for name in BLOCK if others[name].nunique() > 1)
+        part = [] if first["part"] == "all" else [first["part"]]
+        blocks.append(Block(group, _slug([first["suite"], first["backbone"], *part], taken), differs))
+    return blocks
+
+
+def _over_seeds(cells: pd.DataFrame, more: list[str]) -> pd.DataFrame:
+    """Columns mean and std (sample, n − 1: the seeds are a sample; NaN for one seed), n_seeds and seeds."""
+    return cells.groupby(["label", *ROW, "shots", *more], as_index=False).agg(
+        mean=("accuracy", "mean"),
+        std=("accuracy", "std"),
+        n_seeds=("seed", "nunique"),
+        seeds=("seed", lambda seeds: tuple(sorted(int(seed) for seed in seeds))),
+        params=("params", "max"),
+        train_seconds=("train_seconds", "mean"),
+    )
+
+
+def _natural(text: str) -> list[tuple[int, float, str]]:
+    """Sorts "context=8" before "context=16"."""
+    pieces = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(0, float(piece), "") if piece[:1].isdigit() else (1, 0.0, piece) for piece in pieces if piece]
+
+
+def _slug(names: list[str], taken: set[str]) -> str:
+    """A file name, not yet taken, from what may be any text; "demo" on "demo-clip" is "demo-clip"."""
+    parts = [re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x" for name in names]
+    base = "-".join(parts[1:] if parts[1].startswith(f"{parts[0]}-") else parts)
+    slug = next(s for s in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if s not in taken)
+    taken.add(slug)
+    return slug

@@ -1,0 +1,241 @@
+"""The report's tables: methods × shots beside the paper's values, every task alone, and ablations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.reports import paper
+from bench.reports.blocks import Block
+from bench.reports.markup import Cell, Table, escape_markdown, latex, markdown
+
+SPREAD = "Accuracy in percent, mean ± sample standard deviation (n − 1) over seeds."
+AVERAGING = "Avg. is the mean over the shot counts of the means, and of the standard deviations."
+NONE = (float("nan"), float("nan"))  # no mean, no standard deviation
+AVERAGE = -1  # the shot count that stands for the column "Avg."
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All tables of a report; `main` by the slug of its block."""
+
+    main: dict[str, Table]
+    tasks: list[Table]
+    ablations: list[Table]
+
+
+def build(blocks: list[Block]) -> Tables:
+    texts = [text for block in blocks for name in block.labels for text in _footnotes(block, name)]
+    notes = {text: number for number, text in enumerate(dict.fromkeys(texts), start=1)}
+    shown = [block for block in blocks if block.main]  # a block of ablations alone has no main table
+    return Tables(
+        {block.slug: main_table(block, notes) for block in shown},
+        [task_table(block, notes) for block in shown],
+        [ablation_table(block, method, notes) for block in blocks for method in block.ablations],
+    )
+
+
+def markdown_report(
+    tables: Tables, cells: int, drawn: dict[str, list[str]], failed: list[dict[str, Any]]
+) -> str:
+    """table.md; `drawn` has the figures' files (relative to it) by block."""
+    made = "Made by `python -m bench report` from the records."
+    parts = [f"# Results\n\n{cells} cells done, {len(failed)} failed. {made}\n"]
+    for slug, files in drawn.items():
+        parts += [markdown(tables.main[slug])] if slug in tables.main else []
+        parts += [f"![{file.rpartition('/')[2]}]({file})\n" for file in files]
+    parts += ["# Every task alone\n", *map(markdown, tables.tasks)] if tables.tasks else []
+    parts += ["# Ablation\n", *map(markdown, tables.ablations)] if tables.ablations else []
+    parts += [f"# Failed cells ({len(failed)})\n", "\n".join(map(_failure, failed)) + "\n"] if failed else []
+    return "\n".join(parts)
+
+
+def latex_report(tables: Tables) -> str:
+    r"""table.tex: the same tables, to be taken in by `\input`."""
+    found = [*tables.main.values(), *tables.tasks, *tables.ablations]
+    return "% Made by `python -m bench report`; needs no package.\n" + "\n".join(map(latex, found))
+
+
+def tidy(blocks: list[Block]) -> pd.DataFrame:
+    """table.csv: one row a block, method, variant, setting and shots.
+
+    mean, std: percent, over n_seeds seeds of the mean over n_tasks tasks; paper_mean, paper_std, delta (mean −
+    paper_mean): filled only where the block may be compared with the paper.
+    """
+    frames = []
+    for block in blocks:
+        first = block.rows.iloc[0]
+        about = {name: first[name] for name in ("suite", "backbone", "weights", "data", "protocol", "part", "demo")}
+        frame = block.scores.assign(**about, n_tasks=len(block.tasks))
+        compared, _ = paper.comparison(block.rows)
+        cells = zip(frame["label"], frame["shots"], strict=True)
+        quoted = [_quoted(block, name, shots) if compared else NONE for name, shots in cells]
+        frame[["paper_mean", "paper_std"]] = pd.DataFrame(quoted, index=frame.index, dtype=float)
+        frame["delta"] = (frame["mean"] - frame["paper_mean"]).mask(frame["method"].isin(paper.NO_DIFFERENCE))
+        frame["seeds"] = frame["seeds"].map(lambda seeds: " ".join(map(str, seeds)))
+        frames.append(frame)
+    return pd.concat(frames)[TIDY]
+
+
+TIDY = [
+    "suite", "backbone", "weights", "data", "protocol", "part", "n_tasks", "method", "variant", "setting", "shots",
+    "mean", "std", "n_seeds", "seeds", "params", "train_seconds", "paper_mean", "paper_std", "delta", "demo",
+]  # fmt: skip
+
+
+def main_table(block: Block, notes: dict[str, int]) -> Table:
+    """Methods × shots, the paper's values and the differences beside ours where the two may be compared."""
+    compared, sentence = paper.comparison(block.rows)
+    return _shots_table(block, block.main, block.title, notes, compared, sentence)
+
+
+def ablation_table(block: Block, method: str, notes: dict[str, int]) -> Table:
+    """A method's variants × shots."""
+    names = block.ablations[method]
+    changed = dict.fromkeys(parameter for name in names for parameter in block.changed(name))
+    default = [block.of(name, "parameters") for name in names if not block.of(name, "variant")][:1]
+    values = ", ".join(f"{parameter}={values.get(parameter)}" for values in default for parameter in changed)
+    sentence = f"The row without brackets is the method's default ({values})." if default else ""
+    return _shots_table(block, names, f"{block.title} · {method}", notes, False, sentence)
+
+
+def _shots_table(
+    block: Block, names: list[str], title: str, notes: dict[str, int], compared: bool, sentence: str
+) -> Table:
+    scores = block.scores[block.scores["label"].isin(names)]
+    shots = sorted(int(n) for n in scores["shots"].unique())
+    mean, std = (scores.pivot(index="label", columns="shots", values=v).reindex(names) for v in ("mean", "std"))
+    quoted = {n: [_quoted(block, name, n) for name in names] for n in shots}
+    paper_mean = pd.DataFrame({n: [m for m, _ in quoted[n]] for n in shots}, index=names)
+    paper_std = pd.DataFrame({n: [s for _, s in quoted[n]] for n in shots}, index=names)
+    trained = [n for n in shots if n]
+    if len(trained) > 1:  # a row that lacks a shot count has no average
+        for frame in (mean, std, paper_mean, paper_std):
+            frame[AVERAGE] = frame[trained].mean(axis=1, skipna=False)
+    delta = mean - paper_mean
+    delta[mean.index.isin(paper.NO_DIFFERENCE)] = float("nan")
+    short = scores[(scores["shots"] > 0) & scores["seeds"].map(lambda seeds: seeds != block.seeds)]
+
+    header, columns = [Cell("method"), Cell("params")], [_names(block, names, notes)]
+    columns.append([Cell(_count(scores.loc[scores["label"] == name, "params"].max())) for name in names])
+    for n in mean:
+        head = "Avg." if n == AVERAGE else f"{n}-shot"
+        header.append(Cell(f"{head} measured" if compared else head))
+        fewer = (short if n == AVERAGE else short[short["shots"] == n]).groupby("label")["n_seeds"].min()
+        columns.append(_ranked(mean[n], std[n], fewer))
+        if compared:
+            header += [Cell(f"{head} paper"), Cell(f"{head} Δ")]
+            columns.append([Cell(_number(*value)) for value in zip(paper_mean[n], paper_std[n], strict=True)])
+            columns.append([Cell("—" if pd.isna(d) else f"{d:+.2f}".replace("-", "−")) for d in delta[n]])
+
+    caption = [*_about(block), SPREAD, "Best of a column bold, second underlined."]
+    caption += [AVERAGING] if len(trained) > 1 else []
+    if not short.empty:
+        caption.append(f"(n=…): measured with n seeds, not with the table's {len(block.seeds)}.")
+    caption += [sentence] if sentence else []
+    body = [list(row) for row in zip(*columns, strict=True)]
+    return Table(title, caption, header, body, _used(block, names, notes), block.demo)
+
+
+def task_table(block: Block, notes: dict[str, int]) -> Table:
+    """Tasks × methods at the block's largest shot count (methods without training at none)."""
+    largest = max(block.shots, default=0)
+    at = block.task_scores[block.task_scores["shots"].isin([0, largest])]
+    whole = block.scores[block.scores["shots"].isin([0, largest])].assign(task="mean of the tasks")
+    names = [name for name in block.main if name in set(at["label"])]
+    info = block.rows.drop_duplicates("task").set_index("task")
+    body = []
+    for scores, tasks in ((at, block.tasks), (whole, ["mean of the tasks"])):
+        mean, std = (scores.pivot(index="task", columns="label", values=v)[names] for v in ("mean", "std"))
+        for task in tasks:
+            cells = [Cell(task), Cell(""), Cell(""), Cell("")]
+            if scores is at:
+                counts = [_count(info.at[task, name]) for name in ("n_classes", "n_test")]
+                cells[1:] = [Cell(str(info.at[task, "metric"])), *map(Cell, counts)]
+            body.append([*cells, *_ranked(mean.loc[task], std.loc[task])])
+    header = [*map(Cell, ("task", "metric", "classes", "test images")), *_names(block, names, notes)]
+    caption = [*_about(block), SPREAD, "Best of a row bold, second underlined."]
+    title = f"{block.title} · every task at {largest} shots"
+    return Table(title, caption, header, body, _used(block, names, notes), block.demo)
+
+
+def _about(block: Block) -> list[str]:
+    """The sentences every caption begins with: what was measured, with what, and how."""
+    first = block.rows.iloc[0]
+    weights = f"{first['pretrained']} ({first['weights'][:8] or 'no fingerprint'})".strip()
+    said = [
+        f"Suite {first['title']}, backbone {first['backbone']}, weights {weights}.",
+        f"{block.n_tasks}: {', '.join(block.tasks)}.",
+        f"Protocol {first['protocol']}, seeds {', '.join(map(str, block.seeds))}.",
+        _recipe(block),
+    ]
+    if block.differs:
+        words = {"tasks": "task list", "data": "data fingerprint", "weights": "weights' fingerprint"}
+        what = ", ".join(words.get(name, name) for name in block.differs)
+        said.append(f"The records of this suite and backbone differ in {what}: each kind has its own table.")
+    if (block.rows.groupby(["shots", "seed"])["draw"].nunique() > 1).any():
+        said.append("Not all methods were trained on the same few-shot images: do not compare them.")
+    return [*said, *(note for note in block.rows["note"].unique() if note)]
+
+
+def _recipe(block: Block) -> str:
+    """Epochs and views of the trained methods: the common ones, then who differs."""
+    trained = block.rows[block.rows["epochs"].notna() & (block.rows["shots"] > 0)]
+    told = {}
+    for name, epochs, views in trained[["label", "epochs", "views"]].drop_duplicates().itertuples(index=False):
+        told[name] = f"{epochs} epochs, " + ("a view each" if pd.isna(views) else f"{views} views an image")
+    if not told:
+        return ""
+    common = Counter(told.values()).most_common(1)[0][0]
+    others = "; ".join(f"{name}: {recipe}" for name, recipe in told.items() if recipe != common)
+    return f"Recipe: {common}{f' ({others})' if others else ''}."
+
+
+def _quoted(block: Block, name: str, shots: int) -> tuple[float, float]:
+    """The paper's mean and standard deviation for a method as the paper has it, else NaN."""
+    if block.of(name, "variant"):
+        return NONE
+    return paper.quoted(block.of(name, "suite"), block.of(name, "method"), shots)
+
+
+def _ranked(mean: pd.Series, std: pd.Series, fewer: pd.Series | None = None) -> list[Cell]:
+    """Best and second by what is printed, so that equal numbers get equal marks; one value is no contest."""
+    printed = mean.round(2)
+    order = sorted(printed.dropna().unique(), reverse=True)
+    marks = dict(zip(order, ("best", "second"), strict=False)) if printed.count() > 1 else {}
+    cells = []
+    for name in mean.index:
+        seeds = f" (n={fewer[name]})" if fewer is not None and name in fewer and pd.notna(mean[name]) else ""
+        cells.append(Cell(_number(mean[name], std[name]) + seeds, marks.get(printed[name], "")))
+    return cells
+
+
+def _number(mean: float, std: float) -> str:
+    return "—" if pd.isna(mean) else f"{mean:.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}")
+
+
+def _count(value: Any) -> str:
+    return "—" if pd.isna(value) else f"{int(value):,}"
+
+
+def _footnotes(block: Block, name: str) -> list[str]:
+    return [text for text in block.rows.loc[block.rows["label"] == name, "footnote"].unique() if text]
+
+
+def _names(block: Block, names: list[str], notes: dict[str, int]) -> list[Cell]:
+    return [Cell(name, "", tuple(notes[text] for text in _footnotes(block, name))) for name in names]
+
+
+def _used(block: Block, names: list[str], notes: dict[str, int]) -> dict[int, str]:
+    """The footnotes below a table, with the numbers they have in all tables."""
+    return dict(sorted((notes[text], text) for name in names for text in _footnotes(block, name)))
+
+
+def _failure(cell: dict[str, Any]) -> str:
+    columns = ("suite", "backbone", "method", "variant", "protocol", "shots", "seed")
+    named = ", ".join(f"{name} {cell[name]}" for name in columns if cell.get(name) not in (None, ""))
+    reason = str(cell["error"])
+    return f"- {escape_markdown(named)}: {escape_markdown(reason[:300] + '…' * (len(reason) > 300))}"

@@ -1,0 +1,424 @@
+"""The report prints what the records say: statistics, marks, blocks, quotations, and nothing that was not measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from bench.errors import UserError
+from bench.reports import paper, report
+from bench.reports.markup import escape_latex, escape_markdown
+from bench.reports.records import COLUMNS
+
+
+def put(root: Path, method: str, shots: int, seed: int, scores: dict[str, float], **more: Any) -> Path:
+    """Write a record: `scores` has the accuracy of each task; `more` overrides its parts."""
+    cell = {"suite": "toy", "backbone": "tiny", "method": method, "protocol": "few-shot", "variant": ""}
+    cell |= {"shots": shots, "seed": seed, **more.pop("cell", {})}
+    config = {"params": {"epochs": 20} if shots else {}, "views": 20 if shots else None, "tasks": list(scores)}
+    config |= {"pretrained": "toy-weights", "complete_suite": True, **more.pop("config", {})}
+    counts = {"metric": "overall_acc", "n_test": 100, "n_train": 5 * shots, "n_classes": 5, "part": "all"}
+    record = {
+        "schema": 1,
+        "status": "done",
+        "cell": cell,
+        "config": config,
+        "tasks": [{"task": name, "accuracy": accuracy, **counts} for name, accuracy in scores.items()],
+        "n_params": 1000 if shots else 0,
+        "train_seconds": 2.0 * shots,
+        "test_seconds": 0.1,
+        "feature_seconds": 0.4,
+        "peak_memory_mb": 800.0,
+        "device": "cpu",
+        "demo": False,
+        "fingerprints": {"weights": "w0", "data": "d0", "draw": f"{shots}-{seed}"},
+        "finished": "2026-01-01T00:00:00+00:00",
+        **more,
+    }
+    record["key"] = f"{abs(hash(json.dumps(record, sort_keys=True))):x}"
+    path = root / f"{shots}-{seed}-{record['key']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+    return path
+
+
+def table(out: Path, heading: str = "") -> list[list[str]]:
+    """The cells of the first table of table.md below the first heading that begins with `heading`."""
+    text = (out / "table.md").read_text()
+    lines = text[text.index(f"## {heading}") if heading else 0 :].splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[first:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return [rows[0], *rows[2:]]
+
+
+def row(out: Path, name: str, heading: str = "") -> dict[str, str]:
+    header, *rows = table(out, heading)
+    return next(dict(zip(header, cells, strict=True)) for cells in rows if cells[0].startswith(name))
+
+
+@pytest.fixture
+def drawn() -> None:
+    """For tests that look at the figures; the others do without, which makes them fast."""
+
+
+@pytest.fixture(autouse=True)
+def no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("bench.reports.figures.draw", lambda block, folder: [])
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """Two tasks; coop at 1 and 4 shots, softcpt better at both, zero-shot once."""
+    root = tmp_path / "runs"
+    put(root, "zero-shot", 0, 0, {"a": 30.0, "b": 50.0})
+    for seed, extra in ((1, 0.0), (2, 1.0), (3, 2.0)):
+        put(root, "coop", 1, seed, {"a": 40 + extra, "b": 60 + extra})  # suite: 50, 51, 52
+        put(root, "coop", 4, seed, {"a": 60 + 2 * extra, "b": 70 + 2 * extra})  # 65, 67, 69
+        put(root, "softcpt", 1, seed, {"a": 45 + extra, "b": 61 + extra})  # 53, 54, 55
+        put(root, "softcpt", 4, seed, {"a": 66 + extra, "b": 70 + extra})  # 68, 69, 70
+    return root
+
+
+def test_means_sample_deviations_and_average_are_right(toy: Path, tmp_path: Path) -> None:
+    report(toy, tmp_path / "out")
+    coop = row(tmp_path / "out", "coop")
+    assert coop["1-shot"] == "<u>51.00 ± 1.00</u>"
+    assert coop["4-shot"] == "<u>67.00 ± 2.00</u>"
+    assert coop["Avg."] == "<u>59.00 ± 1.50</u>"
+    assert coop["0-shot"] == "—" and coop["params"] == "1,000"
+    assert row(tmp_path / "out", "zero-shot")["0-shot"] == "40.00"  # one value: no spread, and no contest
+    assert row(tmp_path / "out", "zero-shot")["Avg."] == "—"
+
+
+def test_best_is_bold_second_underlined_equal_numbers_alike(toy: Path, tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        put(toy, "prograd", 1, seed, {"a": 45.0 + seed - 1, "b": 61.0 + seed - 1})  # as softcpt at 1 shot
+    report(toy, tmp_path / "out")
+    assert row(tmp_path / "out", "softcpt")["1-shot"] == "**54.00 ± 1.00**"
+    assert row(tmp_path / "out", "prograd")["1-shot"] == "**54.00 ± 1.00**"
+    assert row(tmp_path / "out", "coop")["1-shot"] == "<u>51.00 ± 1.00</u>"
+    tex = (tmp_path / "out" / "table.tex").read_text()
+    assert r"\textbf{54.00 $\pm$ 1.00}" in tex and r"\underline{51.00 $\pm$ 1.00}" in tex
+
+
+def test_no_average_where_a_shot_count_is_missing(toy: Path, tmp_path: Path) -> None:
+    put(toy, "kgcoop", 4, 1, {"a": 90.0, "b": 90.0})
+    report(toy, tmp_path / "out")
+    kgcoop = row(tmp_path / "out", "kgcoop")
+    assert kgcoop["1-shot"] == kgcoop["Avg."] == "—"
+    assert kgcoop["4-shot"] == "**90.00 (n=1)**"  # one seed of three, and no spread
+    assert "(n=…)" in (tmp_path / "out" / "table.md").read_text()
+    assert "(n=3)" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_every_task_alone_at_the_largest_shot_count(toy: Path, tmp_path: Path) -> None:
+    report(toy, tmp_path / "out")
+    task = row(tmp_path / "out", "a", "toy · tiny · every task at 4 shots")
+    assert task["metric"] == r"overall\_acc" and task["test images"] == "100"
+    assert (task["zero-shot"], task["coop"], task["softcpt"]) == ("30.00", "<u>62.00 ± 2.00</u>", "**67.00 ± 1.00**")
+    mean = row(tmp_path / "out", "mean", "toy · tiny · every task at 4 shots")
+    assert mean["softcpt"] == "**69.00 ± 1.00**"
+
+
+def test_records_csv_has_a_row_a_cell_and_task(toy: Path, tmp_path: Path) -> None:
+    frame = report(toy, tmp_path / "out")
+    stored = pd.read_csv(tmp_path / "out" / "records.csv")
+    assert list(stored.columns) == COLUMNS
+    assert len(stored) == len(frame) == 13 * 2
+    one = stored.query("method == 'coop' and shots == 4 and seed == 3 and task == 'b'")
+    assert one["accuracy"].item() == 74 and one["epochs"].item() == 20 and one["train_seconds"].item() == 8
+    tidy = pd.read_csv(tmp_path / "out" / "table.csv").set_index(["method", "shots"])
+    assert tidy.loc[("coop", 4), "mean"] == 67 and tidy.loc[("coop", 4), "std"] == 2
+    assert tidy.loc[("coop", 4), "n_seeds"] == 3 and tidy["paper_mean"].isna().all()
+
+
+def fashion(root: Path, tasks: int = 20, method: str = "coop", **more: Any) -> None:
+    """A method's whole row of Fashion-20 in the paper's setting, 62 % at all shots."""
+    cell = {"suite": "fashion20", "backbone": "RN50", **more.pop("cell", {})}
+    config = {"pretrained": "openai", **more.pop("config", {})}
+    for shots in (1, 2, 4, 8, 16):
+        for seed in (1, 2, 3):
+            scores = {f"t{i}": 60.0 + seed for i in range(tasks)}
+            put(root, method, shots, seed, scores, cell=cell, config=config, **more)
+
+
+def test_paper_stands_beside_ours_for_its_backbone_and_whole_suite(tmp_path: Path) -> None:
+    fashion(tmp_path / "runs")
+    fashion(tmp_path / "runs", method="protonet")
+    fashion(tmp_path / "runs", method="third-party")
+    report(tmp_path / "runs", tmp_path / "out")
+    coop = row(tmp_path / "out", "coop")
+    assert coop["1-shot measured"].strip("*") == "62.00 ± 1.00"
+    assert coop["1-shot paper"] == "50.50 ± 0.63"  # as in the paper's table
+    assert coop["1-shot Δ"] == "+11.50"
+    assert coop["16-shot Δ"] == f"{62 - paper.quoted('fashion20', 'coop', 16)[0]:+.2f}".replace("-", "−")
+    means, stds = zip(*(paper.quoted("fashion20", "coop", n) for n in (1, 2, 4, 8, 16)), strict=True)
+    assert coop["Avg. paper"] == f"{sum(means) / 5:.2f} ± {sum(stds) / 5:.2f}"
+    protonet = row(tmp_path / "out", "protonet")  # the paper's is another method: quoted, no difference
+    assert protonet["1-shot paper"] == "35.58 ± 0.20" and protonet["1-shot Δ"] == "—"
+    assert row(tmp_path / "out", "third-party")["1-shot paper"] == "—"
+    tidy = pd.read_csv(tmp_path / "out" / "table.csv").set_index(["method", "shots"])
+    assert tidy.loc[("coop", 1), "delta"] == pytest.approx(11.5)
+    assert tidy.loc[("coop", 1), "paper_std"] == pytest.approx(0.63)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"cell": {"backbone": "ViT-B-16"}}, "Another backbone"),
+        ({"config": {"pretrained": "yfcc15m"}}, "Another backbone"),
+        ({"config": {"complete_suite": False}}, "not comparable with the paper"),
+        ({"config": {"suite_tasks": 21, "complete_suite": None}}, "not comparable with the paper"),
+        ({"tasks": 19}, r"19 of the suite's 20 tasks"),
+        ({"cell": {"protocol": "base2new"}}, "Another protocol"),
+        ({"demo": True}, "DEMO"),
+    ],
+)
+def test_paper_is_not_quoted_where_it_may_not_stand(tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    fashion(tmp_path / "runs", **more)
+    report(tmp_path / "runs", tmp_path / "out")
+    assert not [name for name in table(tmp_path / "out")[0] if "paper" in name or "Δ" in name]
+    assert said in (tmp_path / "out" / "table.md").read_text()
+    assert pd.read_csv(tmp_path / "out" / "table.csv")["delta"].isna().all()
+
+
+def test_demo_is_said_in_every_table_and_figure(tmp_path: Path) -> None:
+    for method, shots in (("zero-shot", 0), ("coop", 4)):
+        put(tmp_path / "runs", method, shots, 1, {"a": 40.0 + shots}, demo=True, note="Rendered images.")
+    report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text.count("### DEMO") == 2 and text.count("Rendered images.") == 2
+    assert (tmp_path / "out" / "table.tex").read_text().count(r"\textbf{DEMO}") == 2
+    assert pd.read_csv(tmp_path / "out" / "table.csv")["demo"].all()
+
+
+@pytest.mark.usefixtures("drawn")
+def test_demo_figures_carry_the_word(toy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bench.reports import figures
+
+    titles = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: titles.append(figure.get_suptitle()))
+    put(tmp_path / "demo", "zero-shot", 0, 0, {"a": 40.0}, demo=True)
+    put(tmp_path / "demo", "coop", 4, 1, {"a": 50.0}, demo=True)
+    report(tmp_path / "demo", tmp_path / "out")
+    assert len(titles) == 5 and all(title.startswith("DEMO") for title in titles)
+    titles.clear()
+    report(toy, tmp_path / "out")
+    assert len(titles) == 5 and not any("DEMO" in title for title in titles)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_figures_are_whole_png_and_svg_and_the_same_again(toy: Path, tmp_path: Path) -> None:
+    report(toy, tmp_path / "out")
+    report(toy, tmp_path / "again")
+    names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    kinds = ("accuracy", "tasks", "gain", "time", "params")
+    assert names == {f"toy-tiny-{kind}.{form}" for kind in kinds for form in ("png", "svg")}
+    for name in names:
+        path = tmp_path / "out" / "figures" / name
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                image.verify()
+            assert f"](figures/{name})" in (tmp_path / "out" / "table.md").read_text()
+        else:
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        assert path.read_bytes() == (tmp_path / "again" / "figures" / name).read_bytes()
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("drawn")
+def test_one_shot_count_and_no_zero_shot_still_make_a_report(tmp_path: Path) -> None:
+    put(tmp_path / "runs", "coop", 4, 1, {"a": 50.0})
+    report(tmp_path / "runs", tmp_path / "out")
+    assert table(tmp_path / "out") == [["method", "params", "4-shot"], ["coop", "1,000", "50.00"]]
+    names = {path.stem.rpartition("-")[2] for path in (tmp_path / "out" / "figures").iterdir()}
+    assert names == {"accuracy", "tasks", "time", "params"}  # no gain over what was not measured
+
+
+@pytest.mark.usefixtures("drawn")
+def test_zero_shot_alone_makes_tables_and_no_figure(tmp_path: Path) -> None:
+    put(tmp_path / "runs", "zero-shot", 0, 0, {"a": 40.0, "b": 50.0})
+    report(tmp_path / "runs", tmp_path / "out")
+    assert row(tmp_path / "out", "zero-shot")["0-shot"] == "45.00"
+    assert not (tmp_path / "out" / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "task list"),
+        ({"fingerprints": {"weights": "w1", "data": "d0"}}, "weights' fingerprint"),
+        ({"fingerprints": {"weights": "w0", "data": "d1"}}, "data fingerprint"),
+    ],
+)
+def test_what_does_not_compare_stands_in_another_table(
+    toy: Path, tmp_path: Path, more: dict[str, Any], said: str
+) -> None:
+    scores = {"a": 99.0, "b": 99.0} if more else {"a": 99.0}
+    put(toy, "coop", 1, 4, scores, **more)
+    report(toy, tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert row(tmp_path / "out", "coop")["1-shot"] == "<u>51.00 ± 1.00</u>"  # the foreign record is not in the mean
+    assert text.count("## toy · tiny\n") == 2 and "**99.00" not in text
+    assert f"differ in {said}" in text
+    assert pd.read_csv(tmp_path / "out" / "table.csv").query("mean == 99")["n_seeds"].item() == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [({"views": 5}, "views=5"), ({"params": {"epochs": 3}, "views": 20}, "epochs=3")],
+)
+def test_other_recipes_of_a_method_are_rows_of_their_own(
+    toy: Path, tmp_path: Path, config: dict[str, Any], told: str
+) -> None:
+    put(toy, "coop", 1, 1, {"a": 10.0, "b": 20.0}, config=config)
+    report(toy, tmp_path / "out")
+    assert row(tmp_path / "out", f"coop ({told})")["1-shot"] == "15.00 (n=1)"
+    assert row(tmp_path / "out", f"coop ({told.split('=')[0]}=20)")["1-shot"] == "<u>51.00 ± 1.00</u>"
+
+
+def test_recipe_of_the_caption_names_who_differs(toy: Path, tmp_path: Path) -> None:
+    put(toy, "cocoop", 1, 1, {"a": 10.0, "b": 20.0}, config={"params": {"epochs": 10}, "views": 10})
+    report(toy, tmp_path / "out")
+    said = "Recipe: 20 epochs, 20 views an image (cocoop: 10 epochs, 10 views an image)."
+    assert said in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_methods_trained_on_other_images_are_named_incomparable(toy: Path, tmp_path: Path) -> None:
+    report(toy, tmp_path / "out")
+    assert "same few-shot images" not in (tmp_path / "out" / "table.md").read_text()
+    put(toy, "kgcoop", 1, 1, {"a": 1.0, "b": 2.0}, fingerprints={"weights": "w0", "data": "d0", "draw": "other"})
+    report(toy, tmp_path / "out")
+    assert "Not all methods were trained on the same few-shot images" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.usefixtures("drawn")
+def test_variants_stand_in_an_ablation_of_their_own(toy: Path, tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        for value in (2, 16):
+            config = {"params": {"epochs": 20, "context": value}}
+            put(toy, "kgcoop", 4, seed, {"a": value, "b": value}, cell={"variant": f"context={value}"}, config=config)
+        put(toy, "kgcoop", 4, seed, {"a": 4.0, "b": 4.0}, config={"params": {"epochs": 20, "context": 4}})
+    report(toy, tmp_path / "out")
+    main, ablation = table(tmp_path / "out"), table(tmp_path / "out", "toy · tiny · kgcoop")
+    assert [cells[0] for cells in main] == ["method", "zero-shot", "coop", "kgcoop", "softcpt"]
+    assert ablation[1:] == [
+        ["kgcoop", "1,000", "<u>4.00 ± 0.00</u>"],
+        ["kgcoop (context=2)", "1,000", "2.00 ± 0.00"],
+        ["kgcoop (context=16)", "1,000", "**16.00 ± 0.00**"],
+    ]
+    assert "default (context=4)" in (tmp_path / "out" / "table.md").read_text()
+    assert (tmp_path / "out" / "figures" / "toy-tiny-ablation-kgcoop-context.png").is_file()
+
+
+def test_a_single_variant_is_a_row_of_the_main_table(toy: Path, tmp_path: Path) -> None:
+    put(toy, "kgcoop", 4, 1, {"a": 4.0, "b": 4.0}, cell={"variant": "weight=2.0"})
+    report(toy, tmp_path / "out")
+    assert row(tmp_path / "out", "kgcoop (weight=2.0)")["4-shot"] == "4.00 (n=1)"
+    assert "# Ablation" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_footnotes_are_numbered_in_every_table(toy: Path, tmp_path: Path) -> None:
+    put(toy, "protonet", 4, 1, {"a": 4.0, "b": 4.0}, footnote="Not comparable with the paper's.")
+    put(toy, "softcpt-star", 4, 1, {"a": 5.0, "b": 5.0}, footnote="Our reading.")
+    report(toy, tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert row(tmp_path / "out", "protonet<sup>1</sup>") and row(tmp_path / "out", r"softcpt-star<sup>2</sup>")
+    header = table(tmp_path / "out", "toy · tiny · every task at 4 shots")[0]
+    assert "protonet<sup>1</sup>" in header and "softcpt-star<sup>2</sup>" in header
+    assert text.count("\n<sup>1</sup> Not comparable with the paper's.") == 2
+    assert (tmp_path / "out" / "table.tex").read_text().count("$^{2}$ Our reading.") == 2
+
+
+def test_failed_cells_are_listed_with_their_reason(toy: Path, tmp_path: Path) -> None:
+    failed = put(toy, "plot", 4, 2, {"a": 0.0})
+    record = json.loads(failed.read_text())
+    failed.write_text(json.dumps({**record, "status": "failed", "error": "out of | <memory>", "tasks": None}))
+    frame = report(toy, tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "13 cells done, 1 failed" in text and "# Failed cells (1)" in text
+    assert r"method plot, protocol few-shot, shots 4, seed 2: out of \| &lt;memory&gt;" in text
+    assert "plot" not in set(frame["method"])
+
+
+def test_damaged_and_foreign_files_are_named_and_left_out(toy: Path, tmp_path: Path) -> None:
+    whole = put(toy, "coop", 1, 9, {"a": 0.0, "b": 0.0})
+    (toy / "half.json").write_text(whole.read_text()[:200])
+    whole.write_text(json.dumps({**json.loads(whole.read_text()), "tasks": [{"task": "a", "accuracy": float("nan")}]}))
+    (toy / "foreign.json").write_text('["not", "a", "record"]')
+    (toy / "package.json").write_text('{"name": "x"}')
+    (toy / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.warns(UserWarning) as caught:
+        frame = report(toy, tmp_path / "out")
+    said = "\n".join(str(warning.message) for warning in caught)
+    assert all(name in said for name in ("half.json", "foreign.json", "package.json", "bytes.json", whole.name))
+    assert len(frame) == 13 * 2
+
+
+def test_a_cell_recorded_twice_counts_once_the_latest(toy: Path, tmp_path: Path) -> None:
+    put(toy / "copy", "coop", 1, 1, {"a": 43.0, "b": 63.0}, finished="2026-02-01T00:00:00+00:00")
+    with pytest.warns(UserWarning, match="recorded twice"):
+        report(toy, tmp_path / "out")
+    assert row(tmp_path / "out", "coop")["1-shot"] == f"<u>{(53 + 51 + 52) / 3:.2f} ± 1.00</u>"
+
+
+@pytest.mark.parametrize("folder", ["missing", "empty"])
+def test_no_records_is_an_error_that_says_what_to_run(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no records below .*python -m bench run"):
+        report(tmp_path / folder, tmp_path / "out")
+
+
+def test_only_failures_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
+    path = put(tmp_path / "runs", "coop", 1, 1, {"a": 1.0})
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed", "error": "no memory"}))
+    with pytest.raises(UserError, match=r"all 1 cells .* no memory"):
+        report(tmp_path / "runs", tmp_path / "out")
+
+
+@pytest.mark.usefixtures("drawn")
+def test_names_from_records_are_escaped_everywhere(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script> a|b $x_{ & 100 % # `c` [l](u)"
+    for shots, method in ((0, "zero-shot"), (4, "my_$ethod|*"), (4, "../../up")):
+        put(tmp_path / "runs", method, shots, 1, {evil: 40.0 + shots}, cell={"suite": "../x", "backbone": "a/b"})
+    report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "<script" not in text and "&lt;script&gt;" in text and r"a\|b" in text and "[l](u)" not in text
+    assert {len(cells) for cells in table(tmp_path / "out")} == {4}
+    tex = (tmp_path / "out" / "table.tex").read_text()
+    assert r"a|b \$x\_\{ \& 100 \% \# `c` {[}l](u)" in tex
+    assert {path.parent for path in tmp_path.rglob("*.png")} == {tmp_path / "out" / "figures"}
+
+
+def test_escapes_leave_plain_text_alone() -> None:
+    assert escape_markdown("flower recognition 1.5-2") == "flower recognition 1.5-2"
+    assert escape_markdown("two\nlines  _x_") == r"two lines \_x\_"
+    assert escape_latex("a\\b") == r"a\textbackslash{}b"
+
+
+def test_reports_need_no_torch() -> None:
+    code = "import sys, bench; old = set(sys.modules); from bench.reports import report, figures, tables;"
+    code += "print(any(m.split('.')[0] == 'torch' for m in set(sys.modules) - old))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_paper_table_is_the_papers() -> None:
+    assert paper.quoted("general10", "zero-shot", 0) == (58.29, 0.0)
+    assert paper.quoted("general10", "coop", 16) == (73.98, 0.17)
+    assert paper.quoted("fashion20", "softcpt", 16) == (72.18, 0.19)
+    assert len(paper.published()) == 4 * (1 + 12 * 5)
