@@ -156,13 +156,9 @@ def _listing(
         by_path: dict[str, Item] = {}
         for path, label in rows:
             item = Item(safe_path(listed_in, path), new[label])
-            if by_path.setdefault(item.path, item) != item or len(labelled) == 0:
+            if by_path.setdefault(item.path, item) != item:
                 raise UserError(f"{listed_in}: {path!r} has two labels")
         parts[part] = list(by_path.values())
-    trained = {item.path for part in parts if part != "test" for item in parts[part]}
-    both = trained & {item.path for item in parts.get("test", [])}
-    if both:
-        raise UserError(f"{listed_in}: {len(both)} images stand in both training and test lists, e.g. {min(both)!r}")
     return Listing(root, class_names, parts, source="official lists")
 
 

@@ -12,7 +12,8 @@ import json
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def safe_path(file: Path, path: object) -> str:
     return posixpath.normpath(path)
 
 
-def check_parts(file: Path, parts: dict[str, list[Item]], allow_leak: bool) -> None:
+def check_parts(file: Path, parts: Mapping[str, Sequence[Item]], allow_leak: bool) -> None:
     """Refuse an image that stands twice: within a part always, across parts unless allowed."""
     for part, items in parts.items():
         twice = [path for path, count in Counter(item.path for item in items).items() if count > 1]
@@ -88,7 +89,7 @@ def check_parts(file: Path, parts: dict[str, list[Item]], allow_leak: bool) -> N
             raise UserError(f"{file}: {len(twice)} images stand twice in {part!r}, e.g. {min(twice)!r}")
     if allow_leak:
         return
-    for first, second in (("train", "test"), ("val", "test"), ("train", "val")):
+    for first, second in combinations(parts, 2):
         both = {item.path for item in parts[first]} & {item.path for item in parts[second]}
         if both:
             raise UserError(

@@ -7,17 +7,14 @@ written once, in CoOp's form (`split_bench_<Name>.json`), and used from then on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
-
-import platformdirs
 
 from bench.datasets.fewshot import seeded_order
 from bench.datasets.items import Item, Listing, MissingData, Split, missing_images
 from bench.datasets.kinds import READERS
+from bench.datasets.places import cache_place, writable_places
 from bench.datasets.readers import image_root
 from bench.datasets.splitfiles import (
     PARTS,
@@ -100,12 +97,15 @@ def select_tasks(suite: Suite, names: Sequence[str] | None = None) -> list[TaskS
     return [spec for spec in suite.tasks if spec.name.lower() in wanted]
 
 
-def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False) -> Task:
-    """One task with its images; `MissingData` where they are not all there (see `load_tasks`)."""
+def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, write: bool = True) -> Task:
+    """One task with its images; `MissingData` where they are not all there (see `load_tasks`).
+
+    Without `write` a division made here is not kept on disk (it will be the same when it is made again).
+    """
     folder = data_root / spec.folder
     if not folder.is_dir():
         raise MissingData(f"{folder}: no such folder")
-    split, task_name = _find_split(spec, folder, allow_missing)
+    split, task_name = _find_split(spec, folder, allow_missing, write)
     _check_complete(spec, folder, split, allow_missing)
     # A folder of many tasks (Fashion-20) cannot hold one name for them.
     named = ("task" not in spec.reader and _own_task_name(folder)) or spec.task_name or task_name
@@ -151,7 +151,7 @@ def _divide_by_class(listing: Listing, part: str, test_too: bool) -> list[list[I
     return divided
 
 
-def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool) -> tuple[Split, str]:
+def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) -> tuple[Split, str]:
     """The task's division, and the task's name where the data holds one."""
     reader = READERS[spec.reader["kind"]]
     file = _given_split(spec, folder)
@@ -167,10 +167,12 @@ def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool) -> tuple[Spli
     _check_missing(folder, gone, listing.root, allow_missing)
     kept = {part: [item for item in items if item.path not in gone] for part, items in listing.parts.items()}
     listing = replace(listing, parts=kept)
+    check_parts(folder, listing.parts, spec.reader.get("allow_leak", False))
     if "train" in listing.parts:
-        check_parts(folder, listing.parts, spec.reader.get("allow_leak", False))
         return without(divide(listing), gone), listing.task_name
-    return without(_written_split(spec, folder, listing), gone), listing.task_name
+    # Of a part of the data nothing is written: it would be wrong once the rest is there.
+    complete = not gone and spec.n_classes in (None, len(listing.class_names))
+    return without(_written_split(spec, folder, listing, write and complete), gone), listing.task_name
 
 
 def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
@@ -183,51 +185,41 @@ def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _written_split(spec: TaskSpec, folder: Path, listing: Listing) -> Split:
+def _written_split(spec: TaskSpec, folder: Path, listing: Listing, write: bool) -> Split:
     """The division of a listing: as it was written earlier, else made now and written."""
     name = f"split_bench_{spec.name}.json"
-    for file in (folder / name, _cache_file(folder, name)):
-        if file.is_file():
-            return _read_written(file, listing)
+    for place in (folder, cache_place(folder)):
+        if (place / name).is_file():
+            return _read_written(place / name, listing)
     split = divide(listing)
-    for file in (folder / name, _cache_file(folder, name)):
-        if file.parent == folder and not folder.stat().st_mode & 0o222:
-            continue  # marked read-only: left alone even by the super-user, who could write
+    for place in writable_places(folder) if write else []:
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, coop_form(split))
-            break
+            place.mkdir(parents=True, exist_ok=True)
+            write_json(place / name, coop_form(split))
+            return replace(split, source=f"{split.source} ({name})")
         except OSError:
-            continue  # not writable; the division is the same wherever it is made again
-    return replace(split, source=f"{split.source} ({name})")
+            continue  # full or not writable; the division is the same when it is made again
+    return split
 
 
 def _read_written(file: Path, listing: Listing) -> Split:
     """A division written earlier. Labels and names come from the listing, so the suite file may change."""
     content = read_json(file)
     found = {item.path: item for items in listing.parts.values() for item in items}
-    parts: dict[str, list[Item]] = {part: [] for part in PARTS}
     try:
-        placed = {safe_path(file, row[0]): part for part in PARTS for row in content[part]}
+        paths = {part: sorted(safe_path(file, row[0]) for row in content[part]) for part in PARTS}
     except (TypeError, KeyError, IndexError):
         raise UserError(f"{file}: not a split file; remove it to divide the images again") from None
-    if placed.keys() != found.keys():
-        new, gone = found.keys() - placed.keys(), placed.keys() - found.keys()
+    placed = {path for part in PARTS for path in paths[part]}
+    if placed != found.keys():
+        new, gone = found.keys() - placed, placed - found.keys()
         raise UserError(
             f"{file}: was made for other images ({len(new)} on disk are new, {len(gone)} are gone, "
             f"e.g. {min(new | gone)!r}); remove it to divide the images again"
         )
-    for path in sorted(placed):
-        parts[placed[path]].append(found[path])
+    parts = {part: [found[path] for path in paths[part]] for part in PARTS}
     source = f"{listing.source} ({file.name})"
     return Split.of(listing.root, listing.class_names, parts, source=source)
-
-
-def _cache_file(folder: Path, name: str) -> Path:
-    """Where a division is kept when the task's folder is read-only: one place for each folder of images."""
-    base = Path(os.environ.get("BENCH_CACHE") or platformdirs.user_cache_dir("prompt-bench"))
-    resolved = str(folder.resolve())
-    return base / "splits" / f"{folder.name}-{blake2b(os.fsencode(resolved), digest_size=8).hexdigest()}" / name
 
 
 def without(split: Split, gone: set[str]) -> Split:

@@ -5,11 +5,14 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.datasets import Item, few_shot
 from bench.errors import UserError
+
+# Time says nothing on a shared machine.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 CATS_AND_DOGS = [Item(f"{name}/{n}.jpg", label) for label, name in enumerate(["cat", "dog"]) for n in range(6)]
 
@@ -48,11 +51,13 @@ def test_draw_is_the_same_in_another_process() -> None:
     assert printed == {str([item.path for item in few_shot(CATS_AND_DOGS, 4, seed=3)])}
 
 
+@unhurried
 @given(item_sets, st.integers(1, 16), seeds)
 def test_draws_of_a_seed_are_nested(items: list[Item], shots: int, seed: int) -> None:
     assert set(few_shot(items, shots, seed)) <= set(few_shot(items, 2 * shots, seed))
 
 
+@unhurried
 @given(item_sets, st.integers(1, 16), seeds)
 def test_draw_holds_as_many_of_a_class_as_asked_or_there(items: list[Item], shots: int, seed: int) -> None:
     drawn = few_shot(items, shots, seed)
@@ -62,6 +67,7 @@ def test_draw_holds_as_many_of_a_class_as_asked_or_there(items: list[Item], shot
         assert sum(item.label == label for item in drawn) == min(shots, available)
 
 
+@unhurried
 @given(item_sets, st.integers(1, 16), seeds, st.randoms(use_true_random=False))
 def test_draw_is_independent_of_the_order_of_items(
     items: list[Item], shots: int, seed: int, shuffler: random.Random
@@ -71,6 +77,7 @@ def test_draw_is_independent_of_the_order_of_items(
     assert few_shot(shuffled, shots, seed) == few_shot(items, shots, seed)
 
 
+@unhurried
 @given(item_sets, st.integers(1, 16), st.integers(0, 16), seeds)
 def test_ranks_from_first_on_are_the_rest_of_the_draw(items: list[Item], shots: int, first: int, seed: int) -> None:
     first = min(first, shots)

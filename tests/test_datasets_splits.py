@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.datasets import Item, Split, Suite, load_suite, load_tasks
@@ -17,6 +17,9 @@ from bench.datasets.items import Listing
 from bench.datasets.splitfiles import coop_form, read_split, write_json
 from bench.datasets.splits import divide
 from bench.errors import UserError
+
+# Time says nothing on a shared machine.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +80,7 @@ listings = st.dictionaries(
 )
 
 
+@unhurried
 @given(listings, st.randoms(use_true_random=False))
 def test_division_keeps_every_image_once_and_ignores_order(files: dict[int, set[str]], shuffler: random.Random) -> None:
     items = [Item(f"{label}/{name}", label) for label, names in files.items() for name in names]
@@ -343,6 +347,7 @@ def test_names_are_kept_whatever_they_hold(tmp_path: Path) -> None:
 entries = st.lists(st.tuples(st.text(max_size=8), st.integers(-1, 4), st.text(max_size=3)), max_size=8)
 
 
+@unhurried
 @given(st.fixed_dictionaries({"train": entries, "val": entries, "test": entries}))
 def test_a_split_file_is_read_whole_or_refused(tmp_path_factory: pytest.TempPathFactory, content: dict) -> None:
     file = tmp_path_factory.mktemp("split") / "split_zhou_Birds.json"
@@ -365,6 +370,7 @@ json_values = st.recursive(
 )
 
 
+@unhurried
 @given(
     st.fixed_dictionaries(
         {"train": json_values, "val": json_values, "test": json_values}, optional={"meta": json_values}
@@ -379,6 +385,7 @@ def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, c
         assert str(file) in str(error)
 
 
+@unhurried
 @given(listings)
 def test_what_is_written_reads_back_the_same(
     tmp_path_factory: pytest.TempPathFactory, files: dict[int, set[str]]

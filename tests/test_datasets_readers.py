@@ -1,0 +1,385 @@
+"""Every reader on a generated tree of its data set's real form."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.datasets import Split, Task, load_suite, load_tasks
+from bench.datasets.readers import camel_words
+from bench.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+
+
+def touch(*files: Path) -> None:
+    """Empty files: readers look at names only."""
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def lines(file: Path, *rows: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def task(suite: str, name: str, root: Path) -> Task:
+    """A task of a suite whose tree holds only some of its classes."""
+    (found,) = load_tasks(load_suite(suite), root, names=[name], allow_missing=True)
+    return found
+
+
+def own_task(root: Path, reader: str) -> Task:
+    file = root / "own.yaml"
+    file.write_text(f"tasks: [{{name: T, folder: t, reader: {reader}, template: 'a {{}}.', task_name: t}}]\n")
+    (found,) = load_tasks(load_suite(str(file)), root)
+    return found
+
+
+def labelled(split: Split, part: str) -> list[tuple[str, str]]:
+    return [(item.path, split.class_names[item.label]) for item in split.parts[part]]
+
+
+# Class folders -----------------------------------------------------------------------------------------------
+
+
+def test_class_folders_with_exclude_and_rename(tmp_path: Path) -> None:
+    images = tmp_path / "caltech-101" / "101_ObjectCategories"
+    for name in ("BACKGROUND_Google", "Faces", "Faces_easy", "airplanes", "wild_cat"):
+        touch(*(images / name / f"image_{number:04d}.jpg" for number in range(4)))
+    assert task("general10", "Caltech101", tmp_path).class_names == ("face", "airplane", "wild cat")
+
+
+def test_eurosat_gets_readable_names(tmp_path: Path) -> None:
+    names = "AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop Residential River SeaLake"
+    for name in names.split():
+        touch(*(tmp_path / "eurosat" / "2750" / name / f"{name}_{number}.jpg" for number in range(3)))
+    assert task("general10", "EuroSAT", tmp_path).class_names == (
+        *("Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings"),
+        *("Pasture Land", "Permanent Crop Land", "Residential Buildings", "River", "Sea or Lake"),
+    )
+
+
+def test_pooled_folders_are_one_set_of_images(tmp_path: Path) -> None:
+    images = tmp_path / "fruit_vegetable" / "images"
+    for pool, count in (("train", 6), ("validation", 2), ("test", 2)):
+        for name in ("bell pepper", "kiwi"):
+            touch(*(images / pool / name / f"Image_{number}.jpg" for number in range(count)))
+    split = task("plant6", "FruitVegetable", tmp_path).split
+    assert split.class_names == ("bell pepper", "kiwi")
+    assert [len(items) for items in split.parts.values()] == [10, 4, 6]  # 50, 20 and 30 % of 2 × 10
+
+
+def test_plantvillage_gets_readable_names(tmp_path: Path) -> None:
+    images = tmp_path / "PlantVillage" / "Plant_leave_diseases_dataset_without_augmentation"
+    for name in ("Apple___Apple_scab", "Background_without_leaves", "Grape___healthy"):
+        touch(*(images / name / f"image ({number}).JPG" for number in range(3)))
+    assert task("plant6", "PlantVillage", tmp_path).class_names == (
+        *("apple leaf with scab disease", "background without leaves", "healthy grape leaf"),
+    )
+
+
+def test_rsscn7_names_lose_their_letter_and_become_words(tmp_path: Path) -> None:
+    for name in ("aGrass", "bField", "cIndustry", "dRiverLake", "eForest", "fResident", "gParking"):
+        touch(*(tmp_path / "rsscn7" / name / f"{name[0]}{number:03d}.jpg" for number in range(3)))
+    names = ("Grass", "Field", "Industry", "River Lake", "Forest", "Resident", "Parking")
+    assert task("rs8", "RSSCN7", tmp_path).class_names == names
+
+
+def test_class_folders_inside_groups(tmp_path: Path) -> None:
+    images = tmp_path / "rsi_cb128" / "RSI-CB128"
+    for path in ("construction land/city_building", "transportation/avenue", "transportation/bridge"):
+        touch(*(images / path / f"{number}.tif" for number in range(3)))
+    split = task("rs8", "RSI-CB128", tmp_path).split
+    assert split.class_names == ("avenue", "bridge", "city building")
+    assert {item.path.rpartition("/")[0] for item in split.train} == {
+        *("construction land/city_building", "transportation/avenue", "transportation/bridge"),
+    }
+
+
+def test_hidden_files_and_other_files_are_no_images(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(3)))
+    touch(tmp_path / "t" / "a" / "._0.jpg", tmp_path / "t" / "a" / "Thumbs.db", tmp_path / "t" / "readme.txt")
+    touch(
+        tmp_path / "t" / ".git" / "x.jpg", tmp_path / "t" / "__MACOSX" / "x.jpg", tmp_path / "t" / "a" / "n.jpg" / "x"
+    )
+    split = own_task(tmp_path, "{kind: folders}").split
+    assert split.class_names == ("a", "b") and sum(len(items) for items in split.parts.values()) == 6
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    touch(*(tmp_path / "t" / "a" / f"{number}.jpg" for number in range(3)))
+    (tmp_path / "t" / "empty").mkdir()
+    with pytest.raises(UserError, match=r"t/empty: class folder without images; .* `exclude`"):
+        own_task(tmp_path, "{kind: folders}")
+    touch(*(tmp_path / "t" / "b" / f"{number}.jpg" for number in range(3)))
+    assert own_task(tmp_path, "{kind: folders, exclude: [empty]}").class_names == ("a", "b")
+
+
+def test_two_folders_of_one_class_name_are_refused(tmp_path: Path) -> None:
+    for name in ("sea_lake", "sea lake"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(3)))
+    with pytest.raises(UserError, match=r"labels \[0, 1\] have the same class name 'sea lake'"):
+        own_task(tmp_path, "{kind: folders}")
+
+
+def test_a_folder_without_class_folders_is_missing_data(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    with pytest.raises(UserError, match="holds no class folders"):
+        own_task(tmp_path, "{kind: folders}")
+
+
+def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
+    touch(tmp_path / "t")
+    with pytest.raises(UserError, match="no such folder"):
+        own_task(tmp_path, "{kind: folders}")
+
+
+def test_folder_names_of_every_kind_are_class_names(tmp_path: Path) -> None:
+    odd = ["<i>a</i>", "b, c", "d\ne", "🐦", "caf\udce9"]  # the last is not UTF-8 on disk
+    for name in odd:
+        name = name.replace("/", "∕")
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(3)))
+    split = own_task(tmp_path, "{kind: folders}").split
+    assert set(split.class_names) == {"<i>a<∕i>", "b, c", "d e", "🐦", "caf?"}
+    assert own_task(tmp_path, "{kind: folders}").split == split  # as it was written
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ApplyEyeMakeup", "Apply Eye Makeup"),
+        ("RiverLake", "River Lake"),
+        ("footballField", "football Field"),
+        ("TVStudio", "TV Studio"),
+        ("Area51North", "Area51 North"),
+        ("plain", "plain"),
+    ],
+)
+def test_camel_case_becomes_words(name: str, words: str) -> None:
+    assert " ".join(camel_words(name)) == words
+
+
+# Fashion-20 --------------------------------------------------------------------------------------------------
+
+
+def fashion20(root: Path) -> Path:
+    folder = root / "fashion20"
+    lines(
+        folder / "task_info.csv",
+        "id\ttask_name\ttask_desc\tlabel_name",
+        "0\tpants type\tclassify pants\tjeans,shorts , track pants",
+        '1\t"sock" colour\tclassify socks\tblack,white',
+    )
+    for path, count in (("0/0", 5), ("0/1", 4), ("0/2", 3), ("1/0", 3), ("1/1", 6)):
+        touch(*(folder / "images" / path / f"{number}.jpg" for number in range(count)))
+    return folder
+
+
+def test_fashion20_reads_names_from_the_users_copy(tmp_path: Path) -> None:
+    fashion20(tmp_path)
+    first, second = load_tasks(load_suite("fashion20"), tmp_path, allow_missing=True, names=["Fashion00", "Fashion01"])
+    assert (first.task_name, first.class_names) == ("pants type", ("jeans", "shorts", "track pants"))
+    assert (second.task_name, second.class_names) == ('"sock" colour', ("black", "white"))
+    assert all(item.path.startswith("1/") for items in second.split.parts.values() for item in items)
+
+
+def test_fashion20_uses_the_authors_split_of_all_tasks(tmp_path: Path) -> None:
+    folder = fashion20(tmp_path)
+    rows = [[f"{t}/{c}/{n}.jpg", [c], [t]] for t, classes in ((0, 3), (1, 2)) for c in range(classes) for n in range(3)]
+    meta = {
+        "taskid2cname": [["jeans", "shorts", "track pants"], ["black", "white"]],
+        "taskid2tname": ["pants_type", "s"],
+    }
+    content = {"train": rows[::3], "val": rows[1::3], "test": rows[2::3], "meta": meta}
+    (folder / "split_dk_Fashion20.json").write_text(json.dumps(content))
+    (second,) = load_tasks(load_suite("fashion20"), tmp_path, names=["Fashion01"])
+    assert second.split.source == "split_dk_Fashion20.json" and second.task_name == "s"
+    assert labelled(second.split, "train") == [("1/0/0.jpg", "black"), ("1/1/0.jpg", "white")]
+
+
+def test_fashion20_tells_what_is_wrong_with_the_copy(tmp_path: Path) -> None:
+    folder = fashion20(tmp_path)
+    with pytest.raises(UserError, match=r"task_info\.csv: no line for task 2"):
+        task("fashion20", "Fashion02", tmp_path)
+    touch(folder / "images" / "1" / "2" / "0.jpg")
+    with pytest.raises(UserError, match=r"images/1/2: class folders of task 1 are named 0 to 1"):
+        task("fashion20", "Fashion01", tmp_path)
+    (folder / "task_info.csv").unlink()
+    with pytest.raises(UserError, match=r"task_info\.csv: no such file"):
+        task("fashion20", "Fashion00", tmp_path)
+
+
+# The data sets' own lists ------------------------------------------------------------------------------------
+
+
+def test_pets_lists(tmp_path: Path) -> None:
+    folder = tmp_path / "oxford_pets"
+    trainval = [
+        f"{breed}_{n} {label} 1 1" for breed, label in (("Abyssinian", 1), ("american_bulldog", 3)) for n in range(5)
+    ]
+    lines(folder / "annotations" / "trainval.txt", "#Image CLASS-ID SPECIES BREED ID", *trainval)
+    lines(folder / "annotations" / "test.txt", "american_bulldog_9 3 2 2", "Abyssinian_9 1 1 1")
+    touch(*(folder / "images" / f"{row.split()[0]}.jpg" for row in [*trainval, "american_bulldog_9", "Abyssinian_9"]))
+    split = task("general10", "OxfordPets", tmp_path).split
+    assert split.class_names == ("abyssinian", "american bulldog")  # official labels have gaps here; ours close up
+    assert [len(items) for items in split.parts.values()] == [8, 2, 2]
+    assert sorted(labelled(split, "test")) == [
+        ("Abyssinian_9.jpg", "abyssinian"),
+        ("american_bulldog_9.jpg", "american bulldog"),
+    ]
+    assert not (folder / "split_bench_OxfordPets.json").exists()  # 2 of 37 classes: a part is not kept
+
+
+def test_fgvc_variant_lists(tmp_path: Path) -> None:
+    folder = tmp_path / "fgvc_aircraft"
+    lines(folder / "variants.txt", "707-320", "F/A-18", "Cessna 172")
+    for part in ("train", "val", "test"):
+        rows = [f"{part}{n} {name}" for n, name in enumerate(["707-320", "F/A-18", "Cessna 172"])]
+        lines(folder / f"images_variant_{part}.txt", *rows)
+        touch(*(folder / "images" / f"{part}{n}.jpg" for n in range(3)))
+    split = task("general10", "FGVCAircraft", tmp_path).split
+    assert split.class_names == ("707-320", "F/A-18", "Cessna 172")
+    for part in ("train", "val", "test"):
+        assert labelled(split, part)[2] == (f"{part}2.jpg", "Cessna 172")
+    assert split.source == "official lists"
+
+
+def test_sun397_lists(tmp_path: Path) -> None:
+    folder = tmp_path / "sun397"
+    classes = ["/a/abbey", "/a/airplane_cabin", "/a/airfield/indoor"]
+    lines(folder / "ClassName.txt", *classes)
+    lines(folder / "Training_01.txt", *(f"{name}/sun_{n}.jpg" for name in classes for n in range(5)))
+    lines(folder / "Testing_01.txt", *(f"{name}/sun_9.jpg" for name in classes))
+    touch(*(folder / "SUN397" / f"{name[1:]}/sun_{n}.jpg" for name in classes for n in (*range(5), 9)))
+    split = task("general10", "SUN397", tmp_path).split
+    assert split.class_names == ("abbey", "airplane cabin", "indoor airfield")
+    assert [len(items) for items in split.parts.values()] == [12, 3, 3]
+    assert ("a/airfield/indoor/sun_9.jpg", "indoor airfield") in labelled(split, "test")
+
+
+def test_ucf101_lists(tmp_path: Path) -> None:
+    folder = tmp_path / "ucf101"
+    names = ["ApplyEyeMakeup", "YoYo", "HandstandPushups"]
+    lines(folder / "ucfTrainTestlist" / "classInd.txt", *(f"{n} {name}" for n, name in enumerate(names, start=1)))
+    train = [f"{name}/v_{name}_g08_c{n:02d}.avi" for name in names for n in range(5)]
+    test = [f"{name}/v_{name}_g01_c01.avi" for name in names]
+    lines(folder / "ucfTrainTestlist" / "trainlist01.txt", *(f"{video} 1" for video in train))
+    lines(folder / "ucfTrainTestlist" / "testlist01.txt", *test)
+    frames = {"ApplyEyeMakeup": "Apply_Eye_Makeup", "YoYo": "Yo_Yo", "HandstandPushups": "Handstand_Pushups"}
+    for video in train + test:
+        action, name = video.split("/")
+        touch(folder / "UCF-101-midframes" / frames[action] / name.replace(".avi", ".jpg"))
+    split = task("general10", "UCF101", tmp_path).split
+    assert split.class_names == ("Apply Eye Makeup", "Yo Yo", "Handstand Pushups")
+    assert [len(items) for items in split.parts.values()] == [12, 3, 3]
+    assert labelled(split, "test")[0] == ("Apply_Eye_Makeup/v_ApplyEyeMakeup_g01_c01.jpg", "Apply Eye Makeup")
+
+
+def flowers(root: Path, labels: list[int]) -> Path:
+    io = pytest.importorskip("scipy.io", reason="MATLAB files are read by scipy")
+    folder = root / "oxford_flowers"
+    touch(*(folder / "jpg" / f"image_{number:05d}.jpg" for number in range(1, len(labels) + 1)))
+    io.savemat(folder / "imagelabels.mat", {"labels": [labels]})
+    (folder / "cat_to_name.json").write_text('{"1": "pink primrose", "2": "fire lily", "3": "globe-flower"}')
+    return folder
+
+
+def test_flowers_matlab_labels(tmp_path: Path) -> None:
+    flowers(tmp_path, [2, 1, 2, 1, 2, 1, 2])
+    split = task("general10", "OxfordFlowers", tmp_path).split
+    assert split.class_names == ("pink primrose", "fire lily")
+    everything = [pair for part in split.parts for pair in labelled(split, part)]
+    assert ("image_00001.jpg", "fire lily") in everything and len(everything) == 7
+
+
+def test_flowers_tells_what_is_wrong(tmp_path: Path) -> None:
+    folder = flowers(tmp_path, [2, 1, 9])
+    with pytest.raises(UserError, match=r"imagelabels\.mat: label 9 of image 3 has no name in cat_to_name\.json"):
+        task("general10", "OxfordFlowers", tmp_path)
+    (folder / "cat_to_name.json").write_text('["pink primrose"]')
+    with pytest.raises(UserError, match=r"cat_to_name\.json: must hold names by label"):
+        task("general10", "OxfordFlowers", tmp_path)
+    for content, said in (
+        (b"", "not a MATLAB file"),
+        (b"\x00" * 200, "not a MATLAB file|holds no"),
+        (b"text" * 99, "not a"),
+    ):
+        (folder / "imagelabels.mat").write_bytes(content)
+        with pytest.raises(UserError, match=rf"imagelabels\.mat: ({said})"):
+            task("general10", "OxfordFlowers", tmp_path)
+
+
+def cars(root: Path) -> Path:
+    io = pytest.importorskip("scipy.io", reason="MATLAB files are read by scipy")
+    import numpy as np
+
+    folder = root / "stanford_cars"
+    names = np.array(["Acura Integra Type R 2001", "BMW M3 Coupe 2012"], dtype=object)
+    (folder / "devkit").mkdir(parents=True)
+    io.savemat(folder / "devkit" / "cars_meta.mat", {"class_names": names})
+
+    def annotations(file: Path, image_folder: str, labels: list[int]) -> None:
+        rows = np.zeros((1, len(labels)), dtype=[("bbox_x1", object), ("class", object), ("fname", object)])
+        for n, label in enumerate(labels):
+            rows[0, n] = (0, label, f"{n + 1:05d}.jpg")
+            touch(folder / image_folder / f"{n + 1:05d}.jpg")
+        io.savemat(file, {"annotations": rows})
+
+    annotations(folder / "devkit" / "cars_train_annos.mat", "cars_train", [2, 1, 2, 1, 2])
+    annotations(folder / "cars_test_annos_withlabels.mat", "cars_test", [1, 2])
+    return folder
+
+
+def test_cars_matlab_annotations(tmp_path: Path) -> None:
+    cars(tmp_path)
+    split = task("general10", "StanfordCars", tmp_path).split
+    assert split.class_names == ("2001 Acura Integra Type R", "2012 BMW M3 Coupe")
+    assert labelled(split, "test") == [
+        ("cars_test/00001.jpg", "2001 Acura Integra Type R"),
+        ("cars_test/00002.jpg", "2012 BMW M3 Coupe"),
+    ]
+    assert [len(items) for items in split.parts.values()] == [3, 2, 2]
+
+
+def test_cars_without_test_labels_is_missing_data(tmp_path: Path) -> None:
+    (cars(tmp_path) / "cars_test_annos_withlabels.mat").unlink()
+    with pytest.raises(UserError, match=r"cars_test_annos_withlabels\.mat: no such file"):
+        task("general10", "StanfordCars", tmp_path)
+
+
+def test_broken_lists_are_named_with_the_line(tmp_path: Path) -> None:
+    folder = tmp_path / "fgvc_aircraft"
+    lines(folder / "variants.txt", "707-320")
+    lines(folder / "images_variant_train.txt", "0001 707-320", "0002 747-100")
+    with pytest.raises(UserError, match=r"images_variant_train\.txt: line 2: class '747-100' is not in variants\.txt"):
+        task("general10", "FGVCAircraft", tmp_path)
+    lines(folder / "images_variant_train.txt", "0001")
+    with pytest.raises(UserError, match=r"images_variant_train\.txt: line 1 must have 2 words or more"):
+        task("general10", "FGVCAircraft", tmp_path)
+    lines(folder / "images_variant_train.txt", "../../0001 707-320")
+    for part in ("val", "test"):
+        lines(folder / f"images_variant_{part}.txt", f"{part} 707-320")
+    touch(folder / "images" / "x.jpg")
+    with pytest.raises(UserError, match="leaves the image folder"):
+        task("general10", "FGVCAircraft", tmp_path)
+    (folder / "images_variant_train.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UserError, match=r"images_variant_train\.txt: cannot be read"):
+        task("general10", "FGVCAircraft", tmp_path)
+
+
+def test_official_lists_that_leak_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "oxford_pets" / "annotations"
+    lines(folder / "trainval.txt", "Abyssinian_1 1 1 1", "Abyssinian_2 1 1 1", "beagle_1 2 2 1", "beagle_2 2 2 1")
+    lines(folder / "test.txt", "Abyssinian_1 1 1 1")
+    touch(tmp_path / "oxford_pets" / "images" / "Abyssinian_1.jpg")
+    with pytest.raises(UserError, match="1 images stand in both"):
+        task("general10", "OxfordPets", tmp_path)
+    lines(folder / "trainval.txt", "Abyssinian_1 1 1 1", "beagle_2 1 2 1")
+    with pytest.raises(UserError, match=r"line 2: label 1 has two class names, 'abyssinian' and 'beagle'"):
+        task("general10", "OxfordPets", tmp_path)
