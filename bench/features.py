@@ -32,6 +32,7 @@ from torchvision.transforms import functional as TF
 
 from bench.backbone import Backbone
 from bench.datasets.images import open_image
+from bench.local import encode_local
 
 FORMAT = 1  # raised when the same key would stand for other numbers
 VIEWS_A_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
@@ -95,8 +96,8 @@ class ImageFeatures:
         self.folder = (folder or cache_folder()) / "features"
         self.hashes = ImageHashes(self.folder)
 
-    def get(self, paths: Sequence[Path], view: View, bar: Bar | None = None) -> Tensor:
-        """Pooled features [views, n, d], raw (not normalised), float32, mapped from disk."""
+    def get(self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None) -> Tensor:
+        """Features [views, n, d] ("pooled") or [views, n, P, d] ("local"), raw (not normalised), float32, from disk."""
         if not paths:
             return torch.zeros(view.last - view.first, 0, self.backbone.embed_dim)
         digests = self.hashes.of(paths)
@@ -104,40 +105,41 @@ class ImageFeatures:
         for first in range(view.first, view.last, VIEWS_A_BLOCK):
             part = View(view.seed, first, min(first + VIEWS_A_BLOCK, view.last))
             columns = [
-                self._block(paths[i : i + IMAGES_A_BLOCK], digests[i : i + IMAGES_A_BLOCK], part, bar)
+                self._block(paths[i : i + IMAGES_A_BLOCK], digests[i : i + IMAGES_A_BLOCK], part, kind, bar)
                 for i in range(0, len(paths), IMAGES_A_BLOCK)
             ]
             rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, dim=1))
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
-    def is_cached(self, paths: Sequence[Path], view: View) -> bool:
+    def is_cached(self, paths: Sequence[Path], view: View, kind: str = "pooled") -> bool:
         """Whether the first block that `get` would read is there."""
         first = View(view.seed, view.first, min(view.last, view.first + VIEWS_A_BLOCK))
-        return not paths or self._path(self.hashes.of(paths[:IMAGES_A_BLOCK]), first).is_file()
+        return not paths or self._path(self.hashes.of(paths[:IMAGES_A_BLOCK]), first, kind).is_file()
 
-    def _path(self, digests: Sequence[str], view: View) -> Path:
-        # "pooled" leaves a place for local feature maps: a block of another kind is another file.
-        key = [FORMAT, "pooled", self.backbone.weights, view.seed, view.first, view.last, list(digests)]
+    def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
+        key = [FORMAT, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
         name = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
         backbone = f"{self.backbone.name.replace('/', '_')}-{self.backbone.weights[:8]}"
         return self.folder / backbone / f"{name}.safetensors"
 
-    def _block(self, paths: Sequence[Path], digests: Sequence[str], view: View, bar: Bar | None) -> Tensor:
-        path = self._path(digests, view)
+    def _block(
+        self, paths: Sequence[Path], digests: Sequence[str], view: View, kind: str, bar: Bar | None
+    ) -> Tensor:
+        path = self._path(digests, view, kind)
         known = _read(path)
         if known is not None and known.shape[:2] == (view.last - view.first, len(paths)):
             if bar:
                 bar(known.shape[0] * known.shape[1])
             return known
-        features = torch.cat(list(self._encode(paths, digests, view, bar)), dim=1)
+        features = torch.cat(list(self._encode(paths, digests, view, kind, bar)), dim=1)
         shown = "test view" if view.seed is None else f"training views {view.first}-{view.last - 1} of seed {view.seed}"
-        _write(path, features, {"what": f"{self.backbone.name}, {len(paths)} images, {shown}"})
+        _write(path, features, {"what": f"{kind}, {shown}"})
         return features
 
     def _encode(
-        self, paths: Sequence[Path], digests: Sequence[str], view: View, bar: Bar | None
+        self, paths: Sequence[Path], digests: Sequence[str], view: View, kind: str, bar: Bar | None
     ) -> Iterator[Tensor]:
-        """[views, images of a batch, d], batch by batch; decoding runs ahead in threads."""
+        """[views, images of a batch, (P,) d], batch by batch; decoding runs ahead in threads."""
         n_views = view.last - view.first
         per_batch = max(1, CROPS_A_BATCH // n_views)
         batches = [range(i, min(i + per_batch, len(paths))) for i in range(0, len(paths), per_batch)]
@@ -155,8 +157,9 @@ class ImageFeatures:
                     ahead = load(batches[k + 1])
                 with torch.no_grad():
                     x = self._normalise(pixels.flatten(0, 1).to(device))
-                    features = self.backbone.model.encode_image(x).float().cpu()
-                yield features.view(len(batch), n_views, -1).transpose(0, 1).contiguous()
+                    model = self.backbone.model
+                    features = encode_local(model, x) if kind == "local" else model.encode_image(x)
+                yield features.float().cpu().unflatten(0, (len(batch), n_views)).transpose(0, 1).contiguous()
                 if bar:
                     bar(len(batch) * n_views)
 
@@ -202,7 +205,7 @@ def _read(path: Path) -> Tensor | None:
     """The block in a file, memory-mapped; None when it is missing or damaged (then it is made again)."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            return file.get_tensor("pooled")
+            return file.get_tensor("features")
     except (OSError, SafetensorError):
         return None
 
@@ -211,7 +214,7 @@ def _write(path: Path, features: Tensor, metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part")
     try:
-        save_file({"pooled": features.contiguous()}, str(part), metadata=metadata)
+        save_file({"features": features.contiguous()}, str(part), metadata=metadata)
         os.replace(part, path)  # another process may have written the same numbers meanwhile
     finally:
         part.unlink(missing_ok=True)

@@ -33,6 +33,7 @@ from bench.records import SCHEMA, PeakMemory, RecordStore, cell_key, versions
 from bench.reports.records import COLUMNS, rows_of
 
 SCORE_CHUNK = 8192  # test images scored at a time
+VAL_SHOTS = 4  # validation few-shot images a class, at most
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,11 @@ class Run:
 
     def _cached(self, cell: Cell) -> str:
         wanted = [(_test_paths(t), View()) for t in self.tasks]
-        if cell.views:
-            for task in self.tasks:
-                for items in _shards(task, cell.shots, cell.seed):
-                    wanted.append((_paths(task, items), View(cell.seed, 0, cell.views)))
-        there = sum(self.features.is_cached(paths, view) for paths, view in wanted)
+        for task in self.tasks:
+            for view, items in _wanted(task, cell):
+                wanted += [(_paths(task, part), view) for part in items]
+        kind = cell.variant.method.image
+        there = sum(self.features.is_cached(paths, view, kind) for paths, view in wanted)
         return "cached" if there == len(wanted) else f"{there} of {len(wanted)} cached" if there else "to encode"
 
 
@@ -195,7 +196,7 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
     """Features, training, test: the record of one cell."""
     memory = PeakMemory(str(run.backbone.device))
     start = time.perf_counter()
-    tests = _test_features(run, hide)
+    tests = _test_features(run, cell.variant.method.image, hide)
     data = [_task_data(run, task, cell, hide) for task in run.tasks]
     encoded = time.perf_counter()
     method = cell.variant.method(cell.variant.params)
@@ -285,10 +286,10 @@ def _cells(
             if variant.method.trains != (n > 0):
                 continue
             if n and (seed, n) not in draws:
-                draws[seed, n] = _digest([_description(t, features, few_shot(t.split.train, n, seed)) for t in tasks])
+                draws[seed, n] = _digest([_description(t, features, _draw(t, n, seed)) for t in tasks])
             params = asdict(variant.params)
             epochs = params.get("epochs")
-            cell_views = min(views or epochs or 1, epochs or views or 1) if n else None
+            cell_views = min(views or epochs or 1, epochs or views or 1) if "views" in variant.method.needs else None
             config = {
                 "suite": suite.name,
                 "backbone": backbone.name,
@@ -315,6 +316,10 @@ def _description(task: Task, features: ImageFeatures, items: Sequence[Item]) -> 
     return [task.name, task.task_name, task.template, task.metric, task.class_names, images]
 
 
+def _draw(task: Task, shots: int, seed: int) -> list[Item]:
+    return few_shot(task.split.train, shots, seed) + few_shot(task.split.val, min(shots, VAL_SHOTS), seed)
+
+
 def _digest(what: Any) -> str:
     return hashlib.blake2b(json.dumps(what).encode(), digest_size=12).hexdigest()
 
@@ -330,34 +335,48 @@ def _test_paths(task: Task) -> list[Path]:
     return _paths(task, task.split.test)
 
 
-def _shards(task: Task, shots: int, seed: int) -> list[list[Item]]:
+def _shards(items: Sequence[Item], shots: int, seed: int) -> list[list[Item]]:
     """The few-shot set cut at ranks 1, 2, 4, 8, …: 16 shots reuse the blocks that 1, 2, 4 and 8 shots left."""
     edges = [0, *(2**i for i in range(shots.bit_length()) if 2**i < shots), shots]
-    return [few_shot(task.split.train, b, seed, first=a) for a, b in pairwise(edges)]
+    return [few_shot(items, b, seed, first=a) for a, b in pairwise(edges)] if shots else []
+
+
+def _wanted(task: Task, cell: Cell) -> Iterator[tuple[View, list[list[Item]]]]:
+    """The few-shot features a method needs, in the order of `Method.needs` sorted: a view, and the images."""
+    train = _shards(task.split.train, cell.shots, cell.seed)
+    val = _shards(task.split.val, min(cell.shots, VAL_SHOTS), cell.seed)
+    views = View(cell.seed, 0, cell.views or 1)
+    for need in sorted(cell.variant.method.needs):
+        yield {"plain": (View(), train), "val": (View(), val), "views": (views, train)}[need]
 
 
 def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
-    shards = _shards(task, cell.shots, cell.seed) if cell.views else []
-    parts = []
-    total = sum(map(len, shards)) * (cell.views or 0)
-    with _view_bar(f"  encoding {task.name}", total, hide) as bar:
-        for items in shards:
-            view = View(cell.seed, 0, cell.views or 1)
-            parts.append(run.features.get(_paths(task, items), view, bar.update))
-    empty = torch.zeros(1, 0, run.backbone.embed_dim)
+    method = cell.variant.method
+    parts: dict[str, torch.Tensor] = {}
+    for need, (view, shards) in zip(sorted(method.needs), _wanted(task, cell), strict=True):
+        total = sum(map(len, shards)) * (view.last - view.first)
+        with _view_bar(f"  encoding {task.name}", total, hide) as bar:
+            blocks = [run.features.get(_paths(task, items), view, method.image, bar.update) for items in shards]
+        features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, run.backbone.embed_dim)
+        parts[need] = features if need == "views" else features[0]
     return TaskData(
         name=task.name,
         task_name=task.task_name,
         class_names=task.class_names,
         template=task.template,
-        views=torch.cat(parts, dim=1) if parts else empty,
-        labels=torch.tensor([item.label for items in shards for item in items], dtype=torch.long),
+        labels=_labels(_shards(task.split.train, cell.shots, cell.seed)),
+        val_labels=_labels(_shards(task.split.val, min(cell.shots, VAL_SHOTS), cell.seed)),
+        **{"views": torch.zeros(1, 0, run.backbone.embed_dim), **parts},
     )
 
 
-def _test_features(run: Run, hide: bool | None) -> list[torch.Tensor]:
+def _labels(shards: list[list[Item]]) -> torch.Tensor:
+    return torch.tensor([item.label for items in shards for item in items], dtype=torch.long)
+
+
+def _test_features(run: Run, kind: str, hide: bool | None) -> list[torch.Tensor]:
     with _view_bar("  encoding test images", sum(len(t.split.test) for t in run.tasks), hide) as bar:
-        return [run.features.get(_test_paths(t), View(), bar.update)[0] for t in run.tasks]
+        return [run.features.get(_test_paths(t), View(), kind, bar.update)[0] for t in run.tasks]
 
 
 def _view_bar(label: str, total: int, hide: bool | None) -> Any:

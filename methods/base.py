@@ -41,6 +41,11 @@ class TaskData:
     class_names : in label order, underscores already spaces. template : with one ``{}``.
     views : [V, n, d], training view v of the n few-shot images; epoch e uses view e mod V.
     labels : [n].
+    plain : [n, d], the test view of the same images. val : [m, d], the test view of the validation few-shot
+        images (min(shots, 4) a class). val_labels : [m].
+
+    Only what the method's `needs` names is filled, the rest is empty. With `image = "local"` every feature is
+    a set of P local ones: [..., P, d].
     """
 
     name: str
@@ -49,6 +54,9 @@ class TaskData:
     template: str
     views: Tensor
     labels: Tensor
+    plain: Tensor = field(default_factory=lambda: torch.zeros(0))
+    val: Tensor = field(default_factory=lambda: torch.zeros(0))
+    val_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
 
 def param(default: Any, meaning: str) -> Any:
@@ -69,12 +77,16 @@ class Method(ABC):
     name : what the command line calls it.
     Params : dataclass of its parameters with their defaults, made with `param`.
     trains : False when nothing depends on shots and seed (one cell instead of a grid).
+    needs : which few-shot features `fit` reads: "views", "plain", "val".
+    image : "pooled" features, or "local" ones.
     order : place in the paper's table. source : where the method comes from.
     footnote : what a reader of a table must know of this row, or "".
     """
 
     name: ClassVar[str] = ""
     trains: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"views"})
+    image: ClassVar[str] = "pooled"
     order: ClassVar[int] = 100
     source: ClassVar[str] = ""
     footnote: ClassVar[str] = ""

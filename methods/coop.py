@@ -36,8 +36,7 @@ class CoOp(PromptMethod):
         return not self.params.joint
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
-        shape = (len(tasks), self.params.context, self.clip.tower.width)  # T, L, w
-        return {"context": torch.randn(shape, generator=rng) * self.params.init_std}
+        return {"context": self.start_context(len(tasks), rng)}  # T, L, w
 
     def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         contexts = [

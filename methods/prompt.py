@@ -25,6 +25,7 @@ class PromptParams(Recipe):
     """The recipe, and what every learned prompt has."""
 
     context: int = param(16, "class-context length L")
+    words: str = param("", "start from these words' embeddings (as many tokens as `context`) instead of noise")
     position: Position = param("end", "where the class name stands: end, middle or front")
 
     def __post_init__(self) -> None:
@@ -50,9 +51,22 @@ class PromptMethod(Method):
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         """Start values for tasks that are trained together."""
 
-    @abstractmethod
     def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        """[C, d] for each task's class names, not normalised, differentiable."""
+        """[C, d] for each task's class names, not normalised, differentiable.
+
+        A method whose prompts depend on the image has none: it overrides `logits` and `predict`.
+        """
+        raise NotImplementedError
+
+    def start_context(self, n: int, rng: torch.Generator) -> Tensor:
+        """n contexts [n, L, w]: the embeddings of `words`, or noise."""
+        p, tower = self.params, self.clip.tower
+        if not p.words:
+            return torch.randn(n, p.context, tower.width, generator=rng) * p.init_std
+        vectors = tower.word_vectors(p.words).cpu()  # L, w
+        if len(vectors) != p.context:
+            raise UserError(f"words={p.words!r} are {len(vectors)} tokens, context={p.context}: make them equal")
+        return vectors.expand(n, -1, -1).clone()
 
     def part(self, name: str, task: int) -> Tensor:
         """The parameter that serves a task."""
@@ -69,6 +83,10 @@ class PromptMethod(Method):
         return joint_cross_entropy(
             self.logits(batch.features, batch.present, names), batch, [len(n) for n in names]
         )
+
+    def gradients(self, batch: Batch) -> None:
+        """Put the step's gradients into the parameters' `.grad`."""
+        self.loss(batch).backward()
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         """Make the parameters at their start values; alone, a task gets the values it would get among others."""
@@ -89,7 +107,7 @@ class PromptMethod(Method):
         progress = Progress(report, sum(steps))
         for which, label in self._trainings():
             own = [p for name, p in self.learned.items() if not self.separate or name.endswith(f"-{which[0]}")]
-            train(own, self.loss, self.tasks, which, self.params, generator(seed, label, "batches"), progress)
+            train(own, self.gradients, self.tasks, which, self.params, generator(seed, label, "batches"), progress)
 
     def _trainings(self) -> list[tuple[list[int], str]]:
         """Tasks of each training, and the label its random numbers come from."""

@@ -25,8 +25,7 @@ class SharedCoOp(PromptMethod):
     source = "SoftCPT, arXiv 2208.13474 (baseline CoOp-MT)"
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
-        shape = (1, self.params.context, self.clip.tower.width)  # 1, L, w
-        return {"context": torch.randn(shape, generator=rng) * self.params.init_std}
+        return {"context": self.start_context(1, rng)}  # 1, L, w
 
     def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         prompts = [Prompts(self.learned["context"], list(chain(*names)))]  # the prefix is computed once for all

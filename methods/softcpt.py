@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.errors import UserError
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 from bench.text import Prompts
@@ -30,17 +31,30 @@ class SoftCPT(PromptMethod):
     class Params(PromptParams):
         task_context: int = param(4, "task-context length M; the authors' commands use 4")
 
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.task_context < 1:
+                raise UserError(f"task_context={self.task_context}: at least 1")
+
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
-        p, width, d = self.params, self.clip.tower.width, self.clip.embed_dim
         return {
-            "task_context": torch.randn(1, p.task_context, width, generator=rng) * p.init_std,  # 1, M, w
-            "projection": torch.randn(d, p.context * width, generator=rng) * p.init_std,  # d, L·w
+            "task_context": self.start_task_context(tasks, rng),
+            "projection": self.noise(rng, self.clip.embed_dim, self.params.context * self.clip.tower.width),  # d, L·w
         }
+
+    def noise(self, rng: torch.Generator, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng) * self.params.init_std
+
+    def start_task_context(self, tasks: Sequence[TaskData], rng: torch.Generator) -> Tensor:
+        return self.noise(rng, 1, self.params.task_context, self.clip.tower.width)  # 1, M, w
+
+    def task_prompts(self, tasks: Sequence[int]) -> Prompts:
+        """What f_t is read from: the task context before each task's name."""
+        return Prompts(self.learned["task_context"], [self.tasks[t].task_name for t in tasks])
 
     def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         tower = self.clip.tower
-        task_names = [self.tasks[t].task_name for t in tasks]
-        f = tower.encode([Prompts(self.learned["task_context"], task_names)])[0][0]  # T, d
+        f = tower.encode([self.task_prompts(tasks)])[0].view(len(tasks), -1)  # T, d
         contexts = (f @ self.learned["projection"]).view(len(tasks), self.params.context, tower.width)  # T, L, w
         prompts = [Prompts(contexts[i : i + 1], own) for i, own in enumerate(names)]
         return [g[0] for g in tower.encode(prompts, self.params.position)]

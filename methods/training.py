@@ -63,17 +63,18 @@ def steps_an_epoch(n_images: int, batch: int) -> int:
 
 def train(
     parameters: Iterable[Tensor],
-    loss: Callable[[Batch], Tensor],
+    gradients: Callable[[Batch], None],
     tasks: Sequence[TaskData],
     which: Sequence[int],
     recipe: Recipe,
     rng: torch.Generator,
     on_step: Callable[[], None],
 ) -> None:
-    """Minimise `loss` over the joint few-shot set of some tasks, from the parameters' present values.
+    """Train on the joint few-shot set of some tasks, from the parameters' present values.
 
     Parameters
     ----------
+    gradients : puts a step's gradients into the parameters' `.grad`.
     tasks : all tasks. which : indices of those trained here; batches mix them.
     rng : CPU generator of the batch order.
     """
@@ -100,7 +101,7 @@ def train(
                 present=owner[chosen].unique().tolist(),
             )
             optimiser.zero_grad()
-            loss(batch).backward()
+            gradients(batch)
             optimiser.step()
             on_step()
 

@@ -19,6 +19,7 @@ class ZeroShot(Method):
 
     name = "zero-shot"
     trains = False
+    needs = frozenset()
     order = 0
     source = "CLIP, arXiv 2103.00020"
 
@@ -26,7 +27,11 @@ class ZeroShot(Method):
         self.clip, self.tasks = clip, tasks
 
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        data = self.tasks[task]
-        names = data.class_names if class_names is None else class_names
-        text = self.clip.tower.encode_texts([data.template.format(name) for name in names])
-        return self.clip.scale * F.normalize(features.to(text.device), dim=-1) @ F.normalize(text, dim=-1).T
+        text = template_features(self.clip, self.tasks[task], class_names)
+        return self.clip.scale * F.normalize(features.to(text.device), dim=-1) @ text.T
+
+
+def template_features(clip: Clip, task: TaskData, class_names: Sequence[str] | None = None) -> Tensor:
+    """[C, d], L2-normalised: the task's hand-written template with each class name."""
+    names = task.class_names if class_names is None else class_names
+    return F.normalize(clip.tower.encode_texts([task.template.format(name) for name in names]), dim=-1)

@@ -1,0 +1,54 @@
+"""Local image features: what an image encoder says of each place, in the joint embedding.
+
+PLOT matches prompts to these. An attention-pooled ResNet gives its pooling's output at every position of the
+map; a vision transformer its patch tokens through the final norm and projection; a timm network with average
+pooling its last map through the projection.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import Tensor
+
+from bench.errors import UserError
+
+
+def encode_local(model: Any, images: Tensor) -> Tensor:
+    """Local features [B, P, d], not normalised, of images [B, 3, h, w]."""
+    visual = model.visual
+    if isinstance(visual, ModifiedResNet):
+        x = visual.stem(images)
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            x = layer(x)
+        return _attention_pool(visual.attnpool, x)
+    if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
+        x = visual.transformer(visual._embeds(images))
+        tokens = visual.ln_post(x)[:, 1:]
+        return tokens if visual.proj is None else tokens @ visual.proj
+    if isinstance(visual, TimmModel) and not hasattr(visual.head, "pool"):
+        x = visual.trunk.forward_features(images)
+        prefix = getattr(visual.trunk, "num_prefix_tokens", 0)
+        x = x.flatten(2).mT if x.dim() == 4 else x[:, prefix:]  # B, P, channels
+        return visual.head(x)
+    raise UserError(
+        f"the image tower {type(visual).__name__} offers no local features; methods that need them (plot) run on "
+        "attention-pooled ResNets, vision transformers and timm networks with average pooling"
+    )
+
+
+def _attention_pool(pool: Any, x: Tensor) -> Tensor:
+    """Output [B, h·w, d] of CLIP's attention pooling at each position; its forward returns that of the mean."""
+    x = x.flatten(2).mT  # B, h·w, c
+    x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + pool.positional_embedding.to(x.dtype)
+    q, k, v = (
+        layer(x).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)  # B, heads, 1 + h·w, e
+        for layer in (pool.q_proj, pool.k_proj, pool.v_proj)
+    )
+    states = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return pool.c_proj(states)[:, 1:]

@@ -1,0 +1,46 @@
+"""KgCoOp: CoOp held near the hand-written prompts.
+
+Yao et al., "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization", CVPR 2023,
+arXiv 2303.13283. Loss = cross-entropy + 8.0 · (1 − mean over classes of cos(learned, hand-written text feature)).
+Learned: T · L · w numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.methods.base import Clip, TaskData, param
+from bench.methods.coop import CoOp
+from bench.methods.training import Batch, joint_cross_entropy
+from bench.methods.zero_shot import template_features
+
+
+class KgCoOp(CoOp):
+    """CoOp plus a pull of each class's text feature to that of the hand-written prompt."""
+
+    name = "kgcoop"
+    order = 80
+    source = "KgCoOp, arXiv 2303.13283"
+
+    @dataclass(frozen=True)
+    class Params(CoOp.Params):
+        context: int = param(4, "class-context length L")
+        words: str = param("a photo of a", "start from these words' embeddings; empty: from noise")
+        pull: float = param(8.0, "weight of the pull to the hand-written prompts' features")
+
+    def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
+        super().setup(clip, tasks, seed)
+        self.written = [template_features(clip, task) for task in tasks]  # C, d each
+
+    def loss(self, batch: Batch) -> Tensor:
+        names = [self.tasks[t].class_names for t in batch.present]
+        text = [F.normalize(f, dim=-1) for f in self.text_features(batch.present, names)]
+        logits = [self.clip.scale * batch.features @ f.T for f in text]
+        likeness = [(f * self.written[t]).sum(-1).mean() for f, t in zip(text, batch.present, strict=True)]
+        cross_entropy = joint_cross_entropy(torch.cat(logits, dim=1), batch, [len(n) for n in names])
+        return cross_entropy + self.params.pull * (1 - sum(likeness) / len(likeness))

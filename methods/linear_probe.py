@@ -1,0 +1,81 @@
+"""Linear probe: L2-regularised logistic regression on frozen image features (LP-CLIP in the paper's tables).
+
+Radford et al., arXiv 2103.00020, as CoOp (arXiv 2109.01134) runs it in the few-shot setting: scikit-learn's lbfgs
+on raw features; C is chosen on the few-shot validation images alone, over seven powers of ten, then by eight
+steps of binary search in log10 C around the best.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.methods.base import Clip, Method, Report, TaskData, param
+
+SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
+
+
+class LinearProbe(Method):
+    """One logistic regression a task; C by the validation few-shot images."""
+
+    name = "linear-probe"
+    needs = frozenset({"plain", "val"})
+    order = 20
+    source = "CLIP, arXiv 2103.00020; CoOp, arXiv 2109.01134"
+
+    @dataclass(frozen=True)
+    class Params:
+        steps: int = param(8, "steps of binary search in log10 C")
+        iterations: int = param(1000, "lbfgs iterations at most")
+
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+        self.device = clip.device
+        self.probes: list[Any] = []
+        self.chosen: list[float] = []
+        for t, task in enumerate(tasks):
+            c = self._search(task)
+            self.chosen.append(c)
+            self.probes.append(self._probe(task, c))
+            report(t + 1, len(tasks))
+
+    def _probe(self, task: TaskData, c: float) -> Any:
+        # Here, not above: all methods are imported to list them, and scikit-learn takes a second.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the recipe stops at 1000 iterations
+            probe = LogisticRegression(C=c, max_iter=self.params.iterations, solver="lbfgs")
+            return probe.fit(task.plain.numpy().astype(np.float64), task.labels.numpy())
+
+    def _accuracy(self, task: TaskData, c: float) -> float:
+        return float(self._probe(task, c).score(task.val.numpy().astype(np.float64), task.val_labels.numpy()))
+
+    def _search(self, task: TaskData) -> float:
+        accuracies = [self._accuracy(task, c) for c in SWEEP]
+        peak = SWEEP[int(np.argmax(accuracies))]
+        left, right, best = 0.1 * peak, 10 * peak, peak
+        for _ in range(self.params.steps):
+            middle = float(np.sqrt(left * right))  # halfway in log10 C
+            if self._accuracy(task, left) < self._accuracy(task, right):
+                left, best = middle, right
+            else:
+                right, best = middle, left
+        return best
+
+    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        if class_names is not None:
+            raise UserError("linear-probe learns one weight vector a class: it cannot score a class it has not seen")
+        scores = self.probes[task].predict_log_proba(features.cpu().numpy().astype(np.float64))
+        return torch.from_numpy(scores).to(self.device)
+
+    @property
+    def n_params(self) -> int:
+        return sum(probe.coef_.size + probe.intercept_.size for probe in self.probes)

@@ -1,0 +1,56 @@
+"""ProGrad: CoOp that takes no step against what zero-shot CLIP knows.
+
+Zhu et al., "Prompt-aligned Gradient for Prompt Tuning", ICCV 2023, arXiv 2205.14865. Two losses: cross-entropy,
+and KL to the zero-shot logits (temperature 1, the task's template). Where the two gradients point against each
+other, the part of the cross-entropy gradient along the KL gradient is taken out. Learned: T · L · w numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from bench.methods.base import Clip, TaskData, param
+from bench.methods.coop import CoOp
+from bench.methods.training import Batch
+from bench.methods.zero_shot import template_features
+
+
+class ProGrad(CoOp):
+    """CoOp whose gradient is projected where it would unlearn the zero-shot prediction."""
+
+    name = "prograd"
+    order = 70
+    source = "ProGrad, arXiv 2205.14865"
+
+    @dataclass(frozen=True)
+    class Params(CoOp.Params):
+        projection: float = param(1.0, "share λ of the opposing component that is taken out")
+        temperature: float = param(1.0, "of the two distributions in the KL loss")
+
+    def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
+        super().setup(clip, tasks, seed)
+        self.teacher = [template_features(clip, task) for task in tasks]  # C, d each
+
+    def gradients(self, batch: Batch) -> None:
+        cross_entropy = knowledge = torch.zeros((), device=self.clip.device)
+        weight = self.params.temperature
+        for t in batch.present:
+            mine = batch.tasks == t
+            images, labels = batch.features[mine], batch.labels[mine]
+            logits = self.logits(images, [t], [self.tasks[t].class_names])
+            taught = self.clip.scale * images @ self.teacher[t].T
+            share = len(labels) / len(batch.labels)
+            cross_entropy = cross_entropy + share * F.cross_entropy(logits, labels)
+            knowledge = knowledge + share * weight**2 * F.kl_div(
+                F.log_softmax(logits / weight, dim=-1), F.softmax(taught / weight, dim=-1), reduction="batchmean"
+            )
+        parameters = [self.part("context", t) for t in batch.present]
+        own = torch.autograd.grad(cross_entropy, parameters, retain_graph=True)
+        known = torch.autograd.grad(knowledge, parameters)
+        for parameter, g, k in zip(parameters, own, known, strict=True):
+            along = (g * k).sum() / k.square().sum().clamp(min=torch.finfo(k.dtype).tiny)
+            parameter.grad = g - self.params.projection * along.clamp(max=0) * k

@@ -1,0 +1,42 @@
+"""ProtoNet on CLIP's features: the nearest class mean.
+
+Snell et al., "Prototypical Networks for Few-shot Learning", NeurIPS 2017, arXiv 1703.05175, without its training:
+a class is the mean of its few-shot images' L2-normalised features, the score the cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.methods.base import Clip, Method, Report, TaskData
+
+
+class ProtoNet(Method):
+    """score = τ · cos(image, class mean)."""
+
+    name = "protonet"
+    needs = frozenset({"plain"})
+    order = 10
+    source = "Prototypical Networks, arXiv 1703.05175"
+    footnote = (
+        "ProtoNet here stands on CLIP's frozen features; the paper's figures show that its ProtoNet did not: the two "
+        "are not comparable."
+    )
+
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+        self.clip = clip
+        self.means = []
+        for task in tasks:
+            of_class = F.one_hot(task.labels, len(task.class_names)).to(task.plain.dtype)  # n, C
+            means = of_class.T @ F.normalize(task.plain, dim=-1)  # C, d
+            self.means.append(F.normalize(means, dim=-1).to(clip.device))
+
+    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        if class_names is not None:
+            raise UserError("protonet knows classes by their images: it cannot score a class that it has not seen")
+        means = self.means[task]
+        return self.clip.scale * F.normalize(features.to(means.device), dim=-1) @ means.T

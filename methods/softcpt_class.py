@@ -1,0 +1,100 @@
+"""SoftCPT's class-conditional variants: each class has its own context (authors' code of arXiv 2208.13474).
+
+A class feature g_c = E("z_1 … z_K <class name>.") stands beside the task feature f_t: context of class c of task
+t = reshape([g_c ; f_t] · P, (L, w)), P ∈ R^{2d × L·w}. The name says what is shared: "ca" one z for all classes,
+"cs" one z a class; "ta" one task context u for all tasks, "ts" one a task.
+Learned: 2d · L · w + (1 or Σ|C_t|) · K · w + (1 or T) · M · w numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.methods.base import TaskData, param
+from bench.methods.softcpt import SoftCPT
+from bench.methods.softcpt_nats import SoftCPTNATS
+from bench.text import Prompts
+
+
+class SoftCPTCATA(SoftCPT):
+    """Class context shared by all classes, task context shared by all tasks."""
+
+    name = "softcpt-cata"
+    order = 130
+    source = "SoftCPT-CATA, arXiv 2208.13474"
+    own_class_context = False
+
+    @dataclass(frozen=True)
+    class Params(SoftCPT.Params):
+        class_context: int = param(4, "length K of the context that class features are read from")
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.class_context < 1:
+                raise UserError(f"class_context={self.class_context}: at least 1")
+
+    def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
+        p, width = self.params, self.clip.tower.width
+        n = sum(len(task.class_names) for task in tasks) if self.own_class_context else 1
+        return {
+            "task_context": self.start_task_context(tasks, rng),
+            "class_context": self.noise(rng, n, p.class_context, width),  # 1 or ΣC, K, w
+            "projection": self.noise(rng, 2 * self.clip.embed_dim, p.context * width),  # 2d, L·w
+        }
+
+    def _class_prompts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> Prompts:
+        """What g_c is read from."""
+        z = self.learned["class_context"]
+        if not self.own_class_context:
+            return Prompts(z, list(chain(*names)))
+        parts = []
+        for t, own in zip(tasks, names, strict=True):
+            if tuple(own) != tuple(self.tasks[t].class_names):
+                raise UserError(f"{self.name} has a context for each class it was trained on: it has none for others")
+            first = sum(len(task.class_names) for task in self.tasks[:t])
+            parts.append(z[first : first + len(own)])
+        return Prompts(torch.cat(parts), list(chain(*names)), paired=True)
+
+    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        tower, sizes = self.clip.tower, [len(own) for own in names]
+        f = tower.encode([self.task_prompts(tasks)])[0].view(len(tasks), -1)  # T, d
+        f = f.repeat_interleave(torch.tensor(sizes, device=f.device), dim=0)  # ΣC, d
+        g = tower.encode([self._class_prompts(tasks, names)])[0].view(len(f), -1)  # ΣC, d
+        made = torch.cat([g, f], dim=-1) @ self.learned["projection"]
+        contexts = made.view(len(f), self.params.context, tower.width)  # ΣC, L, w
+        prompts = [Prompts(contexts, list(chain(*names)), paired=True)]
+        return list(tower.encode(prompts, self.params.position)[0].split(sizes))
+
+
+class SoftCPTCATS(SoftCPTCATA):
+    """Class context shared by all classes, one task context a task."""
+
+    name = "softcpt-cats"
+    order = 131
+    source = "SoftCPT-CATS, arXiv 2208.13474"
+    start_task_context = SoftCPTNATS.start_task_context
+    task_prompts = SoftCPTNATS.task_prompts
+
+
+class SoftCPTCSTA(SoftCPTCATA):
+    """One class context a class, task context shared by all tasks."""
+
+    name = "softcpt-csta"
+    order = 132
+    source = "SoftCPT-CSTA, arXiv 2208.13474"
+    own_class_context = True
+
+
+class SoftCPTCSTS(SoftCPTCATS):
+    """One class context a class, one task context a task."""
+
+    name = "softcpt-csts"
+    order = 133
+    source = "SoftCPT-CSTS, arXiv 2208.13474"
+    own_class_context = True

@@ -1,0 +1,43 @@
+"""SoftCPT*: a shared context plus what the meta-network makes of the bare task name. Our reading.
+
+Not in public code. The parameter count in the table of arXiv 2208.13474 is exactly d·16·w + 16·w, which fits a
+shared context of 16 vectors to which the meta-network adds its output for the fixed text "<task name>.".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bench.methods.base import Clip, TaskData
+from bench.methods.prompt import PromptMethod
+from bench.text import Prompts
+
+
+class SoftCPTStar(PromptMethod):
+    """context of task t = v + reshape(E("<task name>.") · P, (L, w)), v shared by all tasks."""
+
+    name = "softcpt-star"
+    order = 100
+    source = "SoftCPT*, arXiv 2208.13474 (our reading)"
+    footnote = "SoftCPT* is not in public code; this row is our reading of it, chosen to fit its parameter count."
+
+    def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
+        p, width, d = self.params, self.clip.tower.width, self.clip.embed_dim
+        return {
+            "context": self.start_context(1, rng),  # 1, L, w
+            "projection": torch.randn(d, p.context * width, generator=rng) * p.init_std,  # d, L·w
+        }
+
+    def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
+        super().setup(clip, tasks, seed)
+        self.task_features = clip.tower.encode_texts([f"{task.task_name}." for task in tasks])  # T, d, fixed
+
+    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        tower = self.clip.tower
+        made = (self.task_features[list(tasks)] @ self.learned["projection"]).view(len(tasks), -1, tower.width)
+        contexts = self.learned["context"] + made  # T, L, w
+        prompts = [Prompts(contexts[i : i + 1], own) for i, own in enumerate(names)]
+        return [g[0] for g in tower.encode(prompts, self.params.position)]
