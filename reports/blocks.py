@@ -25,6 +25,7 @@ class Block:
     rows: pd.DataFrame  # one line a cell and task, with the column `label`
     slug: str  # names its figures
     differs: tuple[str, ...]  # columns in which the blocks of this suite and backbone differ from one another
+    methods: tuple[str, ...]  # the order of rows and looks in all blocks: the paper's methods, then others by name
 
     @property
     def title(self) -> str:
@@ -68,10 +69,9 @@ class Block:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The paper's methods in its order, then the others by name; a method's default before its variants."""
-        order = {method: place for place, method in enumerate(paper.methods())}
+        """The rows' labels in order, a method's default before its variants."""
         rows = self.rows[["label", *ROW]].drop_duplicates().itertuples(index=False)
-        natural = [(order.get(m, len(order)), m, _natural(v), _natural(s), name) for name, m, v, s in rows]
+        natural = [(self.methods.index(m), _natural(v), _natural(s), name) for name, m, v, s in rows]
         return [key[-1] for key in sorted(natural)]
 
     @cached_property
@@ -109,6 +109,8 @@ def split(rows: pd.DataFrame) -> list[Block]:
     rows = rows.assign(label=rows["method"] + told.map(lambda text: f" ({text})" if text else ""))
     groups = [group for _, group in rows.groupby(BLOCK)]
     groups.sort(key=lambda group: (*group[["suite", "backbone"]].iloc[0], -group["task"].nunique()))
+    known = paper.methods()
+    methods = (*known, *sorted(set(rows["method"]) - set(known)))
     taken: set[str] = set()
     blocks = []
     for group in groups:
@@ -116,7 +118,7 @@ def split(rows: pd.DataFrame) -> list[Block]:
         others = rows[(rows["suite"] == first["suite"]) & (rows["backbone"] == first["backbone"])]
         differs = tuple(name for name in BLOCK if others[name].nunique() > 1)
         part = [] if first["part"] == "all" else [first["part"]]
-        blocks.append(Block(group, _slug([first["suite"], first["backbone"], *part], taken), differs))
+        blocks.append(Block(group, _slug([first["suite"], first["backbone"], *part], taken), differs, methods))
     return blocks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.reports import paper
 from bench.reports.blocks import Block
 from bench.reports.files import write
 
@@ -65,16 +65,18 @@ def accuracy(block: Block) -> Figure:
     figure, (axes,) = _grid(block, 1, 1, (6.4, 4.0), "accuracy over shots")
     _over_shots(axes, block, block.scores)
     axes.set(xlabel="shots per class", ylabel=f"accuracy (%), mean of {block.n_tasks}")
-    _legend(figure, block, "outside right upper")
+    _legend(figure, block)
     return figure
 
 
-def tasks(block: Block) -> Figure:
-    """Accuracy over shots, a panel a task; every panel has its own range."""
+def tasks(block: Block) -> Figure | None:
+    """Accuracy over shots, a panel a task; every panel has its own range. One task alone is `accuracy`."""
     names = block.tasks
+    if len(names) == 1:
+        return None
     columns = min(len(names), 5 if len(names) > 9 else 3)
     rows = math.ceil(len(names) / columns)
-    size = (1.0 + 2.1 * columns, 1.1 + 1.75 * rows)
+    size = (max(6.4, 1.0 + 2.1 * columns), 1.1 + 1.75 * rows)
     figure, panels = _grid(block, rows, columns, size, "accuracy over shots, every task")
     for panel, task in zip(panels, names, strict=False):
         _over_shots(panel, block, block.task_scores[block.task_scores["task"] == task], small=True)
@@ -84,7 +86,7 @@ def tasks(block: Block) -> Figure:
     for panel in panels[len(names) :]:
         panel.remove()
     figure.supylabel("accuracy (%)", fontsize=10)
-    _legend(figure, block, "outside lower center", columns=max(columns, 4))
+    _legend(figure, block, below=True)
     return figure
 
 
@@ -107,7 +109,7 @@ def gain(block: Block) -> Figure | None:
         axes.plot(gains[name], heights, **_style(block, name, points=True))
     axes.set_yticks(range(len(gains)), [_short(str(task), 32) for task in gains.index])
     axes.set(xlabel="gain over zero-shot (points)", ylim=(-0.6, len(gains) - 0.4))
-    _legend(figure, block, "outside right upper", points=True)
+    _legend(figure, block, points=True)
     return figure
 
 
@@ -144,7 +146,7 @@ def _against(block: Block, column: str, what: str) -> Figure | None:
     axes.set_xticks([*free, *ticks], [*("0" for _ in free), *map(_amount, ticks)])
     axes.minorticks_off()
     axes.set(xlabel=_plain(what), ylabel="accuracy (%)")
-    _legend(figure, block, "outside right upper", points=True)
+    _legend(figure, block, points=True)
     return figure
 
 
@@ -219,10 +221,9 @@ def _marked(block: Block) -> list[str]:
 
 
 def _style(block: Block, name: str, scale: float = 1, points: bool = False) -> dict[str, Any]:
-    """A method's look: the paper's methods have theirs for good, others take the following ones by name."""
+    """A method's look, by its place among the methods: the paper's have theirs for good."""
     methods = {label: block.of(label, "method") for label in block.main}
-    known = paper.methods()
-    place = [*known, *sorted(set(methods.values()) - set(known))].index(methods[name]) - 1  # after zero-shot
+    place = block.methods.index(methods[name]) - 1  # after zero-shot
     again = [label for label in methods if methods[label] == methods[name]].index(name)  # hollow from the second on
     colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
     return {
@@ -237,11 +238,19 @@ def _style(block: Block, name: str, scale: float = 1, points: bool = False) -> d
     }
 
 
-def _legend(figure: Figure, block: Block, place: Any, columns: int = 1, points: bool = False) -> None:
+def _legend(figure: Figure, block: Block, below: bool = False, points: bool = False) -> None:
+    """Beside the panels, or below them; the figure grows where names are many or long (inches, at 9 points)."""
     handles = [Line2D([], [], label=_plain(n), **_style(block, n, points=points)) for n in _marked(block)]
     if len(handles) < len(block.main):
         handles.insert(0, Line2D([], [], color="black", linestyle="--", linewidth=1.2, label="zero-shot"))
-    figure.legend(handles=handles, loc=place, ncols=columns, frameon=False)
+    width, height = figure.get_size_inches()
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    if below:
+        columns = min(len(handles), max(1, int(width / (0.75 + 0.08 * longest))))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    else:
+        figure.set_size_inches(width + 0.08 * max(0, longest - 14), max(height, 0.4 + 0.21 * len(handles)))
+        figure.legend(handles=handles, loc="outside right upper", frameon=False)
 
 
 def _grid(
@@ -251,7 +260,11 @@ def _grid(
     figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False)
-    figure.suptitle(_plain(("DEMO · " if block.demo else "") + f"{block.title}: {what}"))
+    title = _plain(("DEMO · " if block.demo else "") + f"{block.title}: {what}")
+    if panels.size == 1:  # above its axes, where it leaves the legend beside them alone
+        panels[0, 0].set_title(textwrap.fill(title, 58), loc="left", fontsize=11)
+    else:
+        figure.suptitle(textwrap.fill(title, int(11 * size[0])))
     return figure, list(panels.flat)
 
 

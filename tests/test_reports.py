@@ -12,12 +12,14 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.errors import UserError
-from bench.reports import paper, report
+from bench.reports import figures, paper, report
+from bench.reports.blocks import split
 from bench.reports.markup import escape_latex, escape_markdown
-from bench.reports.records import COLUMNS
+from bench.reports.records import COLUMNS, load
 
 
 def put(root: Path, method: str, shots: int, seed: int, scores: dict[str, float], **more: Any) -> Path:
@@ -208,14 +210,16 @@ def test_demo_is_said_in_every_table_and_figure(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("drawn")
 def test_demo_figures_carry_the_word(toy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from bench.reports import figures
+    titles: list[str] = []
 
-    titles = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: titles.append(figure.get_suptitle()))
+    def save(figure: Figure, path: Path) -> None:
+        titles.append(figure.get_suptitle() or figure.axes[0].get_title(loc="left"))
+
+    monkeypatch.setattr(figures, "_save", save)
     put(tmp_path / "demo", "zero-shot", 0, 0, {"a": 40.0}, demo=True)
     put(tmp_path / "demo", "coop", 4, 1, {"a": 50.0}, demo=True)
     report(tmp_path / "demo", tmp_path / "out")
-    assert len(titles) == 5 and all(title.startswith("DEMO") for title in titles)
+    assert len(titles) == 4 and all(title.startswith("DEMO") for title in titles)
     titles.clear()
     report(toy, tmp_path / "out")
     assert len(titles) == 5 and not any("DEMO" in title for title in titles)
@@ -240,13 +244,25 @@ def test_figures_are_whole_png_and_svg_and_the_same_again(toy: Path, tmp_path: P
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
+def test_a_method_looks_the_same_in_all_blocks(toy: Path) -> None:
+    put(toy, "own", 4, 1, {"a": 4.0, "b": 4.0})
+    put(toy, "own", 4, 1, {"a": 4.0}, cell={"suite": "other"})
+    put(toy, "another", 4, 1, {"a": 4.0}, cell={"suite": "other"})
+    put(toy, "coop", 4, 1, {"a": 4.0}, cell={"suite": "other"})
+    other, first = split(load(toy).rows)
+    assert figures._style(first, "own") == figures._style(other, "own")
+    assert figures._style(first, "coop") == figures._style(other, "coop")
+    looks = {(look["color"], look["marker"]) for look in (figures._style(other, name) for name in other.main)}
+    assert len(looks) == 3
+
+
 @pytest.mark.usefixtures("drawn")
 def test_one_shot_count_and_no_zero_shot_still_make_a_report(tmp_path: Path) -> None:
     put(tmp_path / "runs", "coop", 4, 1, {"a": 50.0})
     report(tmp_path / "runs", tmp_path / "out")
     assert table(tmp_path / "out") == [["method", "params", "4-shot"], ["coop", "1,000", "50.00"]]
     names = {path.stem.rpartition("-")[2] for path in (tmp_path / "out" / "figures").iterdir()}
-    assert names == {"accuracy", "tasks", "time", "params"}  # no gain over what was not measured
+    assert names == {"accuracy", "time", "params"}  # no gain over what was not measured, no panels for one task
 
 
 @pytest.mark.usefixtures("drawn")
