@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.datasets.hub import read_huggingface, read_torchvision
 from bench.datasets.lists import read_cars, read_fgvc, read_flowers, read_pets, read_sun397, read_ucf101
 from bench.datasets.readers import Reader, read_fashion20, read_folders, read_split_only
 
@@ -18,4 +19,12 @@ READERS: dict[str, Reader] = {
     "cars": Reader(read_cars),
     "sun397": Reader(read_sun397, images="SUN397"),
     "ucf101": Reader(read_ucf101, images="UCF-101-midframes"),
+    "huggingface": Reader(
+        read_huggingface,
+        options={
+            **{"hub": str, "config": str, "revision": str, "files": dict, "imagefolder": str},
+            **{"image": str, "label": str, "parts": dict, "names": list},
+        },
+    ),
+    "torchvision": Reader(read_torchvision, options={"class": str, "parts": dict, "names": list}, required=("class",)),
 }

@@ -103,7 +103,7 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
     Without `write` a division made here is not kept on disk (it will be the same when it is made again).
     """
     folder = data_root / spec.folder
-    if not folder.is_dir():
+    if not folder.is_dir() and not cache_place(folder).is_dir():
         raise MissingData(f"{folder}: no such folder")
     split, task_name = _find_split(spec, folder, allow_missing, write)
     _check_complete(spec, folder, split, allow_missing)

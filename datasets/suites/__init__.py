@@ -158,8 +158,9 @@ def _reader(file: Path, where: str, reader: object) -> dict[str, Any]:
         if wanted is list and isinstance(value, str):
             value = [value]  # one text may stand for a list of one
         _must_be(value, wanted, f"{file}: {where}: reader {kind}: `{option}`")
-        if option in ("images", "pool", "split"):
-            for path in value if isinstance(value, list) else [value]:
+        if option in ("images", "pool", "split", "files", "imagefolder"):
+            paths = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+            for path in paths:
                 _inside(file, where, option, path)
         checked[option] = value
     if "strip" in checked:
