@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from bench.errors import UserError, nearest
 from bench.text import TextTower
 
 PACKAGED = Path(__file__).parent / "backbones"  # the demo's own weights
+OPEN_CLIPS_OWN = {p.stem for p in (Path(open_clip.__file__).parent / "model_configs").glob("*.json")}
 PAPER_BACKBONES = ("RN50", "RN101", "ViT-B-32", "ViT-B-16")  # of CoOp and SoftCPT; OpenAI's weights
 
 
@@ -34,7 +37,7 @@ class Backbone:
     embed_dim : d, width of the joint embedding.
     preprocess : PIL image -> [3, size, size], the model's own test view.
     preprocessing : the settings behind `preprocess` (size, mean, std, interpolation, …).
-    weights : fingerprint of all weights and of the preprocessing.
+    weights : fingerprint of all weights, the architecture, the vocabulary and the preprocessing.
     """
 
     name: str
@@ -95,17 +98,23 @@ def load_backbone(name: str, pretrained: str | None = None, device: str = "cpu")
             pretrained = "openai"
     source, options = _weights(model_name, pretrained)
     try:
-        model = open_clip.create_model(model_name, pretrained=source, device=device, **options)
-        tokenizer = open_clip.get_tokenizer(model_name, **kwargs)
-    except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
-        raise UserError(
-            f"--backbone {shown} with --pretrained {pretrained} could not be loaded: {_first_line(error)}"
-        ) from error
-    model.eval().requires_grad_(False)
-    preprocessing = dict(model.visual.preprocess_cfg)
-    preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
-    tower = TextTower(model, tokenizer)
-    projected = tower.encode_texts(["a"])
+        # Without require_pretrained a model whose weights cannot be had would come with random ones.
+        with _no_log():
+            model = open_clip.create_model(
+                model_name, pretrained=source, device=device, require_pretrained=True, **options
+            )
+            tokenizer = open_clip.get_tokenizer(model_name, **kwargs)
+            architecture = {**(open_clip.get_model_config(model_name) or {}), **options}
+        model.eval().requires_grad_(False)
+        preprocessing = dict(model.visual.preprocess_cfg)
+        preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+        tower = TextTower(model, tokenizer)
+        projected = tower.encode_texts(["a"])
+    except UserError:
+        raise
+    except Exception as error:  # whatever open_clip, torch or safetensors make of the user's files
+        weights = f" with --pretrained {pretrained}" if pretrained else ""
+        raise UserError(f"--backbone {shown}{weights} could not be loaded: {_first_line(error)}") from error
     return Backbone(
         name=shown,
         pretrained=Path(source).name if source and Path(source).is_file() else str(pretrained or ""),
@@ -115,7 +124,7 @@ def load_backbone(name: str, pretrained: str | None = None, device: str = "cpu")
         embed_dim=projected.shape[-1],
         preprocess=preprocess,
         preprocessing=preprocessing,
-        weights=_fingerprint(model, preprocessing),
+        weights=_fingerprint(model, preprocessing, architecture, tokenizer),
     )
 
 
@@ -139,17 +148,20 @@ def _check_config(path: Path) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(f"--backbone {path.name}: not a readable JSON file: {error}") from error
-    missing = [k for k in ("embed_dim", "vision_cfg", "text_cfg") if not isinstance(config, dict) or k not in config]
+    kinds = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
+    missing = [k for k, kind in kinds.items() if not isinstance(config, dict) or not isinstance(config.get(k), kind)]
     if missing:
         raise UserError(f"--backbone {path.name}: not an open_clip model configuration, lacks {', '.join(missing)}")
+    if path.stem in OPEN_CLIPS_OWN:  # records and reports would take it for open_clip's
+        raise UserError(f"--backbone {path.name}: {path.stem} is a name of open_clip's own; give the file another name")
 
 
 def _tokenizer_options(config: Path) -> dict[str, Any]:
     """A vocabulary file named in the JSON stands beside the JSON, wherever the bench is started."""
-    options = json.loads(config.read_text(encoding="utf-8"))["text_cfg"].get("tokenizer_kwargs") or {}
-    if "bpe_path" not in options:
+    options = json.loads(config.read_text(encoding="utf-8"))["text_cfg"].get("tokenizer_kwargs")
+    if not isinstance(options, dict) or "bpe_path" not in options:
         return {}
-    bpe = config.parent / options["bpe_path"]
+    bpe = config.parent / str(options["bpe_path"])
     if bpe.resolve().parent != config.parent.resolve() or not bpe.is_file():
         raise UserError(f"--backbone {config.name}: bpe_path {options['bpe_path']!r} is not a file beside the JSON")
     return {"bpe_path": str(bpe)}
@@ -157,7 +169,9 @@ def _tokenizer_options(config: Path) -> dict[str, Any]:
 
 def _weights(model_name: str, pretrained: str | None) -> tuple[str | None, dict[str, Any]]:
     """What open_clip gets as `pretrained`, and the options that these weights need."""
-    if ":" in model_name:  # hf-hub:… and local-dir:… bring their weights
+    if ":" in model_name:
+        if pretrained is not None:
+            raise UserError(f"--pretrained {pretrained!r}: {model_name} brings its own weights; leave --pretrained out")
         return None, {}
     tags = open_clip.list_pretrained_tags_by_model(model_name)
     if pretrained is None:
@@ -181,12 +195,27 @@ def _weights(model_name: str, pretrained: str | None) -> tuple[str | None, dict[
     return str(path), {}
 
 
-def _fingerprint(model: Any, preprocessing: dict[str, Any]) -> str:
+@contextlib.contextmanager
+def _no_log() -> Iterator[None]:
+    """Without open_clip's log lines: what goes wrong is said once, by the error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _fingerprint(model: Any, preprocessing: dict[str, Any], architecture: dict[str, Any], tokenizer: Any) -> str:
+    """Changes with whatever changes a feature: weights, and how they are used (QuickGELU or heads leave no weight)."""
     digest = hashlib.blake2b(digest_size=16)
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    digest.update(json.dumps(preprocessing, sort_keys=True, default=str).encode())
+    # A vocabulary file counts by its content, not by its name.
+    text = {k: v for k, v in architecture.get("text_cfg", {}).items() if k != "tokenizer_kwargs"}
+    settings = [preprocessing, {**architecture, "text_cfg": text}, getattr(tokenizer, "encoder", None)]
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
