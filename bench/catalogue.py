@@ -32,11 +32,11 @@ def _suites() -> pd.DataFrame:
     for name in suite_names():
         suite = load_suite(name)
         classes = [t.n_classes for t in suite.tasks]
-        known = sum(c for c in classes if c is not None)
+        known = sum(c for c in classes if c is not None) or None  # Fashion-20's stand in the user's copy
         rows.append(
             {"suite": name, "title": suite.title, "tasks": len(suite.tasks), "classes": known, "note": suite.note}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"classes": "Int64"})
 
 
 def _tasks(suite: str | None) -> pd.DataFrame:
@@ -77,12 +77,12 @@ def _backbones() -> pd.DataFrame:
 
 
 def cache(clear: bool = False) -> pd.DataFrame:
-    """Cached image features: one row a backbone and kind of view with blocks and megabytes; `clear` deletes them."""
+    """What is cached: one row a backbone and kind of view with files and megabytes; `clear` deletes it all."""
     from bench.features import cache_contents, clear_cache
 
-    columns = ["backbone", "what", "blocks", "MB"]
+    columns = ["backbone", "what", "files", "MB"]
     blocks = pd.DataFrame(cache_contents(), columns=["backbone", "what", "MB", "file"])
     if clear:
         clear_cache()
-    grouped = blocks.groupby(["backbone", "what"], as_index=False).agg(blocks=("file", "count"), MB=("MB", "sum"))
+    grouped = blocks.groupby(["backbone", "what"], as_index=False).agg(files=("file", "count"), MB=("MB", "sum"))
     return grouped[columns].round(2)

@@ -9,15 +9,17 @@ another, for this method or another, maps the file into memory.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sqlite3
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +34,19 @@ from torchvision.transforms import functional as TF
 
 from bench.backbone import Backbone
 from bench.datasets.images import open_image
+from bench.errors import UserError
 from bench.local import encode_local
 
 FORMAT = 1  # raised when the same key would stand for other numbers
 VIEWS_A_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
 IMAGES_A_BLOCK = 2048  # a kill loses at most one block
 CROPS_A_BATCH = 256
+HASHES_A_COMMIT = 256  # a kill loses at most so many hashes
+
+HASHES = "hashes.sqlite"
 
 Bar = Callable[[int], None]
-"""Told how many views were encoded since the last call."""
+"""Told how many views were encoded, or files read, since the last call."""
 
 
 def cache_folder() -> Path:
@@ -62,14 +68,25 @@ class ImageHashes:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(folder / "hashes.sqlite", timeout=60)
-        self._db.execute("CREATE TABLE IF NOT EXISTS hash (path TEXT PRIMARY KEY, size INT, mtime INT, digest TEXT)")
+        self._file = folder / HASHES
+        with self._errors():
+            self._db = sqlite3.connect(self._file, timeout=60)
+            self._db.execute("CREATE TABLE IF NOT EXISTS hash (path PRIMARY KEY, size INT, mtime INT, digest TEXT)")
 
-    def of(self, paths: Sequence[Path]) -> list[str]:
+    def of(self, paths: Sequence[Path], bar: Bar | None = None) -> list[str]:
         """Hex digests of the files' bytes, in order."""
+        out: list[str] = []
+        for first in range(0, len(paths), HASHES_A_COMMIT):
+            with self._errors():
+                out += self._of(paths[first : first + HASHES_A_COMMIT])
+            if bar:
+                bar(len(out) - first)
+        return out
+
+    def _of(self, paths: Sequence[Path]) -> list[str]:
         fresh, out = [], []
         for path in paths:
-            name, stat = str(path.resolve()), path.stat()
+            name, stat = os.fsencode(path.resolve()), path.stat()  # bytes: not every file name is a text
             row = self._db.execute("SELECT size, mtime, digest FROM hash WHERE path = ?", (name,)).fetchone()
             if row and row[:2] == (stat.st_size, stat.st_mtime_ns):
                 out.append(row[2])
@@ -80,6 +97,13 @@ class ImageHashes:
             with self._db:
                 self._db.executemany("INSERT OR REPLACE INTO hash VALUES (?, ?, ?, ?)", fresh)
         return out
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise UserError(f"{self._file}: {error}; delete it, or name another folder with BENCH_CACHE") from error
 
 
 class ImageFeatures:
@@ -102,8 +126,7 @@ class ImageFeatures:
             return torch.zeros(view.last - view.first, 0, self.backbone.embed_dim)
         digests = self.hashes.of(paths)
         rows = []
-        for first in range(view.first, view.last, VIEWS_A_BLOCK):
-            part = View(view.seed, first, min(first + VIEWS_A_BLOCK, view.last))
+        for part in _view_blocks(view):
             columns = [
                 self._block(paths[i : i + IMAGES_A_BLOCK], digests[i : i + IMAGES_A_BLOCK], part, kind, bar)
                 for i in range(0, len(paths), IMAGES_A_BLOCK)
@@ -112,9 +135,13 @@ class ImageFeatures:
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def is_cached(self, paths: Sequence[Path], view: View, kind: str = "pooled") -> bool:
-        """Whether the first block that `get` would read is there."""
-        first = View(view.seed, view.first, min(view.last, view.first + VIEWS_A_BLOCK))
-        return not paths or self._path(self.hashes.of(paths[:IMAGES_A_BLOCK]), first, kind).is_file()
+        """Whether every block that `get` would read is there."""
+        digests = self.hashes.of(paths)
+        return all(
+            self._path(digests[i : i + IMAGES_A_BLOCK], part, kind).is_file()
+            for part in _view_blocks(view)
+            for i in range(0, len(paths), IMAGES_A_BLOCK)
+        )
 
     def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
         key = [FORMAT, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
@@ -186,6 +213,11 @@ class ImageFeatures:
         return (pixels.float() / 255 - mean) / std
 
 
+def _view_blocks(view: View) -> list[View]:
+    edges = [*range(view.first, view.last, VIEWS_A_BLOCK), view.last]
+    return [View(view.seed, a, b) for a, b in pairwise(edges)]
+
+
 _rng_lock = threading.Lock()
 
 
@@ -212,7 +244,7 @@ def _read(path: Path) -> Tensor | None:
 
 def _write(path: Path, features: Tensor, metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part")  # its own for each thread, process and machine
     try:
         save_file({"features": features.contiguous()}, str(part), metadata=metadata)
         os.replace(part, path)  # another process may have written the same numbers meanwhile
@@ -221,22 +253,46 @@ def _write(path: Path, features: Tensor, metadata: dict[str, str]) -> None:
 
 
 def cache_contents(folder: Path | None = None) -> list[dict[str, Any]]:
-    """One row a cached block: backbone, what, megabytes, file."""
+    """One row a cached file: backbone, what, megabytes, file."""
     rows = []
-    for path in sorted(((folder or cache_folder()) / "features").glob("*/*.safetensors")):
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                what = (file.metadata() or {}).get("what", "?")
-        except (OSError, SafetensorError):
-            what = "damaged; will be made again"
-        rows.append({"backbone": path.parent.name, "what": what, "MB": path.stat().st_size / 1e6, "file": path.name})
+    for path in _cache_files(folder or cache_folder()):
+        backbone, what = "", "rendered demo images"
+        if path.name.startswith(HASHES):
+            what = "hashes of image files"
+        elif path.suffix == ".part":
+            what = "left by a stopped run"
+        elif path.suffix == ".safetensors":
+            backbone, what = path.parent.name, _shown(path)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            rows.append({"backbone": backbone, "what": what, "MB": path.stat().st_size / 1e6, "file": path.name})
     return rows
 
 
+def _shown(block: Path) -> str:
+    try:
+        with safe_open(str(block), framework="pt") as file:
+            return (file.metadata() or {}).get("what", "?")
+    except (OSError, SafetensorError):
+        return "damaged; will be made again"
+
+
+def _cache_files(root: Path) -> list[Path]:
+    """The files that the bench keeps below a folder, and nothing else that may stand there."""
+    patterns = ["features/*/*.safetensors", "features/*/.*.part", f"features/{HASHES}*"]
+    patterns += ["demo/demo-v[0-9]*/**/*", "demo/.demo-v[0-9]*/**/*"]
+    return sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
+
+
 def clear_cache(folder: Path | None = None) -> int:
-    """Delete cached features and demo images; returns the bytes freed."""
+    """Delete cached features and demo images, and nothing else; returns the bytes freed."""
     root = folder or cache_folder()
-    size = sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
+    freed = 0
+    for path in _cache_files(root):
+        with contextlib.suppress(FileNotFoundError):
+            freed += path.stat().st_size
+            path.unlink()
     for name in ("features", "demo"):
-        shutil.rmtree(root / name, ignore_errors=True)
-    return size
+        for empty in sorted([root / name, *root.glob(f"{name}/**/")], reverse=True):  # the deepest first
+            with contextlib.suppress(OSError):  # foreign files keep their folders
+                empty.rmdir()
+    return freed

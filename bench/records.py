@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class RecordStore:
         """Write a record through a temporary file: a kill leaves the old state or the new one."""
         path = self.path(record["cell"], record["key"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
         try:
             with part.open("w", encoding="utf-8") as file:
                 json.dump(record, file, indent=1, ensure_ascii=False)
