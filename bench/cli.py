@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -51,7 +52,9 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 some cells failed, 2 a user's mistake, 130 Ctrl-C."""
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # here, where a closed pipe is caught
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a folder that cannot be written, a full disk: nothing a traceback would explain
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -134,9 +141,15 @@ def _run(argv: list[str]) -> int:
 
     shots = numbers(a.shots, "--shots", least=1)
     seeds = numbers(a.seeds, "--seeds", least=0)
+    if a.views is not None and a.views < 1:
+        raise UserError(f"--views {a.views}: at least 1")
+    from bench.datasets.splits import select_tasks
+    from bench.datasets.suites import load_suite
+
+    select_tasks(load_suite(a.suite or "demo"), _names(a.tasks))
     from bench.harness import execute, prepare
 
-    if a.suite is None and not (a.data or os.environ.get("BENCH_DATA")):
+    if a.suite is None and not a.data:
         print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
     run = prepare(
         suite=a.suite,
@@ -237,14 +250,22 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _print(table: Any, floatfmt: str = "g") -> None:
+    """Print a table; long cells are wrapped so that it is no wider than the terminal."""
     from tabulate import tabulate
 
-    # Long cells are cut where a terminal would break them.
-    rows = [[_cut(value) for value in row] for row in table.itertuples(index=False)]
-    print(tabulate(rows, headers=list(table.columns), floatfmt=floatfmt, missingval=""))
+    rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    texts = [list(map(str, table.columns)), *([_text(value, floatfmt) for value in row] for row in rows)]
+    longest = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    widths = _fit(longest, shutil.get_terminal_size((120, 24)).columns)
+    print(tabulate(rows, headers=list(table.columns), floatfmt=floatfmt, missingval="", maxcolwidths=widths))
 
 
-def _cut(value: Any, width: int = 60) -> Any:
-    if value is None or value != value:  # NaN
-        return None
-    return value if not isinstance(value, str) or len(value) <= width else value[: width - 1] + "…"
+def _fit(widths: list[int], total: int) -> list[int]:
+    """Column widths that fit: the widest are narrowed, none below 12."""
+    while sum(widths) + 2 * (len(widths) - 1) > total and max(widths) > 12:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _text(value: Any, floatfmt: str) -> str:
+    return "" if value is None else format(value, floatfmt) if isinstance(value, float) else str(value)

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -71,7 +71,10 @@ class Run:
 
     def todo(self) -> list[Cell]:
         """Cells without a finished record: new ones and failed ones."""
-        return [c for c in self.cells if (self.store.read(c.name, c.key) or {}).get("status") != "done"]
+        return [c for c in self.cells if not self.is_done(c)]
+
+    def is_done(self, cell: Cell) -> bool:
+        return (self.store.read(cell.name, cell.key) or {}).get("status") == "done"
 
     def records(self) -> list[dict[str, Any]]:
         found = [self.store.read(c.name, c.key) for c in self.cells]
@@ -116,19 +119,22 @@ def prepare(
     views: int | None = None,
     options: Sequence[str] = (),
     allow_missing: bool = False,
+    *,
+    quiet: bool = False,
 ) -> Run:
     """Resolve and check everything before anything is computed; see `run` for the arguments."""
-    data = data or os.environ.get("BENCH_DATA")
     if suite is None and data:
         raise UserError("--data without --suite: name one (`python -m bench list suites`), or leave --data out")
+    data = data or os.environ.get("BENCH_DATA")
     chosen = load_suite(suite or "demo")
     names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
+    _check(names, tasks, shots, seeds, views)
     classes = list(dict.fromkeys(find_method(name) for name in names))
     settings = variants(classes, options, chosen.recipe)
-    if views is not None and views < 1:
-        raise UserError(f"--views {views}: at least 1")
+    hide = True if quiet else None  # None: hidden where standard error is no terminal
     if chosen.demo:
-        data = ensure_demo(cache_folder() / "demo")
+        with _bar("rendering the demo's images", 0, "image", hide, position=0) as bar:
+            data = ensure_demo(cache_folder() / "demo", _absolute(bar))
     elif not data:
         raise UserError(f"suite {chosen.name!r} needs images: give --data ROOT, or set BENCH_DATA")
     root = Path(data).expanduser()
@@ -137,8 +143,33 @@ def prepare(
     found = load_tasks(chosen, root, tasks, allow_missing)
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device))
     features = ImageFeatures(loaded)
+    _hash(found, features, shots, seeds, hide)
     cells = list(_cells(chosen, found, loaded, features, settings, shots, seeds, views or chosen.views))
     return Run(chosen, found, loaded, features, RecordStore(Path(results)), cells)
+
+
+def _check(
+    methods: Sequence[str], tasks: Sequence[str] | None, shots: Sequence[int], seeds: Sequence[int], views: int | None
+) -> None:
+    for argument, values in (("--methods", methods), ("--tasks", tasks), ("--shots", shots), ("--seeds", seeds)):
+        if values is not None and not len(values):
+            raise UserError(f"{argument}: none given")
+    if min(shots) < 1:
+        raise UserError(f"--shots: {min(shots)} is less than 1")
+    if min(seeds) < 0:
+        raise UserError(f"--seeds: {min(seeds)} is less than 0")
+    if views is not None and views < 1:
+        raise UserError(f"--views {views}: at least 1")
+
+
+def _hash(
+    tasks: list[Task], features: ImageFeatures, shots: Sequence[int], seeds: Sequence[int], hide: bool | None
+) -> None:
+    """Hash the images of all cells once, under a bar; what follows finds the hashes remembered."""
+    items = {t.name: [*t.split.test, *(i for seed in seeds for i in _draw(t, max(shots), seed))] for t in tasks}
+    paths = list(dict.fromkeys(path for t in tasks for path in _paths(t, items[t.name])))
+    with _bar("reading images", len(paths), "image", hide, position=0) as bar:
+        features.hashes.of(paths, bar.update)
 
 
 def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
@@ -166,7 +197,7 @@ def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
     ------
     UserError : something given does not fit; nothing was run. Interrupted : Ctrl-C; finished cells are kept.
     """
-    prepared = prepare(*args, **kwargs)
+    prepared = prepare(*args, quiet=quiet, **kwargs)
     execute(prepared, quiet)
     return prepared.table()
 
@@ -175,9 +206,13 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
     """Run what is not finished; returns the records of cells that failed."""
     todo = run.todo()
     failed = []
-    hide = True if quiet else None  # None: hidden where standard error is no terminal
+    hide = True if quiet else None
+    run.store.folder.mkdir(parents=True, exist_ok=True)  # better now than after the first training
     with tqdm(total=len(run.cells), initial=len(run.cells) - len(todo), unit="cell", disable=hide) as bar:
         for cell in todo:
+            if run.is_done(cell):  # by another process, meanwhile
+                bar.update()
+                continue
             label = f"{cell.config['method']} {cell.variant.label}".strip()
             bar.set_description(f"{label}, {cell.shots} shots, seed {cell.seed}")
             try:
@@ -187,7 +222,8 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
             except Exception as error:
                 record = _failure(cell, error)
                 failed.append(record)
-            run.store.write(record)
+            if record["status"] == "done" or not run.is_done(cell):
+                run.store.write(record)
             bar.update()
     return failed
 
@@ -200,13 +236,8 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
     data = [_task_data(run, task, cell, hide) for task in run.tasks]
     encoded = time.perf_counter()
     method = cell.variant.method(cell.variant.params)
-    with tqdm(desc="  training", unit="step", delay=2, leave=False, disable=hide, position=1) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        method.fit(run.backbone, data, cell.seed, report)
+    with _bar("  training", 0, "step", hide) as bar:
+        method.fit(run.backbone, data, cell.seed, _absolute(bar))
     if run.backbone.device.type == "cuda":
         torch.cuda.synchronize()
     trained = time.perf_counter()
@@ -355,8 +386,9 @@ def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
     parts: dict[str, torch.Tensor] = {}
     for need, (view, shards) in zip(sorted(method.needs), _wanted(task, cell), strict=True):
         total = sum(map(len, shards)) * (view.last - view.first)
-        with _view_bar(f"  encoding {task.name}", total, hide) as bar:
-            blocks = [run.features.get(_paths(task, items), view, method.image, bar.update) for items in shards]
+        with _bar(f"  encoding {task.name}", total, "view", hide) as bar:
+            paths = [_paths(task, items) for items in shards if items]  # empty where classes are small
+            blocks = [run.features.get(part, view, method.image, bar.update) for part in paths]
         features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, run.backbone.embed_dim)
         parts[need] = features if need == "views" else features[0]
     return TaskData(
@@ -375,12 +407,23 @@ def _labels(shards: list[list[Item]]) -> torch.Tensor:
 
 
 def _test_features(run: Run, kind: str, hide: bool | None) -> list[torch.Tensor]:
-    with _view_bar("  encoding test images", sum(len(t.split.test) for t in run.tasks), hide) as bar:
+    with _bar("  encoding test images", sum(len(t.split.test) for t in run.tasks), "view", hide) as bar:
         return [run.features.get(_test_paths(t), View(), kind, bar.update)[0] for t in run.tasks]
 
 
-def _view_bar(label: str, total: int, hide: bool | None) -> Any:
-    return tqdm(desc=label, total=total, unit="view", delay=2, leave=False, disable=hide, position=1)
+def _bar(label: str, total: int, unit: str, hide: bool | None, position: int = 1) -> Any:
+    """A progress bar with time left, shown once something takes more than two seconds."""
+    return tqdm(desc=label, total=total, unit=unit, delay=2, leave=False, disable=hide, position=position)
+
+
+def _absolute(bar: Any) -> Callable[[int, int], None]:
+    """Move a bar by (done, total)."""
+
+    def report(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return report
 
 
 def _device(name: str) -> str:

@@ -8,6 +8,7 @@ vary at random. So only what is asked tells one task from the next.
 from __future__ import annotations
 
 import colorsys
+import itertools
 import json
 import math
 import os
@@ -210,7 +211,7 @@ _WEATHER: dict[str, Callable[[Field, Random], Field]] = {
 }  # fmt: skip
 
 
-def _write_task(folder: Path, task: str) -> None:
+def _write_task(folder: Path, task: str, on_image: Callable[[], None]) -> None:
     """One task in CoOp's layout: `images/<class>/<nnn>.png` and `split_zhou_<Name>.json`."""
     split: dict[str, list[tuple[str, int, str]]] = {part: [] for part in IMAGES_PER_CLASS}
     for label, (value, class_name) in enumerate(TASKS[task].items()):
@@ -224,6 +225,7 @@ def _write_task(folder: Path, task: str) -> None:
                 Image.fromarray(picture).save(folder / "images" / path, compress_level=1)
                 split[part].append((path, label, class_name))
                 number += 1
+                on_image()
     (folder / f"split_zhou_{split_name(task)}.json").write_text(json.dumps(split), encoding="utf-8")
 
 
@@ -231,20 +233,28 @@ def split_name(task: str) -> str:
     return f"Demo{task.capitalize()}"
 
 
-def ensure_demo(root: Path) -> Path:
+def ensure_demo(root: Path, report: Callable[[int, int], None] | None = None) -> Path:
     """Render the demo data sets below `root` unless they are there, and return `root`.
 
     They are rendered beside their place and moved there whole, so an interrupted call leaves nothing that
-    looks finished, and of two processes at once the later drops its own copy.
+    looks finished, and of two processes at once the later drops its own copy. `report` is called with (images
+    done, images in total).
     """
     place = Path(root) / GENERATOR
     if place.is_dir():
         return Path(root)
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{GENERATOR}-", dir=place.parent))
+    total = sum(map(len, TASKS.values())) * sum(IMAGES_PER_CLASS.values())
+    done = itertools.count(1)
+
+    def on_image() -> None:
+        if report:
+            report(next(done), total)
+
     try:
         for task in TASKS:
-            _write_task(draft / task, task)
+            _write_task(draft / task, task, on_image)
         try:
             os.rename(draft, place)
         except OSError:
