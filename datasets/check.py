@@ -17,7 +17,7 @@ COLUMNS = ("task", "state", "images", "classes", "expected", "split", "next")
 
 
 def check_suite(suite: Suite, data_root: Path) -> pd.DataFrame:
-    """One row a task; reads names and lists, opens no image and writes nothing.
+    """One row a task; reads names and lists, opens no image and divides nothing for good.
 
     state: "ready"; "partial" (some images or classes are not there: usable with --allow-missing); "missing";
     "broken" (there, but wrong). `expected` is the number of classes the suite says, `next` what to do.

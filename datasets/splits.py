@@ -106,7 +106,7 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
     if not folder.is_dir() and not cache_place(folder).is_dir():
         raise MissingData(f"{folder}: no such folder")
     split, task_name = _find_split(spec, folder, allow_missing, write)
-    _check_complete(spec, folder, split, allow_missing)
+    split = _check_complete(spec, folder, split, allow_missing)
     # A folder of many tasks (Fashion-20) cannot hold one name for them.
     named = ("task" not in spec.reader and _own_task_name(folder)) or spec.task_name or task_name
     if not named:
@@ -239,8 +239,8 @@ def _check_missing(listed_in: Path, gone: set[str], root: Path, allow_missing: b
         raise MissingData(f"{len(gone)} images that {listed_in.name} lists are not in {root}, e.g. {min(gone)!r}")
 
 
-def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: bool) -> None:
-    """Classes are as many as the suite says, and each has something to learn from."""
+def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: bool) -> Split:
+    """Classes are as many as the suite says (fewer where allowed: the source then tells), and each can be learned."""
     found = len(split.class_names)
     if spec.n_classes is not None and found > spec.n_classes:
         raise UserError(f"{folder}: {found} classes where the suite says {spec.n_classes}; remove what is no class")
@@ -252,6 +252,9 @@ def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: b
             raise UserError(f"{folder}: class {name!r} has no training image ({split.source})")
     if not split.test:
         raise UserError(f"{folder}: no test images ({split.source})")
+    if spec.n_classes not in (None, found):
+        return replace(split, source=f"{split.source}, {found} of {spec.n_classes} classes")
+    return split
 
 
 def _own_task_name(folder: Path) -> str:

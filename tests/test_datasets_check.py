@@ -57,7 +57,7 @@ def test_every_state_with_what_to_do_next(tmp_path: Path) -> None:
         "Broken": "broken",
     }
     assert table["images"].to_dict() == {"Ready": 10, "Few": 10, "Gaps": 3, "Absent": 0, "Own": 0, "Broken": 0}
-    assert list(table.loc["Few", ["classes", "expected", "split"]]) == [2, 3, "folders"]
+    assert list(table.loc["Few", ["classes", "expected", "split"]]) == [2, 3, "folders, 2 of 3 classes"]
     assert table.loc["Ready", "next"] == ""
     assert "few.zip (3 MB): https://example.org/few.zip" in table.loc["Few", "next"]
     assert "1 images that split_zhou_Gaps.json lists" in table.loc["Gaps", "next"]

@@ -110,6 +110,15 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         open_image(tmp_path / "b.jpg")
 
 
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(UserError, match=r"a\.jpg: cannot be read as an image \(.*Permission denied"):
+        open_image(tmp_path / "a.jpg")
+
+
 def bomb(file: Path, side: int) -> Path:
     """A PNG of a few bytes that says it is side × side pixels."""
 

@@ -1,6 +1,7 @@
 """Every reader on a generated tree of its data set's real form."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,17 @@ def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
         own_task(tmp_path, "{kind: folders}")
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "t" / "a" / "0.jpg")
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)  # the super-user, who may run this test, is refused nothing
+    with pytest.raises(UserError, match=r"/t: cannot be read"):
+        own_task(tmp_path, "{kind: folders}")
+
+
 def test_folder_names_of_every_kind_are_class_names(tmp_path: Path) -> None:
     odd = ["<i>a</i>", "b, c", "d\ne", "🐦", "caf\udce9"]  # the last is not UTF-8 on disk
     for name in odd:
@@ -247,7 +259,7 @@ def test_fgvc_variant_lists(tmp_path: Path) -> None:
     assert split.class_names == ("707-320", "F/A-18", "Cessna 172")
     for part in ("train", "val", "test"):
         assert labelled(split, part)[2] == (f"{part}2.jpg", "Cessna 172")
-    assert split.source == "official lists"
+    assert split.source == "official lists, 3 of 100 classes"
 
 
 def test_sun397_lists(tmp_path: Path) -> None:
