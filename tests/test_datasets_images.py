@@ -24,14 +24,19 @@ def saved(image: Image.Image, file: Path, **options: object) -> Path:
     return file
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "LAB"])
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".gif", ".tif", ".webp"])
+MODES = {
+    ".jpg": ["RGB", "L", "1", "CMYK", "YCbCr"],
+    ".png": ["RGB", "L", "1", "P", "RGBA", "LA"],
+    ".bmp": ["RGB", "L", "1", "P", "RGBA"],
+    ".gif": ["RGB", "L", "1", "P", "RGBA", "LA"],
+    ".tif": ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"],
+    ".webp": ["RGB", "L", "RGBA"],
+}
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(suffix, mode) for suffix, modes in MODES.items() for mode in modes])
 def test_every_mode_opens_as_coop_opens_it(tmp_path: Path, mode: str, suffix: str) -> None:
-    try:
-        image = photograph() if mode == "LAB" else photograph().convert(mode)
-        file = saved(image, tmp_path / f"a{suffix}")
-    except (OSError, ValueError):
-        pytest.skip(f"{suffix} cannot hold {mode}")
+    file = saved(photograph().convert(mode), tmp_path / f"a{suffix}")
     with Image.open(file) as reference:
         expected = reference.convert("RGB")
     opened = open_image(file)
