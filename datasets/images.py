@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -21,15 +20,12 @@ def open_image(path: Path | str) -> Image.Image:
     white), the format is told by content among `FORMATS` only, and a failure is an error that names the file.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # palette transparency, damaged EXIF, half a decompression bomb
-            with Image.open(path, formats=FORMATS) as image:
-                if image.mode == "F":
-                    raise UserError(f"{path}: an image of floating-point values; save it with 8 bits a channel")
-                if image.mode.startswith("I"):  # 16-bit grey levels, in whichever mode Pillow reads them
-                    image.load()
-                    return image.convert("I").point(lambda level: level / 256).convert("L").convert("RGB")
-                return image.convert("RGB")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.mode == "F":
+                raise UserError(f"{path}: an image of floating-point values; save it with 8 bits a channel")
+            if image.mode.startswith("I"):  # 16-bit grey levels, in whichever mode Pillow reads them
+                return image.convert("I").point(lambda level: level / 256).convert("L").convert("RGB")
+            return image.convert("RGB")
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large to open safely ({error})") from None
     except FileNotFoundError:
