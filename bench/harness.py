@@ -130,6 +130,9 @@ def prepare(
     names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
     _check(names, tasks, shots, seeds, views)
     classes = list(dict.fromkeys(find_method(name) for name in names))
+    for name in {c.name for c in classes}:  # records tell methods apart by name
+        if sum(c.name == name for c in classes) > 1:
+            raise UserError(f"--methods: two methods are called {name!r}; give one of the classes another `name`")
     settings = variants(classes, options, chosen.recipe)
     hide = True if quiet else None  # None: hidden where standard error is no terminal
     if chosen.demo:
@@ -218,7 +221,8 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
             try:
                 record = _run_cell(run, cell, hide)
             except KeyboardInterrupt as stop:
-                raise Interrupted(f"{bar.n} of {bar.total} cells are finished") from stop
+                finished = len(run.cells) - len(run.todo())  # a hidden bar does not count
+                raise Interrupted(f"{finished} of {len(run.cells)} cells are finished") from stop
             except Exception as error:
                 record = _failure(cell, error)
                 failed.append(record)
