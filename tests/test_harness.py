@@ -1,0 +1,532 @@
+"""The harness: one record a cell, the same numbers from the same seed, nothing run twice, nothing lost."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import bench
+from bench.cli import main
+from bench.errors import UserError
+from bench.harness import prepare
+from bench.methods.coop import CoOp
+from bench.methods.zero_shot import ZeroShot
+from bench.records import RecordStore, cell_key
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CountCalls = Callable[[Any, str], list[tuple[Any, ...]]]
+
+FLAKY = """
+import os
+from bench.methods import Method
+import torch
+
+class Flaky(Method):
+    '''Fails at two shots of seed 1 until FLAKY_WORKS is set.'''
+    name = "flaky"
+    fits = 0
+
+    def fit(self, clip, tasks, seed, report):
+        type(self).fits += 1
+        if seed == 1 and len(tasks[0].labels) == 6 and "FLAKY_WORKS" not in os.environ:
+            raise RuntimeError("the images are\\ntoo beautiful")
+
+    def predict(self, task, features, class_names=None):
+        return torch.eye(3)[torch.zeros(len(features), dtype=torch.long)]
+"""
+
+
+@pytest.fixture
+def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's method outside the package, by its name on the command line."""
+    folder = tmp_path / "user"
+    folder.mkdir()
+    (folder / "flaky_method.py").write_text(FLAKY)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "flaky_method", raising=False)
+    return "flaky_method:Flaky"
+
+
+# ---- records -------------------------------------------------------------------------------------------------
+
+
+def test_every_cell_leaves_one_record_with_all_that_is_promised(tiny: Any, cache: Path, tmp_path: Path) -> None:
+    tiny.run(tmp_path / "runs", tasks=["Colour", "Shade"])
+    records = tiny.records(tmp_path / "runs")
+    cells = [(r["cell"]["method"], r["cell"]["shots"], r["cell"]["seed"]) for r in records.values()]
+    assert sorted(cells) == [("coop", 1, 1), ("coop", 1, 2), ("coop", 2, 1), ("coop", 2, 2), ("zero-shot", 0, 0)]
+    for path, r in records.items():
+        assert set(r) >= {
+            "schema", "status", "key", "cell", "config", "tasks", "score", "n_params", "train_seconds", "test_seconds",
+            "feature_seconds", "peak_memory_mb", "device", "demo", "note", "footnote", "versions", "fingerprints",
+            "finished",
+        }  # fmt: skip
+        cell, config = r["cell"], r["config"]
+        assert (r["schema"], r["status"], r["device"], r["demo"]) == (1, "done", "cpu", False)
+        assert r["key"] == cell_key(config)
+        assert path.startswith(f"tiny/tiny-clip/{cell['method']}/{cell['shots']}shot-seed{cell['seed']}")
+        expected = {"suite": "tiny", "backbone": "tiny-clip", "protocol": "few-shot", "variant": ""}
+        assert expected.items() <= cell.items()
+        assert config["tasks"] == ["Colour", "Shade"]
+        assert config["pretrained"] == "tiny-clip.safetensors"
+        if cell["method"] == "coop":
+            assert config["params"]["epochs"] == 2  # the suite's recipe
+            assert config["views"] == 2  # as many as epochs
+            assert r["n_params"] == 2 * 16 * 32  # T · L · w
+        else:
+            assert (config["views"], r["n_params"]) == (None, 0)
+        assert [(t["task"], t["metric"], t["part"]) for t in r["tasks"]] == [
+            ("Colour", "overall_acc", "all"),
+            ("Shade", "mean_acc", "all"),
+        ]
+        for t in r["tasks"]:
+            assert (t["n_test"], t["n_train"], t["n_classes"]) == (12, 3 * cell["shots"], 3)
+            assert 0 <= t["accuracy"] <= 100
+        assert r["score"] == pytest.approx(sum(t["accuracy"] for t in r["tasks"]) / 2)
+        assert min(r["train_seconds"], r["test_seconds"], r["feature_seconds"]) >= 0
+        assert r["peak_memory_mb"] > 10
+        assert {"python", "torch", "open_clip_torch"} <= set(r["versions"])
+        assert {"weights", "data"} <= set(r["fingerprints"])
+        assert str(tiny.root) not in json.dumps(r)  # no paths of this machine
+
+
+def test_returned_table_has_a_row_for_each_cell_and_task(tiny: Any, tmp_path: Path) -> None:
+    table = tiny.run(tmp_path / "runs")
+    assert len(table) == tiny.n_cells * 3
+    record = next(r for r in tiny.records(tmp_path / "runs").values() if r["cell"]["shots"] == 2)
+    rows = table[table["key"] == record["key"]]
+    assert dict(zip(rows["task"], rows["accuracy"], strict=True)) == {t["task"]: t["accuracy"] for t in record["tasks"]}
+
+
+def test_zero_shot_has_one_cell_whatever_the_shots_and_seeds(tiny: Any, tmp_path: Path) -> None:
+    table = tiny.run(tmp_path / "runs", methods=["zero-shot"], shots=[1, 2, 4], seeds=[1, 2, 3])
+    assert len(table) == 3  # tasks
+    assert set(zip(table["shots"], table["seed"], strict=True)) == {(0, 0)}
+
+
+def test_some_of_the_tasks_in_any_case_and_the_suites_order(tiny: Any, tmp_path: Path) -> None:
+    table = tiny.run(tmp_path / "runs", methods=["zero-shot"], tasks=["stripes", "colour"])
+    assert list(table["task"]) == ["Colour", "Stripes"]
+
+
+# ---- the same numbers ----------------------------------------------------------------------------------------
+
+
+def test_same_seed_in_fresh_folders_gives_identical_records(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        monkeypatch.setenv("BENCH_CACHE", str(tmp_path / name / "cache"))
+        torch.manual_seed(len(name))  # the state of global generators plays no part
+        random.seed(name)
+        tiny.run(tmp_path / name / "runs", methods=["zero-shot", "coop", "shared-coop", "softcpt"])
+    first = tiny.numbers(tmp_path / "first/runs")
+    assert len(first) == 13
+    assert first == tiny.numbers(tmp_path / "second/runs")
+
+
+def test_seeds_and_shots_change_what_is_learned(tiny: Any, tmp_path: Path, count_calls: CountCalls) -> None:
+    fits = count_calls(CoOp, "fit")
+    tiny.run(tmp_path / "runs", methods=["coop"])
+    learned = [method.learned["context-0"] for method, *_ in fits]
+    assert len(learned) == 4
+    for i, a in enumerate(learned):
+        assert all(not torch.equal(a, b) for b in learned[:i])
+
+
+def test_a_task_trained_alone_gives_what_it_gives_within_the_suite(
+    tiny: Any, tmp_path: Path, count_calls: CountCalls
+) -> None:
+    fits = count_calls(CoOp, "fit")
+    together = tiny.run(tmp_path / "runs", methods=["coop"], shots=[2], seeds=[1])
+    alone = tiny.run(tmp_path / "runs", methods=["coop"], shots=[2], seeds=[1], tasks=["Stripes"])
+    (in_suite, *_), (by_itself, *_) = fits
+    assert torch.equal(in_suite.learned["context-2"], by_itself.learned["context-0"])
+    assert together.set_index("task").loc["Stripes", "accuracy"] == alone["accuracy"].item()
+
+
+# ---- what a cell is ------------------------------------------------------------------------------------------
+
+
+def test_finished_cells_are_never_run_twice(tiny: Any, tmp_path: Path, count_calls: CountCalls) -> None:
+    fits = [count_calls(CoOp, "fit"), count_calls(ZeroShot, "fit")]
+    first = tiny.run(tmp_path / "runs")
+    before = tiny.records(tmp_path / "runs")
+    assert [len(calls) for calls in fits] == [4, 1]
+    second = tiny.run(tmp_path / "runs")
+    assert [len(calls) for calls in fits] == [4, 1]
+    assert tiny.records(tmp_path / "runs") == before  # times too: the files were left alone
+    assert first.equals(second)
+    tiny.run(tmp_path / "runs", shots=[1, 2, 3])  # a larger grid runs what is new
+    assert [len(calls) for calls in fits] == [6, 1]
+
+
+def keys(tiny: Any, **changes: Any) -> tuple[str, str]:
+    """The cells of zero-shot and of CoOp with six shots: all training images."""
+    arguments = {**tiny.arguments, "shots": [6], "seeds": [1], **changes}
+    zero_shot, coop = prepare(results="unused", quiet=True, **arguments).cells
+    return zero_shot.key, coop.key
+
+
+def image_of(tiny: Any, part: str) -> Path:
+    """An image of a part of the Colour task."""
+    content = json.loads((tiny.data / "colour/split_bench_Colour.json").read_text())
+    return tiny.data / "colour" / content[part][0][0]
+
+
+def repaint(path: Path) -> None:
+    Image.new("RGB", (40, 36), "white").save(path)
+
+
+RENAMING = "{kind: folders, rename: {grey: gray}}"
+
+
+def in_suite(tiny: Any, old: str, new: str) -> None:
+    suite = Path(tiny.suite)
+    assert old in suite.read_text()
+    suite.write_text(suite.read_text().replace(old, new))
+
+
+def in_model(tiny: Any, part: str = "", **settings: Any) -> None:
+    config = json.loads(Path(tiny.backbone).read_text())
+    changed = config[part] if part else config
+    changed.update(settings)
+    Path(tiny.backbone).write_text(json.dumps(config))
+
+
+def other_vocabulary(tiny: Any) -> None:
+    with gzip.open(tiny.root / "tiny-bpe.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("#version: tiny\no n</w>\ne d</w>")
+
+
+@pytest.mark.parametrize(
+    ("change", "zero_shot_too"),
+    [
+        pytest.param(lambda t: {"options": ["coop.epochs=3"]}, False, id="parameter"),
+        pytest.param(lambda t: {"views": 1}, False, id="views"),
+        pytest.param(lambda t: repaint(image_of(t, "train")), False, id="training image"),
+        pytest.param(lambda t: repaint(image_of(t, "test")), True, id="test image"),
+        pytest.param(lambda t: t.model("tiny-clip", seed=1), True, id="weights"),
+        pytest.param(lambda t: in_model(t, quick_gelu=True), True, id="activation"),
+        pytest.param(lambda t: in_model(t, "text_cfg", heads=4), True, id="heads"),
+        pytest.param(other_vocabulary, True, id="vocabulary"),
+        pytest.param(lambda t: in_suite(t, "{} things.", "a {} thing."), True, id="template"),
+        pytest.param(lambda t: in_suite(t, "shade recognition", "tone recognition"), True, id="task name"),
+        pytest.param(lambda t: in_suite(t, "mean_acc", "overall_acc"), True, id="metric"),
+        pytest.param(lambda t: in_suite(t, "{kind: folders}", RENAMING), True, id="class name"),
+        pytest.param(lambda t: {"tasks": ["Colour", "Shade"]}, True, id="tasks"),
+    ],
+)
+def test_whatever_changes_the_numbers_makes_another_cell(
+    own_tiny: Any, cache: Path, change: Callable[[Any], Any], zero_shot_too: bool
+) -> None:
+    before = keys(own_tiny)
+    changes = change(own_tiny)
+    after = keys(own_tiny, **changes) if isinstance(changes, dict) else keys(own_tiny)
+    assert after[1] != before[1]
+    assert (after[0] != before[0]) == zero_shot_too
+
+
+def test_where_the_files_stand_makes_no_other_cell(own_tiny: Any, tmp_path: Path) -> None:
+    before = keys(own_tiny)
+    moved = type(own_tiny)(own_tiny.root.rename(tmp_path / "moved"))
+    for path in moved.images():
+        os.utime(path, (1, 1))
+    assert keys(moved) == before
+
+
+def test_sweep_makes_one_cell_a_value_and_names_it(tiny: Any, tmp_path: Path) -> None:
+    grid = {"methods": ["coop"], "shots": [1], "seeds": [1]}
+    table = tiny.run(tmp_path / "runs", **grid, options=["coop.epochs=1,2", "all.context=4"])
+    assert list(dict.fromkeys(table["variant"])) == ["epochs=1,context=4", "context=4"]
+    assert table["key"].nunique() == 2
+    # The suite's own value is the same cell as no option.
+    plain = tiny.run(tmp_path / "runs", **grid)
+    again = tiny.run(tmp_path / "runs", **grid, options=["coop.epochs=2"])
+    assert set(plain["key"]) == set(again["key"])
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (lambda text: text[: len(text) // 2], "truncated"),
+        (lambda text: "", "empty"),
+        (lambda text: "[]", "not a record"),
+        (lambda text: text.replace('"key": "', '"key": "0'), "another cell's"),
+        (lambda text: "\udcff", "not a text"),
+    ],
+)
+def test_damaged_record_is_run_again(
+    tiny: Any, tmp_path: Path, count_calls: CountCalls, content: Callable[[str], str], why: str
+) -> None:
+    grid = {"methods": ["coop"], "shots": [1]}
+    tiny.run(tmp_path / "runs", **grid)
+    before = tiny.numbers(tmp_path / "runs")
+    file = next((tmp_path / "runs").rglob("1shot-seed2*.json"))
+    file.write_bytes(content(file.read_text()).encode("utf-8", "surrogateescape"))
+    fits = count_calls(CoOp, "fit")
+    tiny.run(tmp_path / "runs", **grid)
+    assert len(fits) == 1
+    assert tiny.numbers(tmp_path / "runs") == before
+
+
+# ---- cells that fail -----------------------------------------------------------------------------------------
+
+
+def test_failed_cell_is_recorded_the_others_go_on_and_a_rerun_retries_only_it(
+    tiny: Any, flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    command = [*tiny.command(runs), "--methods", f"{flaky},zero-shot"]
+    assert main(command) == 1
+    shown = capsys.readouterr()
+    assert "failed: flaky, 2 shots, seed 1: RuntimeError: the images are" in shown.err
+    assert "Traceback" not in shown.err
+    states = {(r["cell"]["shots"], r["cell"]["seed"]): r for r in tiny.records(runs).values()}
+    assert {cell: r["status"] for cell, r in states.items()} == {
+        (0, 0): "done", (1, 1): "done", (1, 2): "done", (2, 1): "failed", (2, 2): "done",
+    }  # fmt: skip
+    failed = states[2, 1]
+    assert failed["error"] == "RuntimeError: the images are\ntoo beautiful"
+    assert {"schema", "key", "cell", "config", "finished"} <= set(failed)
+    assert "flaky_method.py" in failed["traceback"]
+
+    fits = sys.modules["flaky_method"].Flaky
+    assert fits.fits == 4
+    assert main(command) == 1  # fails again, alone
+    assert fits.fits == 5
+    monkeypatch.setenv("FLAKY_WORKS", "1")
+    assert main(command) == 0
+    assert fits.fits == 6
+    assert {r["status"] for r in tiny.records(runs).values()} == {"done"}
+    assert "failed" not in capsys.readouterr().err.splitlines()[-1:]
+
+
+def test_failed_cells_are_left_out_of_the_returned_table(tiny: Any, flaky: str, tmp_path: Path) -> None:
+    table = tiny.run(tmp_path / "runs", methods=[flaky], shots=[2])
+    assert set(table["seed"]) == {2}
+
+
+def test_unreadable_image_fails_its_cells_and_is_named(own_tiny: Any, cache: Path, tmp_path: Path) -> None:
+    own_tiny.run(tmp_path / "first", methods=["zero-shot"])
+    broken = image_of(own_tiny, "train")
+    broken.write_bytes(b"not a picture")
+    table = own_tiny.run(tmp_path / "runs", shots=[1, 6], seeds=[1])
+    failed = [r for r in own_tiny.records(tmp_path / "runs").values() if r["status"] == "failed"]
+    assert failed
+    assert {r["cell"]["method"] for r in failed} == {"coop"}
+    assert all(broken.name in r["error"] and "\n" not in r["error"] for r in failed)
+    assert set(table["method"]) >= {"zero-shot"}
+
+
+def test_two_methods_of_one_name_are_refused(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_coop.py").write_text(
+        "from bench.methods.coop import CoOp\nclass Theirs(CoOp):\n    name = 'coop'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="'coop'"):
+        tiny.run(tmp_path / "runs", methods=["coop", "their_coop:Theirs"])
+
+
+# ---- stopping and going on -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny: Any, forks: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The grid's records, and how long they take, from a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    start = time.perf_counter()
+    assert forks.run(tiny.command(folder / "runs"), folder / "cache", folder / "output") == 0
+    return {"numbers": tiny.numbers(folder / "runs"), "seconds": time.perf_counter() - start}
+
+
+def finished(results: Path) -> dict[str, bytes]:
+    """The bytes of every record that stands under its final name."""
+    return {str(p.relative_to(results)): p.read_bytes() for p in results.rglob("*.json")}
+
+
+def go_on_until_done(
+    tiny: Any, forks: Any, folder: Path, stop: Callable[[list[str]], int], expected: dict[str, Any]
+) -> int:
+    """Start the grid again and again, each time stopped; check after each stop; returns the number of stops."""
+    runs, seen, stops = folder / "runs", {}, 0
+    while stop(tiny.command(runs)) != 0:
+        stops += 1
+        now = finished(runs)
+        assert all(json.loads(text)["status"] == "done" for text in now.values())  # whole, or not there
+        assert all(now[name] == text for name, text in seen.items())  # nothing is run twice
+        seen = now
+        assert stops < 100
+    now = finished(runs)
+    assert all(now[name] == text for name, text in seen.items())
+    assert tiny.numbers(runs) == expected["numbers"]
+    return stops
+
+
+def test_killed_before_every_new_file_a_run_ends_like_an_uninterrupted_one(
+    tiny: Any, forks: Any, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    def stop(command: list[str]) -> int:  # each start gets one file further than the last
+        return forks.run(command, tmp_path / "cache", tmp_path / "output", kill_at=2)
+
+    stops = go_on_until_done(tiny, forks, tmp_path, stop, uninterrupted)
+    blocks = list((tmp_path / "cache").rglob("*.safetensors"))
+    assert len(blocks) == 3 + 3 * 2 * 2 + 3 * 2 * 0  # test sets; shards of 1 and 2 shots for two seeds
+    assert stops == len(blocks) + tiny.n_cells - 1
+    parts = list(tmp_path.rglob("*.part"))
+    assert len(parts) == stops  # what the kills left behind, and nobody read
+
+
+def test_killed_at_random_times_a_run_ends_like_an_uninterrupted_one(
+    tiny: Any, forks: Any, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    rng, kills = random.Random(), [0]
+
+    def stop(command: list[str]) -> int:
+        pid = forks.start(command, tmp_path / "cache", tmp_path / "output")
+        if kills[0] < 6:
+            kills[0] += 1
+            time.sleep(rng.uniform(0, uninterrupted["seconds"]))
+            os.kill(pid, signal.SIGKILL)  # not waited for yet: the id is still its own
+        return forks.wait(pid)
+
+    go_on_until_done(tiny, forks, tmp_path, stop, uninterrupted)
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(
+    tiny: Any, forks: Any, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    runs, output = tmp_path / "runs", tmp_path / "output"
+    command = tiny.command(runs, "-o", "coop.epochs=400")
+    pid = forks.start(command, tmp_path / "cache", output)
+    while not list(runs.rglob("zero-shot/*.json")):
+        time.sleep(0.02)
+    time.sleep(0.1)
+    os.kill(pid, signal.SIGINT)
+    assert forks.wait(pid) == 130
+    text = output.read_text()
+    assert "1 of 5 cells are finished" in text
+    assert text.rstrip().endswith("Type the same command to go on.")
+    assert "Traceback" not in text
+    assert not list(tmp_path.rglob("*.part"))
+    # Going on, with less to do: the finished cell is kept.
+    before = finished(runs)
+    assert forks.run(tiny.command(runs), tmp_path / "cache", output) == 0
+    assert before.items() <= finished(runs).items()
+    assert tiny.numbers(runs) == uninterrupted["numbers"]
+
+
+def test_two_processes_at_once_end_with_the_same_complete_records(
+    tiny: Any, forks: Any, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    pids = [forks.start(tiny.command(tmp_path / "runs"), tmp_path / "cache", tmp_path / f"out{i}") for i in range(2)]
+    assert [forks.wait(pid) for pid in pids] == [0, 0], (tmp_path / "out0").read_text()
+    assert tiny.numbers(tmp_path / "runs") == uninterrupted["numbers"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_cell_that_another_process_finishes_meanwhile_is_not_run(
+    tiny: Any, flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"methods": [flaky], "shots": [2, 1], "seeds": [1, 2]}
+    monkeypatch.setenv("FLAKY_WORKS", "1")
+    tiny.run(tmp_path / "theirs", **arguments)
+    module = sys.modules["flaky_method"]
+    module.Flaky.fits = 0
+
+    def fit(self: Any, *_: Any) -> None:
+        module.Flaky.fits += 1
+        shutil.copytree(tmp_path / "theirs", tmp_path / "ours", dirs_exist_ok=True)
+        raise RuntimeError("this process fails where the other did not")
+
+    monkeypatch.setattr(module.Flaky, "fit", fit)
+    table = tiny.run(tmp_path / "ours", **arguments)
+    assert module.Flaky.fits == 1
+    assert len(table) == 4 * 3  # the failure has not replaced the finished record
+    assert finished(tmp_path / "ours") == finished(tmp_path / "theirs")
+
+
+# ---- looking before running ----------------------------------------------------------------------------------
+
+
+def test_dry_run_shows_cells_and_cache_and_runs_nothing(
+    tiny: Any, cache: Path, tmp_path: Path, count_calls: CountCalls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fits, runs = count_calls(CoOp, "fit"), tmp_path / "runs"
+    assert main(tiny.command(runs, "--dry-run")) == 0
+    shown = capsys.readouterr().out
+    assert "5 cells, 0 done, 5 to run" in shown
+    assert shown.count("to encode") == 5
+    assert not fits
+    assert not runs.exists()
+    assert not list(cache.rglob("*.safetensors"))
+
+    tiny.run(runs, shots=[1])
+    assert main(tiny.command(runs, "--dry-run")) == 0
+    shown = capsys.readouterr().out
+    assert "5 cells, 3 done, 2 to run" in shown
+    lines = {line.split()[-1]: line for line in shown.splitlines() if " coop " in line}
+    assert all("cached" in line for line in lines.values())
+    plan = prepare(results=runs, quiet=True, **tiny.arguments).plan()
+    features = {(row.shots, row.seed): row.features for row in plan.itertuples()}
+    assert features == {
+        (0, 0): "cached", (1, 1): "cached", (1, 2): "cached", (2, 1): "6 of 9 cached", (2, 2): "6 of 9 cached",
+    }  # fmt: skip
+    more = prepare(results=runs, quiet=True, **{**tiny.arguments, "shots": [1], "options": ["coop.epochs=12"]}).plan()
+    assert list(more["features"]) == ["cached", "3 of 6 cached", "3 of 6 cached"]  # 10 of 12 views are not all
+
+
+def test_plan_and_table_of_nothing_run_are_empty_but_whole(tiny: Any, tmp_path: Path) -> None:
+    run = prepare(results=tmp_path / "runs", quiet=True, **tiny.arguments)
+    assert len(run.todo()) == tiny.n_cells
+    assert run.table().empty
+    assert "accuracy" in run.table().columns
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shots": [0]}, "--shots: 0 is less than 1"),
+        ({"shots": []}, "--shots: none given"),
+        ({"seeds": [-1]}, "--seeds: -1 is less than 0"),
+        ({"methods": []}, "--methods: none given"),
+        ({"tasks": []}, "--tasks: none given"),
+        ({"views": 0}, "--views 0: at least 1"),
+        ({"methods": ["coop"], "options": ["coop.epochs=0"]}, "epochs=0: at least 1"),
+        ({"device": "tpu"}, "--device 'tpu': one of auto, cpu, cuda"),
+        ({"suite": None}, "--data without --suite"),
+        ({"data": None}, "needs images: give --data ROOT"),
+    ],
+)
+def test_python_call_refuses_what_the_command_line_refuses(
+    tiny: Any, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(bench.UserError, match=says.replace("(", r"\(")):
+        tiny.run(tmp_path / "runs", **changes)
+    assert not (tmp_path / "runs").exists()
+
+
+# ---- where records stand -------------------------------------------------------------------------------------
+
+
+def test_hostile_names_stay_below_the_results(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path / "runs")
+    cell = {"suite": "../../up", "backbone": "hf-hub:a/b", "method": "..", "shots": 1, "seed": 1}
+    path = store.write({"cell": cell, "key": "0", "status": "done"})
+    assert path.resolve().is_relative_to((tmp_path / "runs").resolve())
+    assert len(path.relative_to(tmp_path / "runs").parts) == 4
+    assert store.read(cell, "0") is not None
