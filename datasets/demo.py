@@ -22,7 +22,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
-GENERATOR = "demo-v1"  # the folder below the data root; a change of any pixel or name asks for a new one
+GENERATOR = "demo-1"  # the folder below the data root; a change of any pixel or name asks for a new one
 IMAGES_PER_CLASS = {"train": 32, "val": 4, "test": 40}
 SIZE = 64  # pixels a side
 
@@ -83,7 +83,7 @@ PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
     "checks": lambda u, v: _soft(np.sin(u) * np.sin(v)),
     "dots": lambda u, v: _soft(np.cos(u) + np.cos(v) - 0.8),
     "bricks": lambda u, v: np.maximum(
-        _soft(np.cos(v) - 0.85), _soft(np.cos(u / 2 + np.pi * np.floor(v / (2 * np.pi) + 0.5)) - 0.9)
+        _soft(np.cos(v) - 0.85), _soft(np.cos(u / 2 + np.pi * np.floor(v / (2 * np.pi))) - 0.9)
     ),
     "waves": lambda u, v: _soft(np.sin(u + 1.5 * np.sin(v))),
 }
@@ -115,7 +115,7 @@ def _places(count: int, rng: Random) -> list[tuple[float, float, float]]:
     while len(placed) < count:
         placed = []
         for _ in range(40):
-            r = rng.uniform(8.0, largest)
+            r = rng.uniform(9.0, largest)
             x, y = rng.uniform(r, SIZE - r), rng.uniform(r, SIZE - r)
             if all(math.hypot(x - px, y - py) > r + pr + 1 for px, py, pr in placed):
                 placed.append((x, y, r))
@@ -141,11 +141,11 @@ def render(scene: Scene, rng: Random) -> np.ndarray:
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 
     # The ground: two pale shades and a pattern between them.
-    angle, period = rng.uniform(0, math.pi), rng.uniform(7, 13)
+    angle, period = rng.uniform(0, math.pi), rng.uniform(9, 17)
     u = (x * math.cos(angle) + y * math.sin(angle)) * 2 * math.pi / period + rng.uniform(0, 6)
     v = (y * math.cos(angle) - x * math.sin(angle)) * 2 * math.pi / period + rng.uniform(0, 6)
     hue, saturation, value = rng.random(), rng.uniform(0, 0.3), rng.uniform(0.25, 1.0)
-    step = rng.uniform(0.22, 0.4) * (-1 if value > 0.62 else 1)
+    step = rng.uniform(0.28, 0.45) * (-1 if value > 0.62 else 1)
     weight = PATTERNS[scene.ground](u, v)[..., None]
     picture = _rgb(hue, saturation, value) * (1 - weight) + _rgb(hue, saturation, value + step) * weight
 
@@ -176,7 +176,7 @@ def render(scene: Scene, rng: Random) -> np.ndarray:
 
 
 def _fog(picture: Field, rng: Random) -> Field:
-    thick = rng.uniform(0.5, 0.68)
+    thick = rng.uniform(0.45, 0.62)
     return picture * (1 - thick) + rng.uniform(0.75, 0.9) * thick
 
 
@@ -203,7 +203,7 @@ def _snow(picture: Field, rng: Random) -> Field:
 
 
 def _night(picture: Field, rng: Random) -> Field:
-    return picture * rng.uniform(0.3, 0.45) * np.array([0.85, 0.9, 1.15], dtype=np.float32)
+    return picture * rng.uniform(0.35, 0.5) * np.array([0.85, 0.9, 1.15], dtype=np.float32)
 
 
 _WEATHER: dict[str, Callable[[Field, Random], Field]] = {
