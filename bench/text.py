@@ -90,7 +90,7 @@ class TextTower:
         self.token_embedding: nn.Embedding = text.token_embedding
         self.width: int = self.token_embedding.embedding_dim
         self.context_length: int = self.model.context_length
-        self.causal = _is_causal(text)
+        self.causal = _is_causal(text, self.tokenizer.eot_token_id)
 
     @property
     def device(self) -> torch.device:
@@ -324,11 +324,13 @@ def _prefix_length(length: int, position: Position) -> int:
     return {"end": length, "middle": length // 2, "front": 0}[position]
 
 
-def _is_causal(text: Any) -> bool:
+def _is_causal(text: Any, eot: int) -> bool:
     """Whether prefix sharing is exact for this tower, seen from its mask, pooling and blocks."""
     mask = getattr(text, "attn_mask", None)
     pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", None)
-    if mask is None or mask.dim() != 2 or pool not in ("argmax", "eos") or getattr(text, "cls_emb", None) is not None:
+    pooled_id = getattr(text, "text_eos_id", None) or getattr(text, "eos_id", None)
+    pools_eot = pool == "argmax" or (pool == "eos" and pooled_id == eot)  # EOT has the highest id
+    if mask is None or mask.dim() != 2 or not pools_eot or getattr(text, "cls_emb", None) is not None:
         return False
     causal = torch.full_like(mask, float("-inf")).triu(1)
     blocks_known = all(type(b) is ResidualAttentionBlock for b in text.transformer.resblocks)
