@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +85,7 @@ def load_backbone(name: str, pretrained: str | None = None, device: str = "cpu")
     kwargs: dict[str, Any] = {}
     if config is not None:
         _check_config(config)
-        open_clip.add_model_config(config)
+        _register(config)
         model_name, shown = config.stem, config.stem
         kwargs = _tokenizer_options(config)
         weights_file = config.with_suffix(".safetensors")
@@ -154,6 +156,16 @@ def _check_config(path: Path) -> None:
         raise UserError(f"--backbone {path.name}: not an open_clip model configuration, lacks {', '.join(missing)}")
     if path.stem in OPEN_CLIPS_OWN:  # records and reports would take it for open_clip's
         raise UserError(f"--backbone {path.name}: {path.stem} is a name of open_clip's own; give the file another name")
+
+
+def _register(config: Path) -> None:
+    """Make the model known to open_clip under the file's name.
+
+    open_clip reads all files it was ever given again at the next call: it gets a copy that is gone by then, so
+    that a file which the user changes meanwhile harms no other.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        open_clip.add_model_config(Path(shutil.copy(config, folder)))
 
 
 def _tokenizer_options(config: Path) -> dict[str, Any]:

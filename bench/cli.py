@@ -30,6 +30,29 @@ A cell (suite, backbone, method, shots, seed, settings) that has finished is nev
 when you like and type the same command to go on.
 """
 
+REPORT_EXAMPLES = """\
+examples
+  python -m bench report
+      everything below runs/, into report/: records.csv, table.md, table.csv, table.tex, figures/
+  python -m bench report --results runs/rs8 --out rs8-report
+      one suite's records, into a folder of their own
+"""
+
+LIST_EXAMPLES = """\
+examples
+  python -m bench list methods
+  python -m bench list tasks --suite rs8
+  python -m bench list backbones 'ViT-B*'
+"""
+
+CACHE_EXAMPLES = """\
+examples
+  python -m bench cache
+      what is kept, and how large it is
+  python -m bench cache --clear
+      delete it; what is needed again is made again
+"""
+
 TOP = """\
 Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
 
@@ -47,6 +70,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
+
+    def read(self, argv: list[str]) -> argparse.Namespace:
+        known, rest = self.parse_known_args(argv)
+        if rest:
+            options = [option for action in self._actions for option in action.option_strings]
+            hint = f"; {nearest(rest[0].partition('=')[0], options)}" if rest[0].startswith("-") else ""
+            raise UserError(f"unknown argument {rest[0]!r}{hint}")
+        return known
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,7 +166,7 @@ def _run_parser() -> Parser:
 
 
 def _run(argv: list[str]) -> int:
-    a = _run_parser().parse_args(argv)
+    a = _run_parser().read(argv)
     # Only texts are looked at before torch is loaded: a typing mistake is answered at once.
     from bench.options import numbers
 
@@ -181,7 +212,8 @@ def _run(argv: list[str]) -> int:
     for record in failed:
         cell = record["cell"]
         name = f"{cell['method']} {cell['variant']}".strip()
-        print(f"failed: {name}, {cell['shots']} shots, seed {cell['seed']}: {record['error']}", file=sys.stderr)
+        reason = record["error"].partition("\n")[0]
+        print(f"failed: {name}, {cell['shots']} shots, seed {cell['seed']}: {reason}", file=sys.stderr)
     print(f"Records are in {a.results}. Tables and figures: python -m bench report --results {a.results}")
     return 1 if failed else 0
 
@@ -204,10 +236,10 @@ def _print_summary(run: Any) -> None:
 
 
 def _report(argv: list[str]) -> int:
-    p = _parser("report", "Write tables and figures from the records of `run`.")
+    p = _parser("report", "Write tables and figures from the records of `run`.", REPORT_EXAMPLES)
     p.add_argument("--results", metavar="DIR", default="runs", help="where the records are (default: %(default)s)")
     p.add_argument("--out", metavar="OUT", default="report", help="where the report goes (default: %(default)s)")
-    a = p.parse_args(argv)
+    a = p.read(argv)
     from bench.reports import report
 
     records = report(a.results, a.out)
@@ -219,23 +251,29 @@ def _report(argv: list[str]) -> int:
 def _list(argv: list[str]) -> int:
     from bench.catalogue import KINDS, listing
 
-    p = _parser("list", "What the names on the command line stand for.")
+    p = _parser("list", "What the names on the command line stand for.", LIST_EXAMPLES)
     p.add_argument("what", metavar="|".join(KINDS))
     p.add_argument("pattern", nargs="?", default="*", help="names to show, for example 'ViT-B*'")
     p.add_argument("--suite", metavar="NAME|FILE", help="tasks of one suite")
-    a = p.parse_args(argv)
+    a = p.read(argv)
     from fnmatch import fnmatch
 
     table = listing(a.what, a.suite)
-    name = table.columns[1 if a.what == "tasks" else 0]
-    _print(table[[fnmatch(str(v).lower(), a.pattern.lower()) for v in table[name]]])
+    names = table[table.columns[1 if a.what == "tasks" else 0]]
+    found = table[[fnmatch(name.lower(), a.pattern.lower()) for name in names]]
+    if found.empty:
+        close = nearest(a.pattern, names).partition(" (valid:")[0]  # without all the others
+        hint = close if close.startswith("did you mean") else f"`python -m bench list {a.what}` shows all"
+        raise UserError(f"list {a.what}: nothing is called {a.pattern!r}; {hint}")
+    _print(found)
     return 0
 
 
 def _cache(argv: list[str]) -> int:
-    p = _parser("cache", "Image features kept so that no view is encoded twice ($BENCH_CACHE moves them).")
+    about = "Image features kept so that no view is encoded twice ($BENCH_CACHE moves them)."
+    p = _parser("cache", about, CACHE_EXAMPLES)
     p.add_argument("--clear", action="store_true", help="delete them")
-    a = p.parse_args(argv)
+    a = p.read(argv)
     from bench.catalogue import cache
     from bench.features import cache_folder
 
@@ -254,17 +292,18 @@ def _print(table: Any, floatfmt: str = "g") -> None:
     from tabulate import tabulate
 
     rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
-    texts = [list(map(str, table.columns)), *([_text(value, floatfmt) for value in row] for row in rows)]
+    texts = [[f"{column}  " for column in table.columns], *([_text(value, floatfmt) for value in row] for row in rows)]
     longest = [max(map(len, column)) for column in zip(*texts, strict=True)]
     widths = _fit(longest, shutil.get_terminal_size((120, 24)).columns)
     print(tabulate(rows, headers=list(table.columns), floatfmt=floatfmt, missingval="", maxcolwidths=widths))
 
 
 def _fit(widths: list[int], total: int) -> list[int]:
-    """Column widths that fit: the widest are narrowed, none below 12."""
-    while sum(widths) + 2 * (len(widths) - 1) > total and max(widths) > 12:
-        widths[widths.index(max(widths))] -= 1
-    return widths
+    """Column widths that fit: the widest are narrowed, none below 12, and never the first, which holds the names."""
+    name, *others = widths
+    while others and name + sum(others) + 2 * len(others) > total and max(others) > 12:
+        others[others.index(max(others))] -= 1
+    return [name, *others]
 
 
 def _text(value: Any, floatfmt: str) -> str:

@@ -279,7 +279,7 @@ def _shown(block: Path) -> str:
 def _cache_files(root: Path) -> list[Path]:
     """The files that the bench keeps below a folder, and nothing else that may stand there."""
     patterns = ["features/*/*.safetensors", "features/*/.*.part", f"features/{HASHES}*"]
-    patterns += ["demo/demo-v[0-9]*/**/*", "demo/.demo-v[0-9]*/**/*"]
+    patterns += ["demo/demo-*[0-9]/**/*", "demo/.demo-*[0-9]-*/**/*"]  # of every version; drafts of killed runs
     return sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
 
 

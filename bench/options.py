@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from bench.errors import UserError, nearest
-from bench.methods import Method
+
+if TYPE_CHECKING:  # methods bring torch: the command line reads numbers without it
+    from bench.methods import Method
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,18 @@ def _convert(method: type[Method], name: str, text: str, where: str) -> Any:
     kind = hints[name]
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     if choices:
-        if text not in choices:
-            raise UserError(f"{where}: {text!r} is not one of {', '.join(map(str, choices))}")
-        return text
+        by_text = {str(choice): choice for choice in choices}
+        if text not in by_text:
+            raise UserError(f"{where}: {text!r} is not one of {', '.join(by_text)}")
+        return by_text[text]
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise UserError(f"{where}: {text!r} is neither true nor false")
         return text.lower() == "true"
     try:
         return kind(text)
-    except ValueError as error:
-        raise UserError(f"{where}: {text!r} is not a value of type {kind.__name__}") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where}: {text!r} is not a value of type {getattr(kind, '__name__', kind)}") from error
 
 
 def _make(method: type[Method], values: dict[str, Any], where: str) -> Any:
