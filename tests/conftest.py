@@ -129,12 +129,14 @@ def make_model(root: Path, name: str, seed: int = 0, **changes: Any) -> str:
     import torch
     from safetensors.torch import save_file
 
+    from bench.backbone import _register
+
     root.mkdir(parents=True, exist_ok=True)
     with gzip.open(root / "tiny-bpe.txt.gz", "wt", encoding="utf-8") as file:
         file.write("#version: tiny\ne d</w>\no n</w>")
     config = root / f"{name}.json"
     config.write_text(json.dumps({**MODEL, **changes}), encoding="utf-8")
-    open_clip.add_model_config(config)
+    _register(config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = open_clip.create_model(name, load_weights=False).eval()

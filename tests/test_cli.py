@@ -1,0 +1,581 @@
+"""The command line: every option does what it says, every mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pandas as pd
+import pytest
+import torch
+
+import bench
+import bench.harness
+from bench.backbone import PAPER_BACKBONES, _weights, load_backbone
+from bench.cli import main
+from bench.errors import UserError
+from bench.methods.coop import CoOp
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Capture = pytest.CaptureFixture[str]
+
+
+def mistake(command: list[str], capsys: Capture) -> str:
+    """The one line that a mistaken command answers with."""
+    capsys.readouterr()
+    assert main(command) == 2
+    shown = capsys.readouterr()
+    lines = shown.err.splitlines()
+    assert len(lines) == 1, shown.err
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in shown.out + shown.err
+    return lines[0]
+
+
+# ---- help ----------------------------------------------------------------------------------------------------
+
+
+def test_bench_alone_says_what_there_is(capsys: Capture) -> None:
+    assert main([]) == 0
+    alone = capsys.readouterr().out
+    for command in ("run", "report", "list", "cache"):
+        assert f"python -m bench {command}" in alone
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == alone
+
+
+@pytest.mark.parametrize("command", ["run", "report", "list", "cache"])
+def test_help_teaches_by_example(command: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    examples = shown.partition("examples\n")[2]
+    assert f"python -m bench {command}" in examples
+    for option in re.findall(r"(?<!\S)--[a-z-]+", examples):  # no example shows what is not there
+        assert f"{option}" in shown.partition("examples\n")[0]
+
+
+def test_help_of_run_names_every_option_of_the_python_call(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    shown = capsys.readouterr().out
+    for option in ("suite", "tasks", "methods", "shots", "seeds", "data", "allow-missing", "backbone", "pretrained",
+                   "views", "device", "results", "dry-run"):  # fmt: skip
+        assert f"--{option}" in shown
+    assert "-o METHOD.PARAMETER=VALUE" in shown
+
+
+def test_version(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == bench.__version__
+
+
+# ---- a process of its own ------------------------------------------------------------------------------------
+
+TYPOS = [
+    ["rum"],
+    ["run", "--suite", "general"],
+    ["run", "--suite", "no/such.yaml"],
+    ["run", "--tasks", "Color"],
+    ["run", "--shots", "a"],
+    ["run", "--seeds", "-1"],
+    ["run", "--device", "tpu"],
+    ["run", "--views", "0"],
+    ["run", "--method", "coop"],
+    ["list", "metods"],
+    ["list", "suites", "generel10"],
+    ["report", "--results"],
+]
+
+
+def test_typos_are_answered_before_torch_is_loaded() -> None:
+    code = "import sys; from bench.cli import main\n"
+    code += f"for command in {TYPOS!r}: print(main(command), 'torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.stdout.splitlines() == ["2 False"] * len(TYPOS), ended.stderr
+    lines = ended.stderr.splitlines()
+    assert len(lines) == len(TYPOS)
+    assert all(line.startswith("error: ") for line in lines)
+
+
+def test_python_m_bench_gives_the_exit_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "run", "--shots", "0"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "error: --shots '0': 0 is less than 1\n"
+
+
+def test_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m bench list suites | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+# ---- options -------------------------------------------------------------------------------------------------
+
+
+def test_run_prints_a_table_of_methods_and_shots_and_where_to_go_on(tiny: Any, tmp_path: Path, capsys: Capture) -> None:
+    assert main(tiny.command(tmp_path / "runs")) == 0
+    shown = capsys.readouterr().out
+    assert "Mean accuracy over 3 tasks of Tiny, tiny-clip, percent:" in shown
+    header, _, zero_shot, coop = shown.splitlines()[1:5]
+    assert re.split(r"  +", header.strip()) == ["no training", "1 shots", "2 shots"]
+    records = tiny.records(tmp_path / "runs").values()
+    assert float(zero_shot.split()[1]) == pytest.approx(
+        next(r["score"] for r in records if r["cell"]["shots"] == 0), abs=0.05
+    )
+    two = [r["score"] for r in records if r["cell"]["shots"] == 2]
+    assert float(coop.split()[2]) == pytest.approx(sum(two) / 2, abs=0.05)
+    assert f"python -m bench report --results {tmp_path / 'runs'}" in shown
+
+
+def test_every_option_reaches_the_cells(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_DATA", str(tiny.data))
+    command = ["run", "--suite", tiny.suite, "--tasks", "shade,Colour", "--methods", "coop", "--shots", "2,1,2"]
+    command += ["--seeds", "0, 5", "--backbone", tiny.backbone, "--views", "1", "--device", "cpu", "-o", "coop.lr=0.25"]
+    command += ["--pretrained", str(Path(tiny.backbone).with_suffix(".safetensors")), "-o", "all.context=2"]
+    assert main([*command, "--results", str(tmp_path / "runs")]) == 0
+    records = tiny.records(tmp_path / "runs").values()
+    assert sorted((r["cell"]["shots"], r["cell"]["seed"]) for r in records) == [(1, 0), (1, 5), (2, 0), (2, 5)]
+    for r in records:
+        assert [t["task"] for t in r["tasks"]] == ["Colour", "Shade"]
+        assert r["cell"]["variant"] == "lr=0.25,context=2"
+        assert (r["config"]["views"], r["config"]["params"]["lr"], r["device"]) == (1, 0.25, "cpu")
+
+
+def test_methods_all_means_every_method(tiny: Any, tmp_path: Path, capsys: Capture) -> None:
+    command = tiny.command(tmp_path / "runs", "--methods", "all", "--shots", "1", "--seeds", "1", "--dry-run")
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    for name in bench.listing("methods")["method"]:
+        assert re.search(rf"\b{name}\b", shown)
+
+
+def test_dry_run_touches_no_results(tiny: Any, tmp_path: Path) -> None:
+    assert main(tiny.command(tmp_path / "runs", "--dry-run")) == 0
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def small_demo(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setattr("bench.datasets.demo.IMAGES_PER_CLASS", {"train": 1, "val": 1, "test": 1})
+
+
+@pytest.mark.usefixtures("small_demo")
+def test_without_suite_and_data_the_demo_runs_and_says_so_in_one_line(
+    tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "nowhere"))  # somebody's usual data are no reason to fail
+    command = ["run", "--backbone", tiny.backbone, "--methods", "zero-shot", "--results", str(tmp_path / "runs")]
+    assert main(command) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert "demo" in first and "--suite" in first and "--data ROOT" in first
+    assert "(demo)" in second
+    (record,) = tiny.records(tmp_path / "runs").values()
+    assert record["demo"] is True
+    assert record["note"]
+    assert len(record["tasks"]) == 5
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_shows_time_left_on_a_terminal_and_nothing_elsewhere(
+    tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(tiny.command(tmp_path / "plain")) == 0
+    assert capsys.readouterr().err == ""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main(tiny.command(tmp_path / "runs", "--seeds", "1")) == 0
+    assert re.search(r"coop, 2 shots, seed 1: .*\d/3 \[\d+:\d+<\d+:\d+", terminal.getvalue())
+    bench.run(results=str(tmp_path / "quiet"), quiet=True, **tiny.arguments)
+    assert terminal.getvalue().count("5/5") == 0
+
+
+def test_tables_are_no_wider_than_the_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for what in ("suites", "tasks", "methods", "backbones"):
+        assert main(["list", what]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 100, what
+        assert len(lines) > 5
+
+
+# ---- list ----------------------------------------------------------------------------------------------------
+
+
+def test_list_suites(capsys: Capture) -> None:
+    assert main(["list", "suites"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^general10 +General-10 +10 +1191", shown, re.M)
+    assert re.search(r"^demo ", shown, re.M)
+    assert re.search(r"^fashion20 +Fashion-20 +20 +\D", shown, re.M)  # its classes stand in the user's copy
+
+
+def test_list_tasks_of_one_suite(tiny: Any, capsys: Capture) -> None:
+    assert main(["list", "tasks", "--suite", "rs8"]) == 0
+    shown = capsys.readouterr().out
+    assert "NWPU-RESISC45" in shown
+    assert "Food101" not in shown
+    assert main(["list", "tasks", "Str*", "--suite", tiny.suite]) == 0
+    shown = capsys.readouterr().out
+    assert "Stripes" in shown
+    assert "Shade" not in shown
+
+
+def test_list_methods_shows_what_they_are_and_their_defaults(capsys: Capture) -> None:
+    assert main(["list", "methods", "coop"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "epochs=50" in shown
+    assert "2109.01134" in shown
+
+
+def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
+    assert main(["list", "backbones", "vit-b*"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:] if line[0] != " "]
+    assert {"ViT-B-16", "ViT-B-32"} <= set(names)
+    assert all(name.lower().startswith("vit-b") for name in names)
+    table = bench.listing("backbones").set_index("backbone")
+    assert {name: table.loc[name, "default weights"] for name in PAPER_BACKBONES} == dict.fromkeys(
+        PAPER_BACKBONES, "openai"
+    )
+
+
+# ---- mistakes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rum"], r"unknown command 'rum'; did you mean 'run'\?"),
+        (["run", "--method", "coop"], r"unknown argument '--method'; did you mean '--methods'\?"),
+        (["run", "--viewz=3"], r"unknown argument '--viewz=3'; did you mean '--views'\?"),
+        (["run", "coop"], r"unknown argument 'coop'"),
+        (["run", "--suite"], r"argument --suite: expected one argument"),
+        (["run", "--suite", "general"], r"'general'.*did you mean 'general10'\?"),
+        (["run", "--suite", "./mine.yaml"], r"'./mine.yaml'.*no such file"),
+        (["run", "--tasks", "Color"], r"no task 'Color'; did you mean 'Colour'\?"),
+        (["run", "--tasks", ","], r"--tasks: none given"),
+        (["run", "--methods", "coopp"], r"--methods 'coopp' is unknown; did you mean 'coop'\?"),
+        (["run", "--methods", ""], r"--methods: none given"),
+        (["run", "--methods", "no.module:Class"], r"--methods 'no.module:Class'.*package.module:Class"),
+        (["run", "--methods", "json:loads"], r"--methods 'json:loads' is not a method"),
+        (["run", "--shots", "0"], r"--shots '0': 0 is less than 1"),
+        (["run", "--shots", "a"], r"--shots 'a': write whole numbers with commas"),
+        (["run", "--shots", "1,,2"], r"--shots '1,,2': write whole numbers"),
+        (["run", "--seeds", "-1"], r"--seeds '-1': -1 is less than 0"),
+        (["run", "--seeds", "one"], r"--seeds 'one'"),
+        (["run", "--device", "tpu"], r"--device.*'tpu'.*auto.*cpu.*cuda"),
+        (["run", "--views", "0"], r"--views 0: at least 1"),
+        (["run", "--views", "many"], r"--views.*'many'"),
+        (["run", "--data", "somewhere"], r"--data without --suite"),
+        (["run", "--suite", "rs8"], r"'rs8' needs images: give --data ROOT"),
+        (["run", "--suite", "rs8", "--data", "nowhere"], r"--data nowhere: no such folder"),
+        (["run", "-o", "coop.epoch=3"], r"-o coop.epoch=3: coop has no parameter 'epoch'; did you mean 'epochs'\?"),
+        (["run", "-o", "coop.epochs=many"], r"-o coop.epochs=many: 'many' is not a value of type int"),
+        (["run", "-o", "coop.epochs=0"], r"coop.*epochs=0: at least 1"),
+        (["run", "-o", "coop.position=back"], r"'back' is not one of end, middle, front"),
+        (["run", "-o", "coop.joint=yes"], r"'yes' is neither true nor false"),
+        (["run", "-o", "cop.epochs=3"], r"'cop' is not among the methods of this run; did you mean 'coop'\?"),
+        (["run", "-o", "epochs=3"], r"write method.parameter=value"),
+        (["run", "-o", "all.epoch=3"], r"none of the methods has a parameter 'epoch'"),
+        (["list"], r"suites\|tasks\|methods\|backbones"),
+        (["list", "metods"], r"list 'metods' is unknown; did you mean 'methods'\?"),
+        (["list", "tasks", "--suite", "rs9"], r"did you mean 'rs8'\?"),
+        (["list", "backbones", "RN5"], r"nothing is called 'RN5'; did you mean 'RN50'\?"),
+        (["report", "--results", "no/runs"], r"no/runs"),
+        (["cache", "--clean"], r"unknown argument '--clean'; did you mean '--clear'\?"),
+    ],
+)
+def test_mistake_is_one_line_with_the_nearest_valid_name(
+    arguments: list[str], says: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert re.search(says, mistake(arguments, capsys))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_cuda_without_a_device_is_a_mistake(tiny: Any, tmp_path: Path, capsys: Capture) -> None:
+    assert "no CUDA device" in mistake(tiny.command(tmp_path, "--device", "cuda"), capsys)
+
+
+def test_missing_data_names_every_task_its_folder_and_where_to_get_it(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["run", "--suite", "rs8", "--data", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: suite rs8: data of 8 of 8 tasks is missing")
+    for task in bench.listing("tasks", "rs8").itertuples():
+        assert re.search(rf"{task.task}: expected in {tmp_path / task.folder} .*; get it from http", error)
+    assert "Traceback" not in error
+    assert main(["run", "--suite", "rs8", "--data", str(tmp_path), "--allow-missing"]) == 2  # nothing is left
+
+
+def test_tasks_without_data_are_left_out_when_asked(own_tiny: Any, tmp_path: Path, capsys: Capture) -> None:
+    shutil.rmtree(own_tiny.data / "shade")
+    command = own_tiny.command(tmp_path / "runs", "--methods", "zero-shot")
+    assert main(command) == 2
+    assert "Shade: expected in" in capsys.readouterr().err
+    assert main([*command, "--allow-missing"]) == 0
+    assert "Left out, no data: Shade" in capsys.readouterr().out
+    (record,) = own_tiny.records(tmp_path / "runs").values()
+    assert record["config"]["complete_suite"] is False
+    assert [t["task"] for t in record["tasks"]] == ["Colour", "Stripes"]
+
+
+def test_disk_that_cannot_be_written_is_one_line(
+    tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("not a folder")
+    line = mistake(tiny.command(in_the_way / "runs"), capsys)
+    assert str(in_the_way) in line and "Not a directory" in line
+    assert str(in_the_way) in mistake(tiny.command(in_the_way), capsys)
+    monkeypatch.setenv("BENCH_CACHE", str(in_the_way))
+    assert str(in_the_way) in mistake(tiny.command(tmp_path / "runs"), capsys)
+
+
+def test_full_disk_is_one_line(tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bench.records.os.replace", full)
+    assert "No space left on device" in mistake(tiny.command(tmp_path / "runs"), capsys)
+    assert not list((tmp_path / "runs").rglob("*.*"))
+
+
+def test_ctrl_c_before_the_first_cell_is_no_traceback(
+    tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.harness.load_backbone", stop)
+    assert main(tiny.command(tmp_path / "runs")) == 130
+    assert capsys.readouterr().err == "\nstopped. Type the same command to go on.\n"
+
+
+# ---- backbones -----------------------------------------------------------------------------------------------
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def in_config(path: Path, **settings: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def bad_text(**settings: Any) -> Callable[[Path], None]:
+    def change(config: Path) -> None:
+        in_config(config, text_cfg={**json.loads(config.read_text())["text_cfg"], **settings})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda c: c.write_text("{no json"), "not a readable JSON file"),
+        (lambda c: c.write_bytes(b"\xff\xfe\x00"), "not a readable JSON file"),
+        (lambda c: c.write_text("[]"), "not an open_clip model configuration"),
+        (lambda c: c.write_text('{"embed_dim": 16}'), "lacks vision_cfg, text_cfg"),
+        (lambda c: in_config(c, text_cfg="none"), "lacks text_cfg"),
+        (lambda c: in_config(c, vision_cfg={"layers": 1, "widht": 8}), "could not be loaded"),
+        (bad_text(tokenizer_kwargs={"bpe_path": "../tiny/tiny-bpe.txt.gz"}), None),
+        (bad_text(tokenizer_kwargs={"bpe_path": "../elsewhere.txt.gz"}), "is not a file beside the JSON"),
+        (bad_text(tokenizer_kwargs={"bpe_path": 3}), "bpe_path 3 is not a file beside the JSON"),
+        (bad_text(tokenizer_kwargs={"bpe_path": "tiny-clip.json"}), "could not be loaded"),
+        (bad_text(tokenizer_kwargs={}), "could not be loaded"),  # CLIP's whole vocabulary, 516 embeddings
+        (bad_text(width=64), "could not be loaded"),  # the weights are another model's
+        (bad_text(hf_tokenizer_name="no/such-tokenizer"), "could not be loaded"),
+        (lambda c: truncate(c.with_suffix(".safetensors")), "could not be loaded"),
+        (lambda c: c.with_suffix(".safetensors").write_bytes(b""), "could not be loaded"),
+        (lambda c: c.with_suffix(".safetensors").unlink(), "no weights beside it"),
+        (lambda c: c.unlink(), "no such file"),
+    ],
+)
+def test_damaged_model_files_are_one_line(
+    own_tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], Any], says: str | None,
+) -> None:  # fmt: skip
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (own_tiny.root.parent / "elsewhere.txt.gz").write_bytes((own_tiny.root / "tiny-bpe.txt.gz").read_bytes())
+    damage(Path(own_tiny.backbone))
+    command = own_tiny.command(tmp_path / "runs", "--dry-run")
+    if says is None:  # odd, but inside the folder
+        assert main(command) == 0
+    else:
+        line = mistake(command, capsys)
+        assert says in line
+        assert len(line) < 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--backbone", "RN5"], r"--backbone 'RN5' is unknown; did you mean 'RN50'\?$"),
+        (["--backbone", "vit-b-16"], r"did you mean 'ViT-B-16'\?$"),
+        (["--backbone", "ViT-B-16", "--pretrained", "opnai"], r"'opnai' is neither a file nor a tag.*mean 'openai'\?"),
+        (["--backbone", "ViT-B-16-plus"], r"ViT-B-16-plus needs --pretrained: a .safetensors file"),
+        (["--backbone", "ViT-B-16-quickgelu"], r"needs --pretrained: one of openai, .* or a .safetensors file"),
+        (["--pretrained", "no.safetensors"], r"'no.safetensors' is neither a file nor a tag of tiny-clip"),
+        (["--pretrained", "clip.pt"], r"--pretrained clip.pt: only .safetensors files are read"),
+        (["--backbone", "folder"], r"--backbone folder is a folder; give the model JSON inside it"),
+        (["--backbone", "RN50.json"], r"RN50 is a name of open_clip's own; give the file another name"),
+        (["--backbone", "local-dir:folder"], r"--backbone local-dir:folder could not be loaded"),
+        (["--backbone", "local-dir:folder", "--pretrained", "openai"], r"brings its own weights"),
+        (["--backbone", "RN50"], r"--backbone RN50 with --pretrained openai could not be loaded: .*download"),
+        (["--backbone", "hf-hub:no/such-model"], r"--backbone hf-hub:no/such-model could not be loaded"),
+    ],
+)
+def test_unfitting_backbone_is_one_line(
+    tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained_from_hf", offline)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "clip.pt").write_bytes(b"pickled")
+    shutil.copy(tiny.backbone, "RN50.json")
+    shutil.copy(Path(tiny.backbone).with_suffix(".safetensors"), "RN50.safetensors")
+    line = mistake(tiny.command(tmp_path / "runs", *arguments), capsys)
+    assert re.search(says, line), line
+
+
+def offline(*_: Any, **__: Any) -> None:
+    raise FileNotFoundError("Failed to download file: offline")
+
+
+def test_weights_of_another_model_are_refused(own_tiny: Any, tmp_path: Path, capsys: Capture) -> None:
+    other = own_tiny.model("wider", embed_dim=24)
+    command = own_tiny.command(tmp_path, "--pretrained", str(Path(other).with_suffix(".safetensors")))
+    assert "could not be loaded: Error(s) in loading state_dict" in mistake(command, capsys)
+
+
+def test_model_folder_without_weights_is_refused_rather_than_random(tiny: Any, tmp_path: Path) -> None:
+    config = {"model_cfg": json.loads(Path(tiny.backbone).read_text())}
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"]["bpe_path"] = str(tiny.root / "tiny-bpe.txt.gz")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_backbone(f"local-dir:{tmp_path}")
+    shutil.copy(Path(tiny.backbone).with_suffix(".safetensors"), tmp_path / "open_clip_model.safetensors")
+    assert load_backbone(f"local-dir:{tmp_path}").embed_dim == 16
+
+
+@pytest.mark.parametrize("name", PAPER_BACKBONES)
+def test_openais_weights_come_with_quickgelu(name: str) -> None:
+    assert _weights(name, "openai") == ("openai", {"force_quick_gelu": True})
+
+
+def test_other_weights_of_the_same_model_come_without_quickgelu() -> None:
+    assert _weights("ViT-B-32", "laion2b_s34b_b79k") == ("laion2b_s34b_b79k", {"force_quick_gelu": False})
+
+
+def test_tag_is_downloaded_and_built_as_its_weights_were_trained(
+    own_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of every tag, on a small model that stands in open_clip's tables."""
+    config = own_tiny.model("tagged-clip", text_cfg={"context_length": 77, "vocab_size": 49408, "width": 32,
+                                                     "heads": 2, "layers": 1})  # fmt: skip
+    entry = {"hf_hub": "org/tagged/", "quick_gelu": True, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tagged-clip", {"theirs": entry})
+    asked = []
+
+    def download(model_id: str, **_: Any) -> str:
+        asked.append(model_id)
+        return str(Path(config).with_suffix(".safetensors"))
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_hf", download)
+    command = own_tiny.command(tmp_path / "runs", "--backbone", "tagged-clip", "--pretrained", "theirs")
+    assert main([*command, "--methods", "zero-shot"]) == 0
+    assert asked == ["org/tagged"]
+    (record,) = own_tiny.records(tmp_path / "runs").values()
+    assert (record["cell"]["backbone"], record["config"]["pretrained"]) == ("tagged-clip", "theirs")
+    backbone = load_backbone("tagged-clip", "theirs")
+    kinds = {type(module).__name__ for module in backbone.model.modules()}
+    assert "QuickGELU" in kinds and "GELU" not in kinds
+    assert tuple(backbone.preprocessing["mean"]) == (0.5, 0.5, 0.5)
+    # The same file without the tag has another activation and another mean: another fingerprint.
+    assert load_backbone(config).weights != backbone.weights
+
+
+def test_backbone_is_frozen_and_in_evaluation_mode(tiny: Any) -> None:
+    backbone = load_backbone(tiny.backbone)
+    assert not any(p.requires_grad for p in backbone.model.parameters())
+    assert not backbone.model.training
+    assert backbone.scale == pytest.approx(float(backbone.model.logit_scale.exp()))
+    assert (backbone.name, backbone.pretrained) == ("tiny-clip", "tiny-clip.safetensors")
+    assert backbone.image_size == (32, 32)
+
+
+# ---- the same in Python --------------------------------------------------------------------------------------
+
+
+def test_every_command_is_a_python_call_that_returns_a_dataframe(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("bench.reports.figures.draw", lambda *a: drawn.append(a) or [])  # drawn in test_reports
+    table = bench.run(results=tmp_path / "runs", quiet=True, **tiny.arguments)
+    records = bench.report(tmp_path / "runs", tmp_path / "report")
+    tables = [table, records, bench.cache(), *(bench.listing(w) for w in ("suites", "tasks", "methods", "backbones"))]
+    assert all(isinstance(t, pd.DataFrame) and len(t) for t in tables)
+    assert drawn
+    assert sorted(records["key"]) == sorted(table["key"])
+    written = pd.read_csv(tmp_path / "report/records.csv")
+    wanted = ["suite", "backbone", "method", "protocol", "shots", "seed", "task", "metric", "accuracy", "n_test",
+              "params", "train_seconds"]  # fmt: skip
+    assert set(wanted) <= set(written.columns)
+    assert len(written) == len(table)
+
+
+def test_report_of_a_run_says_what_it_wrote(
+    tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.reports.figures.draw", lambda *_: [])
+    tiny.run(tmp_path / "runs")
+    assert main(["report", "--results", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "from 5 cells" in shown
+    for name in ("table.md", "table.csv", "table.tex", "records.csv"):
+        assert name in shown
+        assert (tmp_path / "out" / name).is_file()
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    assert str(in_the_way) in mistake(["report", "--results", str(tmp_path / "runs"), "--out", str(in_the_way)], capsys)
+
+
+def test_python_call_takes_one_method_as_text_and_ignores_a_repeated_one(
+    tiny: Any, tmp_path: Path, count_calls: Callable[[Any, str], list[Any]]
+) -> None:
+    fits = count_calls(CoOp, "fit")
+    tiny.run(tmp_path / "runs", methods="coop", shots=[1], seeds=[1])
+    tiny.run(tmp_path / "runs", methods=["coop", "coop"], shots=[1, 1], seeds=[1, 1])
+    assert len(fits) == 1
+
+
+def test_environment_is_read_where_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bench.features import cache_folder
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("BENCH_CACHE")
+    assert os.environ["HOME"] in str(cache_folder()) or not cache_folder().is_relative_to(tmp_path)

@@ -1,0 +1,499 @@
+"""Image features: each view of each image is encoded once, and what is kept is what a plain loop gives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision import transforms
+
+import bench
+from bench import features as features_module
+from bench.backbone import Backbone, load_backbone
+from bench.cli import main
+from bench.datasets.demo import GENERATOR
+from bench.errors import UserError
+from bench.features import ImageFeatures, ImageHashes, View, _draw_view, cache_contents, clear_cache
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny: Any) -> Backbone:
+    return load_backbone(tiny.backbone)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many views each call of the image encoder got, from now on."""
+    counts: list[int] = []
+    original = open_clip.CLIP.encode_image
+
+    def counted(self: Any, image: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        counts.append(len(image))
+        return original(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(open_clip.CLIP, "encode_image", counted)
+    return counts
+
+
+def blocks(cache: Path) -> set[str]:
+    return {path.name for path in cache.rglob("*.safetensors")}
+
+
+# ---- once for all --------------------------------------------------------------------------------------------
+
+
+def test_each_view_is_encoded_once_for_all_methods_shots_and_reruns(
+    tiny: Any, cache: Path, tmp_path: Path, encoded: list[int]
+) -> None:
+    methods = ["zero-shot", "coop", "shared-coop", "softcpt"]
+    tiny.run(tmp_path / "runs", methods=methods, shots=[1, 2, 4], seeds=[1])
+    test_images, drawn, views, tasks = 12, 3 * 4, 2, 3
+    assert sum(encoded) == tasks * (test_images + drawn * views)
+    tiny.run(tmp_path / "others", methods=methods, shots=[1, 2, 4], seeds=[1])
+    assert sum(encoded) == tasks * (test_images + drawn * views)
+
+
+def test_more_shots_encode_only_the_images_that_are_new(
+    tiny: Any, cache: Path, tmp_path: Path, encoded: list[int]
+) -> None:
+    arguments = {"methods": ["coop"], "seeds": [1], "tasks": ["Colour"]}
+    counts = []
+    for shots in (4, 1, 2, 6, 3):  # in any order
+        before = sum(encoded)
+        tiny.run(tmp_path / "runs", shots=[shots], **arguments)
+        counts.append((sum(encoded) - before) // 2)  # views
+    new_of_three = 3  # 3 shots cut the third image off the block of ranks 2 and 3
+    assert counts == [12 // 2 + 3 * 4, 0, 0, 3 * 2, new_of_three]
+
+
+def test_sixteen_shots_are_read_in_the_blocks_of_one_two_four_and_eight() -> None:
+    from bench.datasets.items import Item
+    from bench.harness import _shards
+
+    items = [Item(f"{label}/{n}", label) for label in range(3) for n in range(20)]
+    sixteen = _shards(items, 16, seed=1)
+    assert [len(s) for s in sixteen] == [3, 3, 6, 12, 24]
+    for k, shots in enumerate((1, 2, 4, 8)):
+        assert _shards(items, shots, seed=1) == sixteen[: k + 1]
+
+
+@pytest.mark.parametrize("method", ["coop", "plot"])
+def test_more_shots_than_images_use_what_there_is(tiny: Any, tmp_path: Path, method: str) -> None:
+    options = ["all.epochs=1", "all.context=2"]
+    table = tiny.run(tmp_path / "runs", methods=[method], shots=[16], seeds=[1], options=options)
+    assert list(table["n_train"]) == [18, 18, 18]
+
+
+def test_fifty_views_reuse_what_ten_views_left(
+    tiny: Any, backbone: Backbone, tmp_path: Path, encoded: list[int]
+) -> None:
+    features, paths = ImageFeatures(backbone, tmp_path), tiny.images()[:4]
+    ten = features.get(paths, View(1, 0, 10))
+    assert sum(encoded) == 40
+    fifty = features.get(paths, View(1, 0, 50))
+    assert sum(encoded) == 200
+    assert fifty.shape == (50, 4, 16)
+    assert torch.equal(fifty[:10], ten)
+    assert not features.is_cached(paths, View(1, 0, 51))
+    assert features.is_cached(paths, View(1, 0, 50))
+
+
+def test_test_views_serve_as_plain_few_shot_features_too(
+    tiny: Any, backbone: Backbone, tmp_path: Path, encoded: list[int]
+) -> None:
+    features, paths = ImageFeatures(backbone, tmp_path), tiny.images()[:4]
+    assert features.get(paths, View()).shape == (1, 4, 16)
+    assert ImageFeatures(backbone, tmp_path).get(paths, View()).shape == (1, 4, 16)
+    assert sum(encoded) == 4
+
+
+# ---- the right numbers ---------------------------------------------------------------------------------------
+
+
+def open_clips_own(backbone: Backbone) -> Callable[[Image.Image], torch.Tensor]:
+    _, _, preprocess = open_clip.create_model_and_transforms(backbone.name, load_weights=False)
+    return preprocess
+
+
+def test_features_of_the_test_view_equal_a_plain_loop(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
+    paths = tiny.images()
+    got = ImageFeatures(backbone, tmp_path).get(paths, View())[0]
+    preprocess = open_clips_own(backbone)
+    with torch.no_grad():
+        for path, feature in zip(paths, got, strict=True):
+            expected = backbone.model.encode_image(preprocess(Image.open(path).convert("RGB"))[None])[0]
+            torch.testing.assert_close(feature, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_features_of_training_views_equal_torchvisions_transform_under_the_documented_seed(
+    tiny: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    paths, seed = tiny.images("stripes")[::6], 3
+    got = ImageFeatures(backbone, tmp_path).get(paths, View(seed, 0, 12))
+    settings = backbone.preprocessing
+    recipe = transforms.Compose([
+        transforms.RandomResizedCrop(32, (0.08, 1), interpolation=transforms.InterpolationMode.BICUBIC),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(settings["mean"], settings["std"]),
+    ])  # fmt: skip
+    for n, path in enumerate(paths):
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        for v in range(12):
+            name = f"{digest}/{seed}/{v}".encode()
+            torch.manual_seed(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % 2**63)
+            with torch.no_grad():
+                expected = backbone.model.encode_image(recipe(Image.open(path).convert("RGB"))[None])[0]
+            torch.testing.assert_close(got[v, n], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_batches_and_blocks_leave_the_features_as_they_are(
+    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = tiny.images()
+    whole = ImageFeatures(backbone, tmp_path / "whole").get(paths, View(1, 0, 3))
+    monkeypatch.setattr(features_module, "IMAGES_A_BLOCK", 7)
+    monkeypatch.setattr(features_module, "VIEWS_A_BLOCK", 2)
+    monkeypatch.setattr(features_module, "CROPS_A_BATCH", 5)
+    cut = ImageFeatures(backbone, tmp_path / "cut")
+    torch.testing.assert_close(cut.get(paths, View(1, 0, 3)), whole, rtol=1e-5, atol=1e-5)
+    assert len(blocks(tmp_path / "cut")) == math.ceil(36 / 7) * 2
+    assert cut.is_cached(paths, View(1, 0, 3))
+    (victim, *_) = (tmp_path / "cut").rglob("*.safetensors")
+    victim.unlink()
+    assert not cut.is_cached(paths, View(1, 0, 3))
+
+
+def test_order_of_images_and_progress(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
+    features, paths, told = ImageFeatures(backbone, tmp_path), tiny.images()[:5], []
+    forward = features.get(paths, View(1, 0, 3), bar=told.append)
+    assert sum(told) == 15
+    backward = features.get(paths[::-1], View(1, 0, 3))
+    torch.testing.assert_close(backward, forward.flip(1), rtol=1e-5, atol=1e-5)
+    assert features.get([], View(1, 0, 3)).shape == (3, 0, 16)
+
+
+# ---- the distribution of training views ----------------------------------------------------------------------
+
+
+def test_crops_and_flips_are_distributed_as_in_the_recipe() -> None:
+    image = Image.new("RGB", (120, 90))
+    draws = [_draw_view(image, "digest", seed=1, v=v) for v in range(3000)]
+    areas, ratios = [], []
+    for (top, left, height, width), _ in draws:
+        assert top >= 0 and left >= 0 and top + height <= 90 and left + width <= 120
+        areas.append(height * width / (120 * 90))
+        ratios.append(width / height)
+    assert 0.078 < min(areas) < 0.1
+    assert 0.9 < max(areas) <= 1
+    assert 0.73 < min(ratios) < 0.78
+    assert 1.29 < max(ratios) < 1.36
+    small = np.array([a for a in areas if a < 0.6])  # beyond, crops of an extreme ratio do not fit
+    assert abs(np.mean(small < 0.34) - 0.5) < 0.05  # uniform in area
+    assert abs(np.mean(np.log(ratios))) < 0.03  # and in the logarithm of the ratio
+    assert abs(np.mean([flip for _, flip in draws]) - 0.5) < 0.04
+    assert len(set(draws)) > 2900
+
+
+def test_views_are_a_function_of_image_seed_and_number_alone() -> None:
+    image = Image.new("RGB", (120, 90))
+    first = _draw_view(image, "a", 1, 0)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert _draw_view(image, "a", 1, 0) == first
+    assert torch.equal(torch.get_rng_state(), state)  # nobody else's random numbers move
+    others = [_draw_view(image, *which) for which in (("b", 1, 0), ("a", 2, 0), ("a", 1, 1))]
+    assert len({first, *others}) == 4
+
+
+def test_views_of_different_seeds_and_numbers_give_different_features(
+    tiny: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    features = ImageFeatures(backbone, tmp_path)
+    got = torch.cat([features.get(tiny.images()[:1], View(seed, 0, 5)) for seed in (1, 2)])
+    assert len({tuple(row) for row in got[:, 0].tolist()}) == 10
+
+
+# ---- the key -------------------------------------------------------------------------------------------------
+
+
+def local_model(tiny: Any, folder: Path, preprocess: dict[str, Any]) -> str:
+    """A model folder in the form of open_clip's hub repositories."""
+    folder.mkdir()
+    config = {"model_cfg": json.loads(Path(tiny.backbone).read_text()), "preprocess_cfg": preprocess}
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"bpe_path": str(tiny.root / "tiny-bpe.txt.gz")}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    shutil.copy(Path(tiny.backbone).with_suffix(".safetensors"), folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+def test_block_is_found_again_wherever_the_images_stand(
+    tiny: Any, backbone: Backbone, tmp_path: Path, encoded: list[int]
+) -> None:
+    features, paths = ImageFeatures(backbone, tmp_path / "cache"), tiny.images()[:6]
+    features.get(paths, View(1, 0, 2))
+    copies = [Path(shutil.copy(path, tmp_path / f"{n}.jpeg")) for n, path in enumerate(paths)]
+    os.utime(copies[0], (1, 1))
+    before = len(encoded)
+    features.get(copies, View(1, 0, 2))
+    assert len(encoded) == before
+
+
+def test_block_is_another_for_other_weights_preprocessing_images_or_views(
+    tiny: Any, own_tiny: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    cache, paths = tmp_path / "cache", own_tiny.images()[:6]
+    plain = load_backbone(local_model(own_tiny, tmp_path / "plain", {}))
+    others = [
+        load_backbone(own_tiny.model("other-weights", seed=1)),
+        load_backbone(own_tiny.model("other-activation", quick_gelu=True)),
+        load_backbone(local_model(own_tiny, tmp_path / "mean", {"mean": [0.5, 0.5, 0.5]})),
+        load_backbone(local_model(own_tiny, tmp_path / "mode", {"interpolation": "bilinear"})),
+    ]
+    prints = {b.weights for b in (plain, *others)}
+    assert len(prints) == 5
+    for other in (plain, *others):
+        ImageFeatures(other, cache).get(paths, View(1, 0, 2))
+    assert len(blocks(cache)) == 5
+
+    features = ImageFeatures(plain, cache)
+    features.get(paths, View(2, 0, 2))
+    features.get(paths, View(1, 2, 4))
+    features.get(paths, View())
+    features.get(paths, View(), "local")
+    features.get(paths[:5], View(1, 0, 2))
+    assert len(blocks(cache)) == 10
+    Image.new("RGB", (40, 36)).save(paths[0])
+    assert not features.is_cached(paths, View(1, 0, 2))
+    features.get(paths, View(1, 0, 2))
+    assert len(blocks(cache)) == 11
+
+
+def test_two_backbones_of_one_name_do_not_share_features(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
+    """The key holds the weights, so even an equal folder name is no danger."""
+    ImageFeatures(backbone, tmp_path).get(tiny.images()[:2], View())
+    other = replace(backbone, weights=backbone.weights[:8] + "0" * 24)
+    assert not ImageFeatures(other, tmp_path).is_cached(tiny.images()[:2], View())
+
+
+# ---- files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "other shape", "other content"])
+def test_damaged_block_is_made_again(tiny: Any, backbone: Backbone, tmp_path: Path, damage: str) -> None:
+    from safetensors.torch import save_file
+
+    features, paths = ImageFeatures(backbone, tmp_path), tiny.images()[:6]
+    expected = features.get(paths, View(1, 0, 2)).clone()
+    (file,) = tmp_path.rglob("*.safetensors")
+    content = file.read_bytes()
+    file.unlink()  # what is mapped stays as it was
+    if damage == "other shape":
+        save_file({"features": torch.zeros(2, 5, 16)}, str(file))
+    elif damage == "other content":
+        save_file({"something": torch.zeros(2, 6, 16)}, str(file))
+    else:
+        file.write_bytes({"truncated": content[:-40], "empty": b"", "garbage": b"\xff" * 300}[damage])
+    assert torch.equal(features.get(paths, View(1, 0, 2)), expected)
+    assert torch.equal(load_file(str(file))["features"], expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_blocks_are_mapped_not_read(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
+    features, paths = ImageFeatures(backbone, tmp_path), tiny.images()[:6]
+    features.get(paths, View())
+    (file,) = tmp_path.rglob("*.safetensors")
+    held = features.get(paths, View())
+    assert str(file) in Path("/proc/self/maps").read_text()
+    del held
+    assert str(file) not in Path("/proc/self/maps").read_text()
+
+
+def test_threads_writing_the_same_block_do_not_disturb_each_other(
+    tiny: Any, backbone: Backbone, tmp_path: Path, encoded: list[int]
+) -> None:
+    paths, together, got, errors = tiny.images(), threading.Barrier(4), [], []
+
+    def work() -> None:
+        try:
+            features = ImageFeatures(backbone, tmp_path)
+            together.wait()
+            got.append(features.get(paths, View(1, 0, 3)))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(got) == 4
+    assert all(torch.equal(g, got[0]) for g in got)
+    assert len(blocks(tmp_path)) == 1
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_failed_write_leaves_nothing_behind(
+    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features_module.os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        ImageFeatures(backbone, tmp_path).get(tiny.images()[:2], View())
+    assert not list(tmp_path.rglob("*.part"))
+
+
+# ---- hashes of image files -----------------------------------------------------------------------------------
+
+
+def test_hashes_are_remembered_and_changed_files_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{n}.png" for n in range(3)]
+    for n, path in enumerate(paths):
+        path.write_bytes(bytes([n]) * 10)
+    read = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: (read.append(self.name), original(self))[1])
+    first = ImageHashes(tmp_path / "cache").of(paths)
+    assert first == [hashlib.blake2b(bytes([n]) * 10, digest_size=16).hexdigest() for n in range(3)]
+    assert ImageHashes(tmp_path / "cache").of(paths) == first  # another process, later
+    assert len(read) == 3
+    paths[0].write_bytes(b"x" * 11)  # another size
+    stat = paths[1].stat()
+    paths[1].write_bytes(b"y" * 10)  # the same size, another time
+    os.utime(paths[1], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    os.utime(paths[2], (1, 1))  # the same bytes
+    second = ImageHashes(tmp_path / "cache").of(paths)
+    assert second[0] != first[0] and second[1] != first[1] and second[2] == first[2]
+    assert len(read) == 6
+
+
+def test_hashing_tells_its_progress_and_keeps_what_it_has_when_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "HASHES_A_COMMIT", 2)
+    paths = [tmp_path / f"{n}.png" for n in range(5)]
+    for path in paths[:4]:
+        path.write_bytes(path.name.encode())
+    told: list[int] = []
+    with pytest.raises(OSError):
+        ImageHashes(tmp_path).of(paths, told.append)  # the last is not there
+    assert told == [2, 2]
+    rows = sqlite3.connect(tmp_path / "hashes.sqlite").execute("SELECT count(*) FROM hash").fetchone()
+    assert rows == (4,)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_file_names_that_are_no_text_are_hashed(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    path.write_bytes(b"1")
+    hashes = ImageHashes(tmp_path / "cache")
+    assert hashes.of([path]) == hashes.of([path])
+
+
+def test_damaged_hash_file_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "hashes.sqlite").write_bytes(b"this is no database" * 100)
+    with pytest.raises(UserError, match=r"hashes\.sqlite: .*delete it") as caught:
+        ImageHashes(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# ---- `python -m bench cache` ---------------------------------------------------------------------------------
+
+
+def own_and_foreign(tiny: Any, backbone: Backbone, root: Path) -> tuple[dict[Path, int], list[Path]]:
+    """Files of the bench with their sizes, and files of somebody else, all below one folder."""
+    features = ImageFeatures(backbone, root)
+    features.get(tiny.images()[:6], View(1, 0, 2))
+    features.get(tiny.images(), View())
+    block = next(root.rglob("*.safetensors"))
+    (block.parent / f".{block.stem}.0.part").write_bytes(b"1" * 100)
+    for folder in (f"demo/{GENERATOR}/colour/images/red", f"demo/.{GENERATOR}-k1lled/shape"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "000.png").write_bytes(b"2" * 200)
+    own = {path: path.stat().st_size for path in root.rglob("*") if path.is_file()}
+    foreign = []
+    for name in ("notes.txt", "features/notes.txt", f"features/{block.parent.name}/notes.md", "demo/holiday/000.png",
+                 "demo/readme.md", "splits/aid/split_bench_AID.json", "features.safetensors"):  # fmt: skip
+        foreign.append(root / name)
+        foreign[-1].parent.mkdir(parents=True, exist_ok=True)
+        foreign[-1].write_text("mine")
+    return own, foreign
+
+
+def test_clear_deletes_what_is_its_own_and_nothing_else(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
+    own, foreign = own_and_foreign(tiny, backbone, tmp_path)
+    assert clear_cache(tmp_path) == sum(own.values())
+    assert not any(path.exists() for path in own)
+    assert all(path.read_text() == "mine" for path in foreign)
+    assert clear_cache(tmp_path) == 0
+    for path in foreign:
+        path.unlink()
+
+
+def test_clear_leaves_no_empty_folders_of_its_own(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
+    ImageFeatures(backbone, tmp_path).get(tiny.images()[:2], View())
+    clear_cache(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert clear_cache(tmp_path / "never made") == 0
+
+
+def test_cache_report_counts_every_byte_once_by_kind(
+    tiny: Any, backbone: Backbone, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, foreign = own_and_foreign(tiny, backbone, cache)
+    assert sum(row["MB"] for row in cache_contents()) == pytest.approx(sum(own.values()) / 1e6)
+    table = bench.cache()
+    kinds = dict(zip(table["what"], table["files"], strict=True))
+    assert kinds == {
+        "pooled, test view": 1, "pooled, training views 0-1 of seed 1": 1, "hashes of image files": 1,
+        "left by a stopped run": 1, "rendered demo images": 2,
+    }  # fmt: skip
+    assert main(["cache"]) == 0
+    shown = capsys.readouterr().out
+    assert "pooled, training views 0-1 of seed 1" in shown
+    assert f"MB below {cache}" in shown
+    assert all(path.exists() for path in own)
+    assert main(["cache", "--clear"]) == 0
+    assert "Deleted: " in capsys.readouterr().out
+    assert not any(path.exists() for path in own)
+    assert all(path.exists() for path in foreign)
+    assert main(["cache"]) == 0
+    assert f"Kept: 0.0 MB below {cache}" in capsys.readouterr().out
+
+
+def test_cache_report_names_damaged_blocks(tiny: Any, backbone: Backbone, cache: Path) -> None:
+    ImageFeatures(backbone).get(tiny.images()[:2], View())
+    next(cache.rglob("*.safetensors")).write_bytes(b"")
+    assert "damaged; will be made again" in set(bench.cache()["what"])
+
+
+def test_features_are_encoded_again_after_clear(
+    tiny: Any, cache: Path, tmp_path: Path, encoded: list[int]
+) -> None:
+    tiny.run(tmp_path / "runs", methods=["zero-shot"])
+    before = tiny.numbers(tmp_path / "runs")
+    bench.cache(clear=True)
+    tiny.run(tmp_path / "again", methods=["zero-shot"])
+    assert sum(encoded) == 2 * 36
+    assert tiny.numbers(tmp_path / "again") == before
