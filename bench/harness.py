@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +16,22 @@ import torch
 from tqdm import tqdm
 
 from bench.backbone import Backbone, load_backbone
+from bench.cells import VAL_SHOTS, Cell, drawn, make_cells, needed, paths, shards
 from bench.datasets.demo import ensure_demo
-from bench.datasets.fewshot import few_shot
 from bench.datasets.items import Item
 from bench.datasets.splits import Task, load_tasks
 from bench.datasets.suites import Suite, load_suite
 from bench.errors import UserError
 from bench.features import ImageFeatures, View, cache_folder
-from bench.methods import TaskData, find_method, method_names
+from bench.methods import Method, TaskData, find_method, method_names
 from bench.metrics import METRICS
-from bench.options import Variant, variants
-from bench.records import SCHEMA, PeakMemory, RecordStore, cell_key, versions
+from bench.options import variants
+from bench.progress import absolute, bar
+from bench.protocols import BASE2NEW, FEW_SHOT, check_protocol, harmonic_mean, test_parts, trained_part
+from bench.records import SCHEMA, PeakMemory, RecordStore, versions
 from bench.reports.records import COLUMNS, rows_of
 
 SCORE_CHUNK = 8192  # test images scored at a time
-VAL_SHOTS = 4  # validation few-shot images a class, at most
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training and its test: what it is (`config`), and where its record stands."""
-
-    variant: Variant
-    shots: int
-    seed: int
-    views: int | None
-    config: dict[str, Any]
-    key: str
-
-    @property
-    def name(self) -> dict[str, Any]:
-        c = self.config
-        names = {k: c[k] for k in ("suite", "backbone", "method", "protocol", "shots", "seed")}
-        return {**names, "variant": self.variant.label}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -63,6 +43,7 @@ class Run:
     """Everything a grid needs, made once: tasks, backbone, features, cells, records."""
 
     suite: Suite
+    protocol: str
     tasks: list[Task]
     backbone: Backbone
     features: ImageFeatures
@@ -96,12 +77,12 @@ class Run:
         return pd.DataFrame(rows)
 
     def _cached(self, cell: Cell) -> str:
-        wanted = [(_test_paths(t), View()) for t in self.tasks]
+        wanted = [(paths(t, t.split.test), View()) for t in self.tasks]
         for task in self.tasks:
-            for view, items in _wanted(task, cell):
-                wanted += [(_paths(task, part), view) for part in items]
+            for view, parts in needed(trained_part(task, self.protocol), cell).values():
+                wanted += [(paths(task, part), view) for part in parts]
         kind = cell.variant.method.image
-        there = sum(self.features.is_cached(paths, view, kind) for paths, view in wanted)
+        there = sum(self.features.is_cached(images, view, kind) for images, view in wanted)
         return "cached" if there == len(wanted) else f"{there} of {len(wanted)} cached" if there else "to encode"
 
 
@@ -119,6 +100,7 @@ def prepare(
     views: int | None = None,
     options: Sequence[str] = (),
     allow_missing: bool = False,
+    protocol: str = FEW_SHOT,
     *,
     quiet: bool = False,
 ) -> Run:
@@ -126,6 +108,7 @@ def prepare(
     if suite is None and data:
         raise UserError("--data without --suite: name one (`python -m bench list suites`), or leave --data out")
     data = data or os.environ.get("BENCH_DATA")
+    check_protocol(protocol)
     chosen = load_suite(suite or "demo")
     names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
     _check(names, tasks, shots, seeds, views)
@@ -136,8 +119,8 @@ def prepare(
     settings = variants(classes, options, chosen.recipe)
     hide = True if quiet else None  # None: hidden where standard error is no terminal
     if chosen.demo:
-        with _bar("rendering the demo's images", 0, "image", hide, position=0) as bar:
-            data = ensure_demo(cache_folder() / "demo", _absolute(bar))
+        with bar("rendering the demo's images", 0, "image", hide, position=0) as shown:
+            data = ensure_demo(cache_folder() / "demo", absolute(shown))
     elif not data:
         raise UserError(f"suite {chosen.name!r} needs images: give --data ROOT, or set BENCH_DATA")
     root = Path(data).expanduser()
@@ -147,8 +130,9 @@ def prepare(
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device))
     features = ImageFeatures(loaded)
     _hash(found, features, shots, seeds, hide)
-    cells = list(_cells(chosen, found, loaded, features, settings, shots, seeds, views or chosen.views))
-    return Run(chosen, found, loaded, features, RecordStore(Path(results)), cells)
+    views = views or chosen.views
+    cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views))
+    return Run(chosen, protocol, found, loaded, features, RecordStore(Path(results)), cells)
 
 
 def _check(
@@ -169,10 +153,10 @@ def _hash(
     tasks: list[Task], features: ImageFeatures, shots: Sequence[int], seeds: Sequence[int], hide: bool | None
 ) -> None:
     """Hash the images of all cells once, under a bar; what follows finds the hashes remembered."""
-    items = {t.name: [*t.split.test, *(i for seed in seeds for i in _draw(t, max(shots), seed))] for t in tasks}
-    paths = list(dict.fromkeys(path for t in tasks for path in _paths(t, items[t.name])))
-    with _bar("reading images", len(paths), "image", hide, position=0) as bar:
-        features.hashes.of(paths, bar.update)
+    items = {t.name: [*t.split.test, *(i for seed in seeds for i in drawn(t, max(shots), seed))] for t in tasks}
+    files = list(dict.fromkeys(path for t in tasks for path in paths(t, items[t.name])))
+    with bar("reading images", len(files), "image", hide, position=0) as shown:
+        features.hashes.of(files, shown.update)
 
 
 def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
@@ -188,7 +172,8 @@ def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
     results : folder of the records. device : "auto", "cpu" or "cuda".
     views : training views an image (default: one for each epoch, which is the recipe's own distribution).
     options : "method.parameter=value" texts; several values with commas make one cell each.
-    allow_missing : leave tasks out whose data is missing.
+    allow_missing : leave tasks out whose data is missing, and use what is there of those that are incomplete.
+    protocol : "few-shot", or "base2new": train on the first half of each task's classes, test both halves.
     quiet : no progress bars.
 
     Returns
@@ -211,13 +196,13 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
     failed = []
     hide = True if quiet else None
     run.store.folder.mkdir(parents=True, exist_ok=True)  # better now than after the first training
-    with tqdm(total=len(run.cells), initial=len(run.cells) - len(todo), unit="cell", disable=hide) as bar:
+    with tqdm(total=len(run.cells), initial=len(run.cells) - len(todo), unit="cell", disable=hide) as cells:
         for cell in todo:
             if run.is_done(cell):  # by another process, meanwhile
-                bar.update()
+                cells.update()
                 continue
             label = f"{cell.config['method']} {cell.variant.label}".strip()
-            bar.set_description(f"{label}, {cell.shots} shots, seed {cell.seed}")
+            cells.set_description(f"{label}, {cell.shots} shots, seed {cell.seed}")
             try:
                 record = _run_cell(run, cell, hide)
             except KeyboardInterrupt as stop:
@@ -228,7 +213,7 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
                 failed.append(record)
             if record["status"] == "done" or not run.is_done(cell):
                 run.store.write(record)
-            bar.update()
+            cells.update()
     return failed
 
 
@@ -236,37 +221,24 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
     """Features, training, test: the record of one cell."""
     memory = PeakMemory(str(run.backbone.device))
     start = time.perf_counter()
-    tests = _test_features(run, cell.variant.method.image, hide)
-    data = [_task_data(run, task, cell, hide) for task in run.tasks]
+    kind = cell.variant.method.image
+    tests = _test_features(run, kind, hide)
+    data = [_task_data(run, trained_part(task, run.protocol), cell, hide) for task in run.tasks]
     encoded = time.perf_counter()
     method = cell.variant.method(cell.variant.params)
-    with _bar("  training", 0, "step", hide) as bar:
-        method.fit(run.backbone, data, cell.seed, _absolute(bar))
+    with bar("  training", 0, "step", hide) as shown:
+        method.fit(run.backbone, data, cell.seed, absolute(shown))
     if run.backbone.device.type == "cuda":
         torch.cuda.synchronize()
     trained = time.perf_counter()
-    scored: list[dict[str, Any]] = []
-    for t, task in enumerate(run.tasks):
-        labels = torch.tensor([item.label for item in task.split.test])
-        chunks = tests[t].split(SCORE_CHUNK)
-        scores = (method.predict(t, chunk.to(run.backbone.device)) for chunk in chunks)
-        predicted = torch.cat([s.argmax(dim=1).cpu() for s in scores])
-        scored.append(
-            {
-                "task": task.name,
-                "part": "all",
-                "metric": task.metric,
-                "accuracy": METRICS[task.metric](predicted, labels),
-                "n_test": len(labels),
-                "n_train": len(data[t].labels),
-                "n_classes": len(task.class_names),
-            }
-        )
+    scored = [
+        row for t, task in enumerate(run.tasks) for row in _score(run, method, t, task, tests[t], len(data[t].labels))
+    ]
     end = time.perf_counter()
     return {
         **_head(cell, "done"),
         "tasks": scored,
-        "score": sum(s["accuracy"] for s in scored) / len(scored),
+        "score": _mean_over_tasks(scored),
         "n_params": method.n_params,
         "feature_seconds": encoded - start,
         "train_seconds": trained - encoded,
@@ -280,7 +252,41 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
         "footnote": method.footnote,
         "versions": versions(),
         "fingerprints": {"weights": run.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
+        "splits": {task.name: task.split.source for task in run.tasks},
     }
+
+
+def _score(
+    run: Run, method: Method, t: int, task: Task, features: torch.Tensor, n_train: int
+) -> list[dict[str, Any]]:
+    """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two."""
+    rows: list[dict[str, Any]] = []
+    for part in test_parts(task, run.protocol):
+        chunks = features[part.rows].split(SCORE_CHUNK)
+        scores = (method.predict(t, chunk.to(run.backbone.device), part.class_names) for chunk in chunks)
+        predicted = torch.cat([s.argmax(dim=1).cpu() for s in scores])
+        rows.append(
+            {
+                "task": task.name,
+                "part": part.name,
+                "metric": task.metric,
+                "accuracy": METRICS[task.metric](predicted, part.labels),
+                "n_test": len(part.labels),
+                "n_train": n_train,
+                "n_classes": part.n_classes,
+            }
+        )
+    if run.protocol == BASE2NEW:
+        both = harmonic_mean(rows[0]["accuracy"], rows[1]["accuracy"])
+        total = {k: rows[0][k] + rows[1][k] for k in ("n_test", "n_classes")}
+        rows.append({**rows[0], **total, "part": "harmonic", "accuracy": both})
+    return rows
+
+
+def _mean_over_tasks(rows: list[dict[str, Any]]) -> float:
+    """The suite's score: unweighted mean over tasks (of the harmonic means, where there are two parts)."""
+    last = {row["task"]: row["accuracy"] for row in rows}  # the last part of a task sums it up
+    return sum(last.values()) / len(last)
 
 
 def _head(cell: Cell, status: str) -> dict[str, Any]:
@@ -300,134 +306,33 @@ def _failure(cell: Cell, error: Exception) -> dict[str, Any]:
     return {**_head(cell, "failed"), "error": reason, "traceback": trace, "versions": versions()}
 
 
-# ---- cells ---------------------------------------------------------------------------------------------------
-
-
-def _cells(
-    suite: Suite,
-    tasks: list[Task],
-    backbone: Backbone,
-    features: ImageFeatures,
-    settings: Sequence[Variant],
-    shots: Sequence[int],
-    seeds: Sequence[int],
-    views: int | None,
-) -> Iterator[Cell]:
-    """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns behind."""
-    data = _digest([_description(t, features, t.split.test) for t in tasks])
-    draws: dict[tuple[int, int], str] = {}
-    for seed, n in [(0, 0)] + [(seed, n) for seed in seeds for n in shots]:
-        for variant in settings:
-            if variant.method.trains != (n > 0):
-                continue
-            if n and (seed, n) not in draws:
-                draws[seed, n] = _digest([_description(t, features, _draw(t, n, seed)) for t in tasks])
-            params = asdict(variant.params)
-            epochs = params.get("epochs")
-            cell_views = min(views or epochs or 1, epochs or views or 1) if "views" in variant.method.needs else None
-            config = {
-                "suite": suite.name,
-                "backbone": backbone.name,
-                "pretrained": backbone.pretrained,
-                "weights": backbone.weights,
-                "method": variant.method.name,
-                "params": params,
-                "protocol": "few-shot",
-                "shots": n,
-                "seed": seed,
-                "views": cell_views,
-                "tasks": [t.name for t in tasks],
-                "complete_suite": len(tasks) == len(suite.tasks),
-                "data": data,
-                "draw": draws.get((seed, n), ""),
-            }
-            yield Cell(variant, n, seed, cell_views, config, cell_key(config))
-
-
-def _description(task: Task, features: ImageFeatures, items: Sequence[Item]) -> list[Any]:
-    """What a method's numbers follow from: names, and the images' content with their labels."""
-    digests = features.hashes.of(_paths(task, items))
-    images = [(digest, item.label) for digest, item in zip(digests, items, strict=True)]
-    return [task.name, task.task_name, task.template, task.metric, task.class_names, images]
-
-
-def _draw(task: Task, shots: int, seed: int) -> list[Item]:
-    return few_shot(task.split.train, shots, seed) + few_shot(task.split.val, min(shots, VAL_SHOTS), seed)
-
-
-def _digest(what: Any) -> str:
-    return hashlib.blake2b(json.dumps(what).encode(), digest_size=12).hexdigest()
-
-
-# ---- features of a cell --------------------------------------------------------------------------------------
-
-
-def _paths(task: Task, items: Sequence[Item]) -> list[Path]:
-    return [task.split.root / item.path for item in items]
-
-
-def _test_paths(task: Task) -> list[Path]:
-    return _paths(task, task.split.test)
-
-
-def _shards(items: Sequence[Item], shots: int, seed: int) -> list[list[Item]]:
-    """The few-shot set cut at ranks 1, 2, 4, 8, …: 16 shots reuse the blocks that 1, 2, 4 and 8 shots left."""
-    edges = [0, *(2**i for i in range(shots.bit_length()) if 2**i < shots), shots]
-    return [few_shot(items, b, seed, first=a) for a, b in pairwise(edges)] if shots else []
-
-
-def _wanted(task: Task, cell: Cell) -> Iterator[tuple[View, list[list[Item]]]]:
-    """The few-shot features a method needs, in the order of `Method.needs` sorted: a view, and the images."""
-    train = _shards(task.split.train, cell.shots, cell.seed)
-    val = _shards(task.split.val, min(cell.shots, VAL_SHOTS), cell.seed)
-    views = View(cell.seed, 0, cell.views or 1)
-    for need in sorted(cell.variant.method.needs):
-        yield {"plain": (View(), train), "val": (View(), val), "views": (views, train)}[need]
-
-
 def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
     method = cell.variant.method
-    parts: dict[str, torch.Tensor] = {}
-    for need, (view, shards) in zip(sorted(method.needs), _wanted(task, cell), strict=True):
-        total = sum(map(len, shards)) * (view.last - view.first)
-        with _bar(f"  encoding {task.name}", total, "view", hide) as bar:
-            paths = [_paths(task, items) for items in shards if items]  # empty where classes are small
-            blocks = [run.features.get(part, view, method.image, bar.update) for part in paths]
+    found: dict[str, torch.Tensor] = {}
+    for need, (view, parts) in needed(task, cell).items():
+        total = sum(map(len, parts)) * (view.last - view.first)
+        with bar(f"  encoding {task.name}", total, "view", hide) as shown:
+            blocks = [run.features.get(paths(task, part), view, method.image, shown.update) for part in parts]
         features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, run.backbone.embed_dim)
-        parts[need] = features if need == "views" else features[0]
+        found[need] = features if need == "views" else features[0]
     return TaskData(
         name=task.name,
         task_name=task.task_name,
         class_names=task.class_names,
         template=task.template,
-        labels=_labels(_shards(task.split.train, cell.shots, cell.seed)),
-        val_labels=_labels(_shards(task.split.val, min(cell.shots, VAL_SHOTS), cell.seed)),
-        **{"views": torch.zeros(1, 0, run.backbone.embed_dim), **parts},
+        labels=_labels(shards(task.split.train, cell.shots, cell.seed)),
+        val_labels=_labels(shards(task.split.val, min(cell.shots, VAL_SHOTS), cell.seed)),
+        **{"views": torch.zeros(1, 0, run.backbone.embed_dim), **found},
     )
 
 
-def _labels(shards: list[list[Item]]) -> torch.Tensor:
-    return torch.tensor([item.label for items in shards for item in items], dtype=torch.long)
+def _labels(parts: list[list[Item]]) -> torch.Tensor:
+    return torch.tensor([item.label for items in parts for item in items], dtype=torch.long)
 
 
 def _test_features(run: Run, kind: str, hide: bool | None) -> list[torch.Tensor]:
-    with _bar("  encoding test images", sum(len(t.split.test) for t in run.tasks), "view", hide) as bar:
-        return [run.features.get(_test_paths(t), View(), kind, bar.update)[0] for t in run.tasks]
-
-
-def _bar(label: str, total: int, unit: str, hide: bool | None, position: int = 1) -> Any:
-    """A progress bar with time left, shown once something takes more than two seconds."""
-    return tqdm(desc=label, total=total, unit=unit, delay=2, leave=False, disable=hide, position=position)
-
-
-def _absolute(bar: Any) -> Callable[[int, int], None]:
-    """Move a bar by (done, total)."""
-
-    def report(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return report
+    with bar("  encoding test images", sum(len(t.split.test) for t in run.tasks), "view", hide) as shown:
+        return [run.features.get(paths(t, t.split.test), View(), kind, shown.update)[0] for t in run.tasks]
 
 
 def _device(name: str) -> str:

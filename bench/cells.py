@@ -1,0 +1,133 @@
+"""Cells: what each one is (its configuration and key), and which images and views it needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from bench.backbone import Backbone
+from bench.datasets.fewshot import few_shot
+from bench.datasets.items import Item
+from bench.datasets.splits import Task
+from bench.datasets.suites import Suite
+from bench.features import ImageFeatures, View
+from bench.options import Variant
+from bench.protocols import trained_part
+from bench.records import cell_key
+
+VAL_SHOTS = 4  # validation few-shot images a class, at most
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its test: what it is (`config`, hashed to `key`), and the method that runs it."""
+
+    variant: Variant
+    config: dict[str, Any]
+    key: str
+
+    @property
+    def shots(self) -> int:
+        return self.config["shots"]
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @property
+    def views(self) -> int | None:
+        return self.config["views"]
+
+    @property
+    def name(self) -> dict[str, Any]:
+        names = {k: self.config[k] for k in ("suite", "backbone", "method", "protocol", "shots", "seed")}
+        return {**names, "variant": self.variant.label}
+
+
+def make_cells(
+    suite: Suite,
+    tasks: Sequence[Task],
+    protocol: str,
+    backbone: Backbone,
+    features: ImageFeatures,
+    settings: Sequence[Variant],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    views: int | None,
+) -> Iterator[Cell]:
+    """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns behind.
+
+    A method that does not train has one cell, with 0 shots and seed 0.
+    """
+    data = _digest([_description(t, features, t.split.test) for t in tasks])
+    trained = [trained_part(t, protocol) for t in tasks]
+    for seed, n in [(0, 0)] + [(seed, n) for seed in seeds for n in shots]:
+        chosen = [v for v in settings if v.method.trains == (n > 0)]
+        draw = _digest([_description(t, features, drawn(t, n, seed)) for t in trained]) if n and chosen else ""
+        for variant in chosen:
+            params = asdict(variant.params)
+            config = {
+                "suite": suite.name,
+                "backbone": backbone.name,
+                "pretrained": backbone.pretrained,
+                "weights": backbone.weights,
+                "method": variant.method.name,
+                "params": params,
+                "protocol": protocol,
+                "shots": n,
+                "seed": seed,
+                "views": _views(variant, views, params.get("epochs")),
+                "tasks": [t.name for t in tasks],
+                "complete_suite": len(tasks) == len(suite.tasks),
+                "data": data,
+                "draw": draw,
+            }
+            yield Cell(variant, config, cell_key(config))
+
+
+def _views(variant: Variant, views: int | None, epochs: int | None) -> int | None:
+    """Training views an image: as asked for, but never more than there are epochs; by default one an epoch."""
+    if "views" not in variant.method.needs:
+        return None
+    return min(n for n in (views or epochs or 1, epochs or views or 1))
+
+
+def _description(task: Task, features: ImageFeatures, items: Sequence[Item]) -> list[Any]:
+    """What a method's numbers follow from: names, and the images' content with their labels."""
+    digests = features.hashes.of(paths(task, items))
+    images = [(digest, item.label) for digest, item in zip(digests, items, strict=True)]
+    return [task.name, task.task_name, task.template, task.metric, task.class_names, images]
+
+
+def _digest(what: Any) -> str:
+    return hashlib.blake2b(json.dumps(what).encode(), digest_size=12).hexdigest()
+
+
+def paths(task: Task, items: Sequence[Item]) -> list[Path]:
+    return [task.split.root / item.path for item in items]
+
+
+def drawn(task: Task, shots: int, seed: int) -> list[Item]:
+    """All few-shot images of a task: those to train on and those to validate on."""
+    return few_shot(task.split.train, shots, seed) + few_shot(task.split.val, min(shots, VAL_SHOTS), seed)
+
+
+def shards(items: Sequence[Item], shots: int, seed: int) -> list[list[Item]]:
+    """The few-shot set cut at ranks 1, 2, 4, 8, …: 16 shots reuse the blocks that 1, 2, 4 and 8 shots left."""
+    edges = [0, *(2**i for i in range(shots.bit_length()) if 2**i < shots), shots]
+    cut = [few_shot(items, b, seed, first=a) for a, b in pairwise(edges)] if shots else []
+    return [part for part in cut if part]  # empty where classes are small
+
+
+def needed(task: Task, cell: Cell) -> dict[str, tuple[View, list[list[Item]]]]:
+    """The few-shot features that the cell's method reads, by name: which view, of which images."""
+    train = shards(task.split.train, cell.shots, cell.seed)
+    val = shards(task.split.val, min(cell.shots, VAL_SHOTS), cell.seed)
+    views = View(cell.seed, 0, cell.views or 1)
+    all_kinds = {"views": (views, train), "plain": (View(), train), "val": (View(), val)}
+    return {need: all_kinds[need] for need in sorted(cell.variant.method.needs)}
