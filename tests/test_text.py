@@ -19,6 +19,8 @@ from bench.text import POSITIONS, Prompts, TextTower
 sys.path.append(str(Path(__file__).parent))
 import reference
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOLERANCE = 1e-5  # relative, float32
 LITE_CLIP = Path(__file__).parents[2] / "shared" / "weights" / "lite-clip.json"
 
@@ -63,15 +65,6 @@ def lite_clip():
     if not LITE_CLIP.is_file():
         pytest.skip("lite-clip does not stand beside the project")
     return load_backbone(str(LITE_CLIP)).tower
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small matrices: a second thread waits more than it works."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=CAUSAL)
