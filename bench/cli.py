@@ -158,6 +158,10 @@ def _run_parser() -> Parser:
         "RN101, ViT-B-32, ViT-B-16; for a JSON the .safetensors beside it)",
     )  # fmt: skip
     how = p.add_argument_group("how")
+    what.add_argument(
+        "--protocol", metavar="NAME", default="few-shot",
+        help="few-shot, or base2new: train on half of each task's classes, test both halves (default: %(default)s)",
+    )  # fmt: skip
     how.add_argument("--views", type=int, metavar="N", help="training views an image (default: one for each epoch)")
     how.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     how.add_argument("--results", metavar="DIR", default="runs", help="where records go (default: %(default)s)")
@@ -196,6 +200,7 @@ def _run(argv: list[str]) -> int:
         views=a.views,
         options=a.options,
         allow_missing=a.allow_missing,
+        protocol=a.protocol,
     )
     left_out = len(run.suite.tasks) - len(run.tasks)
     if left_out and not a.tasks:
