@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ FORMAT = 1  # raised when the same key would stand for other numbers
 VIEWS_A_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
 IMAGES_A_BLOCK = 2048  # a kill loses at most one block
 CROPS_A_BATCH = 256
+PIXELS_ON_CPU = 1 << 19  # encoded at a time: larger activations cost more in page faults than batches save
 HASHES_A_COMMIT = 256  # a kill loses at most so many hashes
 
 HASHES = "hashes.sqlite"
@@ -171,6 +173,10 @@ class ImageFeatures:
         per_batch = max(1, CROPS_A_BATCH // n_views)
         batches = [range(i, min(i + per_batch, len(paths))) for i in range(0, len(paths), per_batch)]
         device = self.backbone.device
+        h, w = self.backbone.image_size
+        at_once = CROPS_A_BATCH if device.type == "cuda" else max(1, PIXELS_ON_CPU // (h * w))
+        model = self.backbone.model
+        encode = partial(encode_local, model) if kind == "local" else model.encode_image
 
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
 
@@ -184,8 +190,7 @@ class ImageFeatures:
                     ahead = load(batches[k + 1])
                 with torch.no_grad():
                     x = self._normalise(pixels.flatten(0, 1).to(device))
-                    model = self.backbone.model
-                    features = encode_local(model, x) if kind == "local" else model.encode_image(x)
+                    features = torch.cat([encode(part) for part in x.split(at_once)])
                 yield features.float().cpu().unflatten(0, (len(batch), n_views)).transpose(0, 1).contiguous()
                 if bar:
                     bar(len(batch) * n_views)
