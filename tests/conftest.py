@@ -193,9 +193,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Tiny models are slower with two threads than with one, and much slower on a busy machine."""
+    """Small models gain nothing from a second thread, and lose much on a busy machine."""
     import torch
 
     before = torch.get_num_threads()

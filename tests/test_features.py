@@ -85,14 +85,14 @@ def test_more_shots_encode_only_the_images_that_are_new(
 
 
 def test_sixteen_shots_are_read_in_the_blocks_of_one_two_four_and_eight() -> None:
+    from bench.cells import shards
     from bench.datasets.items import Item
-    from bench.harness import _shards
 
     items = [Item(f"{label}/{n}", label) for label in range(3) for n in range(20)]
-    sixteen = _shards(items, 16, seed=1)
+    sixteen = shards(items, 16, seed=1)
     assert [len(s) for s in sixteen] == [3, 3, 6, 12, 24]
     for k, shots in enumerate((1, 2, 4, 8)):
-        assert _shards(items, shots, seed=1) == sixteen[: k + 1]
+        assert shards(items, shots, seed=1) == sixteen[: k + 1]
 
 
 @pytest.mark.parametrize("method", ["coop", "plot"])
@@ -173,6 +173,7 @@ def test_batches_and_blocks_leave_the_features_as_they_are(
     monkeypatch.setattr(features_module, "IMAGES_A_BLOCK", 7)
     monkeypatch.setattr(features_module, "VIEWS_A_BLOCK", 2)
     monkeypatch.setattr(features_module, "CROPS_A_BATCH", 5)
+    monkeypatch.setattr(features_module, "PIXELS_ON_CPU", 2 * 32 * 32)
     cut = ImageFeatures(backbone, tmp_path / "cut")
     torch.testing.assert_close(cut.get(paths, View(1, 0, 3)), whole, rtol=1e-5, atol=1e-5)
     assert len(blocks(tmp_path / "cut")) == math.ceil(36 / 7) * 2
