@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.catalogue import cache, listing
+    from bench.catalogue import cache, check, listing
+    from bench.explain import explain
     from bench.harness import run
     from bench.reports import report
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "cache", "listing", "report", "run"]
+__all__ = ["UserError", "cache", "check", "explain", "listing", "report", "run"]
 
 # Imported when first used: `import bench` and `python -m bench --help` do not wait for torch.
 _HOMES = {
@@ -27,6 +28,8 @@ _HOMES = {
     "report": "bench.reports",
     "listing": "bench.catalogue",
     "cache": "bench.catalogue",
+    "check": "bench.catalogue",
+    "explain": "bench.explain",
 }
 
 

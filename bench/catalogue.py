@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields
+from pathlib import Path
 
 import pandas as pd
 
@@ -74,6 +75,24 @@ def _backbones() -> pd.DataFrame:
         default = "packaged" if name in packaged else "openai" if name in PAPER_BACKBONES else ""
         rows.append({"backbone": name, "default weights": default, "tags": ", ".join(tags)})
     return pd.DataFrame(rows)
+
+
+def check(suite: str, data: str | None) -> pd.DataFrame:
+    """What of a suite is on disk: one row a task with its state and what to do next.
+
+    Parameters
+    ----------
+    suite : name or path of a suite file. data : folder that holds the tasks' folders.
+    """
+    from bench.datasets.check import check_suite
+    from bench.datasets.suites import load_suite
+
+    chosen = load_suite(suite)
+    if not data:
+        raise UserError("--data: give the folder that holds the data sets' folders, or set BENCH_DATA")
+    if not Path(data).expanduser().is_dir():
+        raise UserError(f"--data {data}: no such folder")
+    return check_suite(chosen, Path(data).expanduser())
 
 
 def cache(clear: bool = False) -> pd.DataFrame:

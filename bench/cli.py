@@ -38,6 +38,18 @@ examples
       one suite's records, into a folder of their own
 """
 
+EXPLAIN_EXAMPLES = """\
+examples
+  python -m bench explain softcpt
+  python -m bench explain my_package.my_module:MyMethod
+"""
+
+DATA_EXAMPLES = """\
+examples
+  python -m bench data check --suite general10 --data ~/data
+  python -m bench data check --suite my-suite.yaml --data ~/data --json
+"""
+
 LIST_EXAMPLES = """\
 examples
   python -m bench list methods
@@ -59,6 +71,8 @@ Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
   python -m bench run       train and test a grid of methods, shots and seeds
   python -m bench report    tables and figures from what was run
   python -m bench list      suites, tasks, methods, backbones
+  python -m bench explain   a method: what is learned, its formula, its parameters
+  python -m bench data      what of a suite is on disk, and where to get the rest
   python -m bench cache     the stored image features
 
 `python -m bench run --help` shows examples.
@@ -103,7 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    commands = {"run": _run, "report": _report, "list": _list, "cache": _cache}
+    commands = {
+        "run": _run,
+        "report": _report,
+        "list": _list,
+        "explain": _explain,
+        "data": _data,
+        "cache": _cache,
+    }
     if not argv or argv[0] in ("-h", "--help"):
         print(TOP, end="")
         return 0
@@ -271,6 +292,33 @@ def _list(argv: list[str]) -> int:
         hint = close if close.startswith("did you mean") else f"`python -m bench list {a.what}` shows all"
         raise UserError(f"list {a.what}: nothing is called {a.pattern!r}; {hint}")
     _print(found)
+    return 0
+
+
+def _explain(argv: list[str]) -> int:
+    p = _parser("explain", "What a method learns, its formula, its parameters.", EXPLAIN_EXAMPLES)
+    p.add_argument("method", metavar="METHOD", help="a name as for --methods")
+    a = p.read(argv)
+    from bench.explain import explain
+
+    print(explain(a.method))
+    return 0
+
+
+def _data(argv: list[str]) -> int:
+    p = _parser("data", "What of a suite is on disk, and what to do about the rest.", DATA_EXAMPLES)
+    p.add_argument("what", metavar="check", choices=("check",))
+    p.add_argument("--suite", metavar="NAME|FILE", required=True, help="a suite's name or the path of a suite file")
+    p.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
+    p.add_argument("--json", action="store_true", help="for programs: one object a task")
+    a = p.read(argv)
+    from bench.catalogue import check
+
+    table = check(a.suite, a.data or os.environ.get("BENCH_DATA"))
+    if a.json:
+        print(table.to_json(orient="records", indent=1, force_ascii=False))
+    else:
+        _print(table)
     return 0
 
 

@@ -1,8 +1,8 @@
 """Local image features: what an image encoder says of each place, in the joint embedding.
 
 PLOT matches prompts to these. An attention-pooled ResNet gives its pooling's output at every position of the
-map; a vision transformer its patch tokens through the final norm and projection; a timm network with average
-pooling its last map through the projection.
+map; a vision transformer its patch tokens through the final norm and projection; a timm network what its head
+makes of each position alone (with average pooling and a linear head their mean is the pooled feature).
 """
 
 from __future__ import annotations
@@ -31,14 +31,11 @@ def encode_local(model: Any, images: Tensor) -> Tensor:
         x = visual.transformer(visual._embeds(images))
         tokens = visual.ln_post(x)[:, 1:]
         return tokens if visual.proj is None else tokens @ visual.proj
-    if isinstance(visual, TimmModel) and not hasattr(visual.head, "pool"):
-        x = visual.trunk.forward_features(images)
-        prefix = getattr(visual.trunk, "num_prefix_tokens", 0)
-        x = x.flatten(2).mT if x.dim() == 4 else x[:, prefix:]  # B, P, channels
-        return visual.head(x)
+    if isinstance(visual, TimmModel) and not _pools_by_attention(visual):
+        return _timm_positions(visual, images)
     raise UserError(
         f"the image tower {type(visual).__name__} offers no local features; methods that need them (plot) run on "
-        "attention-pooled ResNets, vision transformers and timm networks with average pooling"
+        "attention-pooled ResNets, vision transformers and timm networks without attention pooling"
     )
 
 
@@ -52,3 +49,24 @@ def _attention_pool(pool: Any, x: Tensor) -> Tensor:
     )
     states = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     return pool.c_proj(states)[:, 1:]
+
+
+def _pools_by_attention(visual: TimmModel) -> bool:
+    return hasattr(visual.head, "pool") or getattr(visual.trunk, "attn_pool", None) is not None
+
+
+def _timm_positions(visual: TimmModel, images: Tensor) -> Tensor:
+    """The network's own head (pooling, norm, projection) on each position, as if it were all there is."""
+    trunk = visual.trunk
+    x = trunk.forward_features(images)
+    if x.dim() == 3:  # B, prefix + P, c; class token and average pooling both read a row of equal tokens as one
+        prefix = getattr(trunk, "num_prefix_tokens", 0)
+        places = x[:, prefix:]
+        alone = places.flatten(0, 1)[:, None].expand(-1, prefix + 1, -1)
+    elif getattr(trunk, "output_fmt", "NCHW") == "NHWC":
+        places = x.flatten(1, 2)
+        alone = places.flatten(0, 1)[:, None, None]
+    else:
+        places = x.flatten(2).mT
+        alone = places.flatten(0, 1)[:, :, None, None]
+    return visual.head(trunk.forward_head(alone)).unflatten(0, places.shape[:2])
