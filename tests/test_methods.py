@@ -48,7 +48,7 @@ def make_tasks(shots=(2, 3, 2), n_views=3):
         labels = torch.arange(len(names)).repeat(n)
         centres = torch.randn(len(names), EMBED, generator=rng)
         noise = torch.randn(n_views, len(labels), EMBED, generator=rng)
-        tasks.append(TaskData(task_name.title(), task_name, names, "a {}.", centres[labels] + 0.5 * noise, labels))
+        tasks.append(TaskData(f"task {len(tasks)}", task_name, names, "a {}.", centres[labels] + 0.5 * noise, labels))
     return tasks
 
 
