@@ -329,14 +329,20 @@ def test_blocks_are_mapped_not_read(tiny: Any, backbone: Backbone, tmp_path: Pat
 
 
 def test_threads_writing_the_same_block_do_not_disturb_each_other(
-    tiny: Any, backbone: Backbone, tmp_path: Path, encoded: list[int]
+    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths, together, got, errors = tiny.images(), threading.Barrier(4), [], []
+    paths, all_written, got, errors = tiny.images(), threading.Barrier(4, timeout=60), [], []
+    save = features_module.save_file
+
+    def save_and_wait(*args: Any, **kwargs: Any) -> None:
+        save(*args, **kwargs)
+        all_written.wait()  # nobody gives the block its name before all have written it
+
+    monkeypatch.setattr(features_module, "save_file", save_and_wait)
 
     def work() -> None:
         try:
             features = ImageFeatures(backbone, tmp_path)
-            together.wait()
             got.append(features.get(paths, View(1, 0, 3)))
         except Exception as error:
             errors.append(error)
