@@ -83,4 +83,4 @@ def test_prefix_sharing_is_twelve_times_faster_than_full_length(benchmark):
         f"\nplain {min(theirs):.3f} s, shared {min(ours):.3f} s, {best:.1f} times faster (medians: {ratio:.1f}); "
         f"the token count allows {allowed:.1f}"
     )
-    assert max(ratio, best) >= LEAST_RATIO
+    assert ratio >= LEAST_RATIO
