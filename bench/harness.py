@@ -263,8 +263,10 @@ def _score(
     rows: list[dict[str, Any]] = []
     for part in test_parts(task, run.protocol):
         chunks = features[part.rows].split(SCORE_CHUNK)
-        scores = (method.predict(t, chunk.to(run.backbone.device), part.class_names) for chunk in chunks)
-        predicted = torch.cat([s.argmax(dim=1).cpu() for s in scores])
+        scores = torch.cat([method.predict(t, c.to(run.backbone.device), part.class_names).cpu() for c in chunks])
+        if not scores.isfinite().all():  # argmax would make an accuracy of it all the same
+            raise ValueError(f"task {task.name}: scores are not finite; did the training diverge?")
+        predicted = scores.argmax(dim=1)
         rows.append(
             {
                 "task": task.name,
