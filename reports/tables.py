@@ -168,7 +168,7 @@ def _about(block: Block) -> list[str]:
     weights = f"{first['pretrained']} ({first['weights'][:8] or 'no fingerprint'})".strip()
     said = [
         f"Suite {first['title']}, backbone {first['backbone']}, weights {weights}.",
-        f"{block.n_tasks}: {', '.join(block.tasks)}.",
+        f"{block.n_tasks}{'' if block.rows['complete'].all() else ' (not the whole suite)'}: {', '.join(block.tasks)}.",
         f"Protocol {first['protocol']}, seeds {', '.join(map(str, block.seeds))}.",
         _recipe(block),
     ]
@@ -182,11 +182,14 @@ def _about(block: Block) -> list[str]:
 
 
 def _recipe(block: Block) -> str:
-    """Epochs and views of the trained methods: the common ones, then who differs."""
+    """Epochs, views, learning rate and batch of the trained methods: the common ones, then who differs."""
     trained = block.rows[block.rows["epochs"].notna() & (block.rows["shots"] > 0)]
     told = {}
-    for name, epochs, views in trained[["label", "epochs", "views"]].drop_duplicates().itertuples(index=False):
-        told[name] = f"{epochs} epochs, " + ("a view each" if pd.isna(views) else f"{views} views an image")
+    for name, row in trained.groupby("label", sort=False)[["epochs", "views", "parameters"]].first().iterrows():
+        views = "a view each" if pd.isna(row["views"]) else f"{row['views']} views an image"
+        more = {"lr": "learning rate", "batch": "batch"}
+        rest = [f"{text} {row['parameters'][key]}" for key, text in more.items() if key in row["parameters"]]
+        told[str(name)] = ", ".join([f"{row['epochs']} epochs", views, *rest])
     if not told:
         return ""
     common = Counter(told.values()).most_common(1)[0][0]
