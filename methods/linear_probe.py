@@ -35,14 +35,17 @@ class LinearProbe(Method):
         steps: int = param(8, "steps of binary search in log10 C")
         iterations: int = param(1000, "lbfgs iterations at most")
 
+        def __post_init__(self) -> None:
+            if self.steps < 0:
+                raise UserError(f"steps={self.steps}: not negative")
+            if self.iterations < 1:
+                raise UserError(f"iterations={self.iterations}: at least 1")
+
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
-        self.device = clip.device
+        self.device, self.tasks = clip.device, tasks
         self.probes: list[Any] = []
-        self.chosen: list[float] = []
         for t, task in enumerate(tasks):
-            c = self._search(task)
-            self.chosen.append(c)
-            self.probes.append(self._probe(task, c))
+            self.probes.append(self._best_probe(task))
             report(t + 1, len(tasks))
 
     def _probe(self, task: TaskData, c: float) -> Any:
@@ -55,23 +58,28 @@ class LinearProbe(Method):
             probe = LogisticRegression(C=c, max_iter=self.params.iterations, solver="lbfgs")
             return probe.fit(task.plain.numpy().astype(np.float64), task.labels.numpy())
 
-    def _accuracy(self, task: TaskData, c: float) -> float:
-        return float(self._probe(task, c).score(task.val.numpy().astype(np.float64), task.val_labels.numpy()))
+    def _best_probe(self, task: TaskData) -> Any:
+        """The probe at the C that the search ends at."""
+        images, labels = task.val.numpy().astype(np.float64), task.val_labels.numpy()
+        probes: dict[float, Any] = {}
 
-    def _search(self, task: TaskData) -> float:
-        accuracies = [self._accuracy(task, c) for c in SWEEP]
-        peak = SWEEP[int(np.argmax(accuracies))]
-        left, right, best = 0.1 * peak, 10 * peak, peak
+        def accuracy(c: float) -> float:
+            if c not in probes:
+                probes[c] = self._probe(task, c)
+            return float(probes[c].score(images, labels))
+
+        best = max(SWEEP, key=accuracy)  # of equals the first
+        left, right = 0.1 * best, 10 * best
         for _ in range(self.params.steps):
             middle = float(np.sqrt(left * right))  # halfway in log10 C
-            if self._accuracy(task, left) < self._accuracy(task, right):
+            if accuracy(left) < accuracy(right):
                 left, best = middle, right
             else:
                 right, best = middle, left
-        return best
+        return probes[best]
 
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        if class_names is not None:
+        if class_names is not None and tuple(class_names) != self.tasks[task].class_names:
             raise UserError("linear-probe learns one weight vector a class: it cannot score a class it has not seen")
         scores = self.probes[task].predict_log_proba(features.cpu().numpy().astype(np.float64))
         return torch.from_numpy(scores).to(self.device)

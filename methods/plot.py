@@ -8,6 +8,7 @@ by Sinkhorn's iterations; no gradient runs through the plan. Learned: T · N · 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.errors import UserError
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 from bench.text import Prompts
+
+LEAST_EPSILON = 0.03  # costs reach 2: exp(-2 / 0.03) = 1e-29, and scalings as far the other way
 
 
 class PLOT(PromptMethod):
@@ -35,6 +39,16 @@ class PLOT(PromptMethod):
         epsilon: float = param(0.1, "entropic regularisation ε")
         iterations: int = param(100, "Sinkhorn iterations at most")
         tolerance: float = param(1e-2, "mean change of the row scaling at which Sinkhorn stops")
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for name in ("prompts", "iterations"):
+                if getattr(self, name) < 1:
+                    raise UserError(f"{name}={getattr(self, name)}: at least 1")
+            if not LEAST_EPSILON <= self.epsilon < math.inf:
+                raise UserError(f"epsilon={self.epsilon}: at least {LEAST_EPSILON}; below, exp(−cost/ε) leaves float32")
+            if not self.tolerance >= 0:
+                raise UserError(f"tolerance={self.tolerance}: not negative")
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(self.params.prompts, rng)}  # N, L, w
@@ -65,16 +79,20 @@ class PLOT(PromptMethod):
 def sinkhorn(cost: Tensor, epsilon: float, iterations: int, tolerance: float) -> Tensor:
     """Entropic optimal-transport plans [..., P, N] with uniform marginals for costs [..., P, N].
 
-    Stops when the row scaling of every problem changes by less than `tolerance` on average.
+    Each problem stops when its row scaling changes by less than `tolerance` on average: what becomes of one does
+    not depend on the others. In float32, whatever the costs are in.
     """
     kernel = torch.exp(-cost.float() / epsilon)
     n_rows, n_columns = cost.shape[-2:]
     rows = torch.ones_like(kernel[..., 0])  # ..., P
     columns = torch.ones_like(kernel[..., 0, :])  # ..., N
+    moving = torch.ones_like(rows[..., :1], dtype=torch.bool)  # ..., 1
     for _ in range(iterations):
-        before = rows
-        rows = (1 / n_rows) / (kernel @ columns[..., None])[..., 0]
-        columns = (1 / n_columns) / (kernel.mT @ rows[..., None])[..., 0]
-        if float((rows - before).abs().mean(dim=-1).max()) < tolerance:
+        new = (1 / n_rows) / (kernel @ columns[..., None])[..., 0]
+        change = (new - rows).abs().mean(dim=-1, keepdim=True)
+        rows = torch.where(moving, new, rows)
+        columns = torch.where(moving, (1 / n_columns) / (kernel.mT @ rows[..., None])[..., 0], columns)
+        moving = moving & (change >= tolerance)
+        if not moving.any():
             break
     return rows[..., None] * kernel * columns[..., None, :]

@@ -7,12 +7,14 @@ other, the part of the cross-entropy gradient along the KL gradient is taken out
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from bench.errors import UserError
 from bench.methods.base import Clip, TaskData, param
 from bench.methods.coop import CoOp
 from bench.methods.training import Batch
@@ -30,6 +32,13 @@ class ProGrad(CoOp):
     class Params(CoOp.Params):
         projection: float = param(1.0, "share λ of the opposing component that is taken out")
         temperature: float = param(1.0, "of the two distributions in the KL loss")
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 0 < self.temperature < math.inf:
+                raise UserError(f"temperature={self.temperature}: positive and finite")
+            if not 0 <= self.projection < math.inf:
+                raise UserError(f"projection={self.projection}: not negative and finite")
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         super().setup(clip, tasks, seed)
@@ -52,5 +61,5 @@ class ProGrad(CoOp):
         own = torch.autograd.grad(cross_entropy, parameters, retain_graph=True)
         known = torch.autograd.grad(knowledge, parameters)
         for parameter, g, k in zip(parameters, own, known, strict=True):
-            along = (g * k).sum() / k.square().sum().clamp(min=torch.finfo(k.dtype).tiny)
-            parameter.grad = g - self.params.projection * along.clamp(max=0) * k
+            direction = F.normalize(k.flatten(), dim=0).view_as(k)
+            parameter.grad = g - self.params.projection * (g * direction).sum().clamp(max=0) * direction

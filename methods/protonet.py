@@ -28,7 +28,7 @@ class ProtoNet(Method):
     )
 
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
-        self.clip = clip
+        self.clip, self.tasks = clip, tasks
         self.means = []
         for task in tasks:
             of_class = F.one_hot(task.labels, len(task.class_names)).to(task.plain.dtype)  # n, C
@@ -36,7 +36,7 @@ class ProtoNet(Method):
             self.means.append(F.normalize(means, dim=-1).to(clip.device))
 
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        if class_names is not None:
+        if class_names is not None and tuple(class_names) != self.tasks[task].class_names:
             raise UserError("protonet knows classes by their images: it cannot score a class that it has not seen")
         means = self.means[task]
         return self.clip.scale * F.normalize(features.to(means.device), dim=-1) @ means.T
