@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.text import TextTower
@@ -59,14 +62,31 @@ class TaskData:
     val_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
 
-def param(default: Any, meaning: str) -> Any:
-    """A field of a method's `Params`: its default and its meaning, shown in `--help` and kept in records."""
-    return field(default=default, metadata={"meaning": meaning})
+def param(default: Any, meaning: str, least: float | None = None, choices: Sequence[Any] = ()) -> Any:
+    """A field of a method's `Params`.
+
+    meaning : what `python -m bench explain` says of it. least, choices : the values `Parameters` lets through.
+    """
+    return field(default=default, metadata={"meaning": meaning, "least": least, "choices": tuple(choices)})
 
 
 @dataclass(frozen=True)
-class NoParams:
-    """Of a method without parameters."""
+class Parameters:
+    """Base of methods' parameters; alone, of a method without any.
+
+    Raises
+    ------
+    UserError : a value below its `least`, not finite, or not among its `choices`.
+    """
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, least, choices = getattr(self, f.name), f.metadata.get("least"), f.metadata.get("choices")
+            if least is not None and not least <= value < math.inf:
+                bound = "not negative and finite" if least == 0 else f"at least {least:g}"
+                raise UserError(f"{f.name}={value}: {bound}")
+            if choices and value not in choices:
+                raise UserError(f"{f.name}={value!r}: one of {', '.join(map(str, choices))}")
 
 
 class Method(ABC):
@@ -91,7 +111,7 @@ class Method(ABC):
     source: ClassVar[str] = ""
     footnote: ClassVar[str] = ""
 
-    Params: ClassVar[Any] = NoParams
+    Params: ClassVar[Any] = Parameters
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = self.Params() if params is None else params

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.errors import UserError
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 from bench.methods.training import Batch
@@ -31,16 +30,10 @@ class CoCoOp(PromptMethod):
 
     @dataclass(frozen=True)
     class Params(PromptParams):
-        context: int = param(4, "class-context length L")
+        context: int = param(4, "class-context length L", least=1)
         words: str = param("a photo of a", "start from these words' embeddings; empty: from noise")
-        reduction: int = param(16, "the meta-network's hidden width is d / reduction")
-        max_tokens: int = param(20_000, "text tokens encoded at a time: bounds the memory, not the result")
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            for name in ("reduction", "max_tokens"):
-                if getattr(self, name) < 1:
-                    raise UserError(f"{name}={getattr(self, name)}: at least 1")
+        reduction: int = param(16, "the meta-network's hidden width is d / reduction", least=1)
+        max_tokens: int = param(20_000, "text tokens encoded at a time: bounds the memory, not the result", least=1)
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         d, width = self.clip.embed_dim, self.clip.tower.width

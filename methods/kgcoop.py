@@ -7,7 +7,6 @@ Learned: T · L · w numbers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.errors import UserError
 from bench.methods.base import Clip, TaskData, param
 from bench.methods.coop import CoOp
 from bench.methods.training import Batch, joint_cross_entropy
@@ -31,14 +29,9 @@ class KgCoOp(CoOp):
 
     @dataclass(frozen=True)
     class Params(CoOp.Params):
-        context: int = param(4, "class-context length L")
+        context: int = param(4, "class-context length L", least=1)
         words: str = param("a photo of a", "start from these words' embeddings; empty: from noise")
-        pull: float = param(8.0, "weight of the pull to the hand-written prompts' features")
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if not 0 <= self.pull < math.inf:
-                raise UserError(f"pull={self.pull}: not negative and finite")
+        pull: float = param(8.0, "weight of the pull to the hand-written prompts' features", least=0)
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         super().setup(clip, tasks, seed)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Clip, Method, Report, TaskData, param
+from bench.methods.base import Clip, Method, Parameters, Report, TaskData, param
 
 SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 
@@ -31,15 +31,9 @@ class LinearProbe(Method):
     source = "CLIP, arXiv 2103.00020; CoOp, arXiv 2109.01134"
 
     @dataclass(frozen=True)
-    class Params:
-        steps: int = param(8, "steps of binary search in log10 C")
-        iterations: int = param(1000, "lbfgs iterations at most")
-
-        def __post_init__(self) -> None:
-            if self.steps < 0:
-                raise UserError(f"steps={self.steps}: not negative")
-            if self.iterations < 1:
-                raise UserError(f"iterations={self.iterations}: at least 1")
+    class Params(Parameters):
+        steps: int = param(8, "steps of binary search in log10 C", least=0)
+        iterations: int = param(1000, "lbfgs iterations at most", least=1)
 
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
         self.device, self.tasks = clip.device, tasks

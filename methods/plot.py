@@ -8,7 +8,6 @@ by Sinkhorn's iterations; no gradient runs through the plan. Learned: T · N · 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.errors import UserError
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 from bench.text import Prompts
@@ -35,20 +33,10 @@ class PLOT(PromptMethod):
 
     @dataclass(frozen=True)
     class Params(PromptParams):
-        prompts: int = param(4, "contexts N a task (the count in the paper's table for General-10 fits 2)")
-        epsilon: float = param(0.1, "entropic regularisation ε")
-        iterations: int = param(100, "Sinkhorn iterations at most")
-        tolerance: float = param(1e-2, "mean change of the row scaling at which Sinkhorn stops")
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            for name in ("prompts", "iterations"):
-                if getattr(self, name) < 1:
-                    raise UserError(f"{name}={getattr(self, name)}: at least 1")
-            if not LEAST_EPSILON <= self.epsilon < math.inf:
-                raise UserError(f"epsilon={self.epsilon}: at least {LEAST_EPSILON}; below, exp(−cost/ε) leaves float32")
-            if not self.tolerance >= 0:
-                raise UserError(f"tolerance={self.tolerance}: not negative")
+        prompts: int = param(4, "contexts N a task (the count in the paper's table for General-10 fits 2)", least=1)
+        epsilon: float = param(0.1, "entropic regularisation ε", least=LEAST_EPSILON)
+        iterations: int = param(100, "Sinkhorn iterations at most", least=1)
+        tolerance: float = param(1e-2, "mean change of the row scaling at which Sinkhorn stops", least=0)
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(self.params.prompts, rng)}  # N, L, w

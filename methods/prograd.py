@@ -7,14 +7,12 @@ other, the part of the cross-entropy gradient along the KL gradient is taken out
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from bench.errors import UserError
 from bench.methods.base import Clip, TaskData, param
 from bench.methods.coop import CoOp
 from bench.methods.training import Batch
@@ -30,15 +28,8 @@ class ProGrad(CoOp):
 
     @dataclass(frozen=True)
     class Params(CoOp.Params):
-        projection: float = param(1.0, "share λ of the opposing component that is taken out")
-        temperature: float = param(1.0, "of the two distributions in the KL loss")
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if not 0 < self.temperature < math.inf:
-                raise UserError(f"temperature={self.temperature}: positive and finite")
-            if not 0 <= self.projection < math.inf:
-                raise UserError(f"projection={self.projection}: not negative and finite")
+        projection: float = param(1.0, "share λ of the opposing component that is taken out", least=0)
+        temperature: float = param(1.0, "of the two distributions in the KL loss", least=0.01)
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         super().setup(clip, tasks, seed)

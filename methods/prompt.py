@@ -24,16 +24,9 @@ from bench.text import POSITIONS, Position
 class PromptParams(Recipe):
     """The recipe, and what every learned prompt has."""
 
-    context: int = param(16, "class-context length L")
+    context: int = param(16, "class-context length L", least=1)
     words: str = param("", "start from these words' embeddings (as many tokens as `context`) instead of noise")
-    position: Position = param("end", "where the class name stands: end, middle or front")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.context < 1:
-            raise UserError(f"context={self.context}: at least 1")
-        if self.position not in POSITIONS:
-            raise UserError(f"position={self.position!r}: one of {', '.join(POSITIONS)}")
+    position: Position = param("end", "where the class name stands: end, middle or front", choices=POSITIONS)
 
 
 class PromptMethod(Method):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 from bench.text import Prompts
@@ -29,12 +28,7 @@ class SoftCPT(PromptMethod):
 
     @dataclass(frozen=True)
     class Params(PromptParams):
-        task_context: int = param(4, "task-context length M; the authors' commands use 4")
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.task_context < 1:
-                raise UserError(f"task_context={self.task_context}: at least 1")
+        task_context: int = param(4, "task-context length M; the authors' commands use 4", least=1)
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {

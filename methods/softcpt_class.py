@@ -32,12 +32,7 @@ class SoftCPTCATA(SoftCPT):
 
     @dataclass(frozen=True)
     class Params(SoftCPT.Params):
-        class_context: int = param(4, "length K of the context that class features are read from")
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.class_context < 1:
-                raise UserError(f"class_context={self.class_context}: at least 1")
+        class_context: int = param(4, "length K of the context that class features are read from", least=1)
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         p, width = self.params, self.clip.tower.width

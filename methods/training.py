@@ -10,29 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.errors import UserError
-from bench.methods.base import Report, TaskData, param
+from bench.methods.base import Parameters, Report, TaskData, param
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Parameters):
     """Optimiser settings; the paper's values are the defaults."""
 
-    epochs: int = param(50, "passes over the few-shot set")
-    batch: int = param(32, "images a step, drawn over all tasks trained together")
-    lr: float = param(0.002, "SGD's learning rate from epoch 2 on, cosine decay")
-    warmup_lr: float = param(1e-5, "learning rate of epoch 1")
-    momentum: float = param(0.9, "SGD's momentum")
-    weight_decay: float = param(5e-4, "SGD's weight decay, on all learned parameters")
-    init_std: float = param(0.02, "standard deviation of random start values")
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: at least 1")
-        for name in ("lr", "warmup_lr", "momentum", "weight_decay", "init_std"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name}={getattr(self, name)}: not negative and finite")
+    epochs: int = param(50, "passes over the few-shot set", least=1)
+    batch: int = param(32, "images a step, drawn over all tasks trained together", least=1)
+    lr: float = param(0.002, "SGD's learning rate from epoch 2 on, cosine decay", least=0)
+    warmup_lr: float = param(1e-5, "learning rate of epoch 1", least=0)
+    momentum: float = param(0.9, "SGD's momentum", least=0)
+    weight_decay: float = param(5e-4, "SGD's weight decay, on all learned parameters", least=0)
+    init_std: float = param(0.02, "standard deviation of random start values", least=0)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import bench.methods
 import bench.text
 from bench.errors import UserError
 from bench.methods import Method, TaskData, find_method, method_names, param
-from bench.methods.base import NoParams
+from bench.methods.base import Parameters
 from bench.methods.training import Batch, Recipe, joint_cross_entropy, learning_rate
 from bench.options import numbers, variants
 from bench.text import TextTower
@@ -381,7 +381,7 @@ def test_what_is_no_method_is_told(on_import_path, name, message):
 
 
 def test_a_method_without_parameters_takes_the_defaults():
-    assert Constant().params == NoParams() and Constant().n_params == 0
+    assert Constant().params == Parameters() and Constant().n_params == 0
 
 
 # ---- options -------------------------------------------------------------------------------------------------

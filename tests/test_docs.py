@@ -1,0 +1,68 @@
+"""What the README and docs/architecture.md print works as printed."""
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import bench
+from bench.datasets.suites import load_suite
+from bench.methods import method_names
+
+ROOT = Path(__file__).parents[1]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+
+
+def test_the_example_method_of_the_architecture_page_runs(tiny, tmp_path, monkeypatch) -> None:
+    (example,) = (block for block in python_blocks(ARCHITECTURE) if "class Blend" in block)
+    assert len(example.strip().splitlines()) <= 40
+    (tmp_path / "half_and_half.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    results = tiny.run(tmp_path / "runs", methods=["half_and_half:Blend"], shots=[4], seeds=[1])
+    assert set(results["method"]) == {"blend"}
+    assert results["accuracy"].mean() > 100 / 3  # more than chance among three classes
+    sys.modules.pop("half_and_half", None)
+
+
+def test_the_example_methods_weight_is_reached_from_the_command_line(tiny, tmp_path, monkeypatch) -> None:
+    (example,) = (block for block in python_blocks(ARCHITECTURE) if "class Blend" in block)
+    (tmp_path / "half_and_half.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = {"methods": ["half_and_half:Blend"], "shots": [4], "seeds": [1], "options": ["blend.alpha=0,1"]}
+    results = tiny.run(tmp_path / "runs", **arguments)
+    assert set(results["variant"]) == {"alpha=0.0", "alpha=1.0"}
+    sys.modules.pop("half_and_half", None)
+
+
+def test_every_call_of_the_python_section_returns_a_table(tiny, tmp_path) -> None:
+    calls = "".join(python_blocks(ARCHITECTURE))
+    assert all(f"bench.{name}(" in calls for name in ("run", "report", "listing", "cache"))
+    results = tiny.run(tmp_path / "runs", methods=["zero-shot", "coop"], shots=[1], seeds=[1])
+    tables = [results, bench.report(tmp_path / "runs", tmp_path / "report"), bench.listing("methods"), bench.cache()]
+    assert all(isinstance(table, pd.DataFrame) and len(table) for table in tables)
+
+
+def test_the_readme_names_every_method_and_counts_the_suites_right() -> None:
+    for name in method_names():
+        assert f"`{name}`" in README or name.startswith(("softcpt-ca", "softcpt-cs")), name
+    for name in ("general10", "plant6", "rs8", "fashion20", "demo"):
+        row = re.search(rf"^\| `{name}` \| (\d+) \| (\d+) \|", README, re.MULTILINE)
+        assert row, name
+        tasks = load_suite(name).tasks
+        assert len(tasks) == int(row[1])
+        if all(task.n_classes for task in tasks):
+            assert sum(task.n_classes or 0 for task in tasks) == int(row[2])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/data.md"])
+def test_links_and_pictures_of_the_docs_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t]
+    assert [t for t in targets if t and not (ROOT / page).parent.joinpath(t).exists()] == []
