@@ -40,11 +40,15 @@ def plan_of(cost: list[list[float]]) -> list[list[float]]:
     return [[rows[i] * kernel[i][j] * columns[j] for j in range(m)] for i in range(n)]
 
 
-def logits(parameters: Parameters, t: int, image: Tensor) -> Tensor:
-    """Of one image's normalised local features [P, d]; parameters["context"] is [N, L, w]."""
-    text = [world(local=True).text(context, NAMES[t]) for context in parameters["context"]]
+def prompts(parameters: Parameters, t: int) -> list[Tensor]:
+    """Normalised text features [C, d] of each context; parameters["context"] is [N, L, w]."""
+    return [world(local=True).text(context, NAMES[t]) for context in parameters["context"]]
+
+
+def logits(text: list[Tensor], image: Tensor) -> Tensor:
+    """Of one image's normalised local features [P, d]."""
     scores = []
-    for c in range(len(NAMES[t])):
+    for c in range(len(text[0])):
         cosine = torch.stack([image @ prompt[c] for prompt in text], dim=1)  # P, N
         plan = torch.tensor(plan_of((1 - cosine.detach().double()).tolist()))  # no gradient runs through it
         scores.append((plan * cosine).sum())
@@ -52,7 +56,8 @@ def logits(parameters: Parameters, t: int, image: Tensor) -> Tensor:
 
 
 def loss(parameters: Parameters, images: Images) -> Tensor:
-    return torch.stack([cross_entropy(logits(parameters, t, image), label) for t, image, label in images]).mean()
+    text = prompts(parameters, images[0][0])
+    return torch.stack([cross_entropy(logits(text, image), label) for _, image, label in images]).mean()
 
 
 def test_ten_steps_are_those_of_the_plain_formula() -> None:
@@ -63,8 +68,8 @@ def test_scores_are_those_of_the_plain_formula() -> None:
     method, *_ = fit("plot", world(local=True), epochs=1, prompts=3, context=5)
     images = some_images(method)
     for t in range(3):
-        own = {"context": method.learned[f"context-{t}"].detach()}
-        expected = torch.stack([logits(own, t, image / image.norm(dim=1, keepdim=True)) for image in images])
+        text = prompts({"context": method.learned[f"context-{t}"].detach()}, t)
+        expected = torch.stack([logits(text, image / image.norm(dim=1, keepdim=True)) for image in images])
         torch.testing.assert_close(method.predict(t, images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -91,9 +96,11 @@ def test_a_plan_s_columns_have_equal_mass_however_early_it_stops() -> None:
 
 def test_each_problem_stops_by_itself() -> None:
     rng = torch.Generator().manual_seed(2)
-    easy, hard = torch.full((1, 9, 3), 0.1), torch.rand(1, 9, 3, generator=rng) * 2
-    together = sinkhorn(torch.cat([easy, hard]), 0.05, 100, 1e-2)
-    assert torch.equal(together, torch.cat([sinkhorn(cost, 0.05, 100, 1e-2) for cost in (easy, hard)]))
+    easy_to_hard = torch.rand(12, 9, 3, generator=rng) * torch.linspace(0.1, 2, 12)[:, None, None]
+    together = sinkhorn(easy_to_hard, 0.1, 100, 1e-2)
+    alone = torch.stack([sinkhorn(cost, 0.1, 100, 1e-2) for cost in easy_to_hard])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=0)
+    assert not torch.allclose(together[0], sinkhorn(easy_to_hard[0], 0.1, 100, 0.0), rtol=1e-5, atol=0)  # it stopped
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
