@@ -257,8 +257,26 @@ def main() -> None:
             print(f"          zero-shot, words read/class names: {shown}", flush=True)
             if step + 1 < args.steps:
                 save(model, args.out / "demo-clip.partial.safetensors")
+    unit_norms(model, tokenizer, held_pictures, held_facts)
     save(model, args.out / "demo-clip.safetensors")
     (args.out / "demo-clip.partial.safetensors").unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def unit_norms(model: CLIP, tokenizer: SimpleTokenizer, pictures: torch.Tensor, facts: list[Scene]) -> None:
+    """Scale both projections so that raw features have a norm of 1 on average; no cosine changes.
+
+    Training by cosines leaves the norms free (here above 100). Methods that read raw features feel them: SoftCPT
+    puts text features through a linear layer, whose start values suit norms of about 1.
+    """
+    model.eval()
+    rng = Random("captions for the norm")
+    text = tokenizer([caption(scene, rng)[0] for scene in facts])
+    model.text_projection /= model.encode_text(text).norm(dim=1).mean()
+    projection = model.visual.attnpool.c_proj
+    norm = torch.cat([model.encode_image(normalise(p)) for p in pictures.split(250)]).norm(dim=1).mean()
+    projection.weight /= norm
+    projection.bias /= norm
 
 
 def save(model: CLIP, path: Path) -> None:
