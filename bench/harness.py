@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,6 +33,7 @@ from bench.records import SCHEMA, PeakMemory, RecordStore, versions
 from bench.reports.records import COLUMNS, rows_of
 
 SCORE_CHUNK = 8192  # test images scored at a time
+SMALL_WIDTH = 128  # text towers up to this width train on one thread
 
 
 class Interrupted(KeyboardInterrupt):
@@ -226,7 +228,7 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
     data = [_task_data(run, trained_part(task, run.protocol), cell, hide) for task in run.tasks]
     encoded = time.perf_counter()
     method = cell.variant.method(cell.variant.params)
-    with bar("  training", 0, "step", hide) as shown:
+    with bar("  training", 0, "step", hide) as shown, _threads(run.backbone) as threads:
         method.fit(run.backbone, data, cell.seed, absolute(shown))
     if run.backbone.device.type == "cuda":
         torch.cuda.synchronize()
@@ -245,7 +247,7 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
         "test_seconds": end - trained,
         "peak_memory_mb": memory.megabytes(),
         "device": _device_name(run.backbone.device),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "demo": run.suite.demo,
         "title": run.suite.title,
         "note": run.suite.note,
@@ -335,6 +337,18 @@ def _labels(parts: list[list[Item]]) -> torch.Tensor:
 def _test_features(run: Run, kind: str, hide: bool | None) -> list[torch.Tensor]:
     with bar("  encoding test images", sum(len(t.split.test) for t in run.tasks), "view", hide) as shown:
         return [run.features.get(paths(t, t.split.test), View(), kind, shown.update)[0] for t in run.tasks]
+
+
+@contextlib.contextmanager
+def _threads(backbone: Backbone) -> Iterator[int]:
+    """One thread for small text towers: several spend their time waiting for each other, and sums in another order
+    would make the result depend on the machine's number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if backbone.tower.width <= SMALL_WIDTH else before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
 
 def _device(name: str) -> str:

@@ -46,8 +46,9 @@ class LinearProbe(Method):
         # Here, not above: all methods are imported to list them, and scikit-learn takes a second.
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits  # scikit-learn's own; few images are no work for two threads
 
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the recipe stops at 1000 iterations
             probe = LogisticRegression(C=c, max_iter=self.params.iterations, solver="lbfgs")
             return probe.fit(task.plain.numpy().astype(np.float64), task.labels.numpy())
