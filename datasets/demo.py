@@ -22,7 +22,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
-GENERATOR = "demo-1"  # the folder below the data root; a change of any pixel or name asks for a new one
+GENERATOR = "demo-2"  # the folder below the data root; a change of any pixel or name asks for a new one
 IMAGES_PER_CLASS = {"train": 32, "val": 4, "test": 40}
 SIZE = 64  # pixels a side
 
@@ -39,7 +39,7 @@ TASKS: dict[str, dict[str, str]] = {
     },
     "count": {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five"},
     "ground": {
-        "plain": "plain", "stripes": "bands", "checks": "checks",
+        "plain": "plain", "stripes": "streaks", "checks": "checks",
         "dots": "spots", "bricks": "bricks", "waves": "waves",
     },
     "weather": {"clear": "clear", "fog": "mist", "rain": "rain", "snow": "snow", "night": "darkness"},
