@@ -14,6 +14,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.model import CLIP
 from PIL import Image
 
 from bench.datasets import demo, load_suite
@@ -136,14 +137,14 @@ def test_captions_tell_only_what_the_scene_shows(trainer: ModuleType) -> None:
 
 
 @pytest.fixture(scope="module")
-def backbone() -> tuple[torch.nn.Module, open_clip.SimpleTokenizer]:
+def backbone() -> tuple[CLIP, open_clip.SimpleTokenizer]:
     open_clip.add_model_config(WEIGHTS.with_suffix(".json"))
     model = open_clip.create_model("demo-clip", pretrained=str(WEIGHTS)).eval().requires_grad_(False)
     return model, open_clip.get_tokenizer("demo-clip", bpe_path=str(WEIGHTS.with_name("demo-bpe.txt.gz")))
 
 
 def test_backbone_is_small_and_loads_strictly(
-    backbone: tuple[torch.nn.Module, open_clip.SimpleTokenizer],
+    backbone: tuple[CLIP, open_clip.SimpleTokenizer],
 ) -> None:
     files = [WEIGHTS, WEIGHTS.with_suffix(".json"), WEIGHTS.with_name("demo-bpe.txt.gz")]
     assert sum(file.stat().st_size for file in files) <= 8_000_000
@@ -155,7 +156,7 @@ def test_backbone_is_small_and_loads_strictly(
 
 
 def test_zero_shot_is_above_chance_and_below_16_shots(
-    root: Path, backbone: tuple[torch.nn.Module, open_clip.SimpleTokenizer]
+    root: Path, backbone: tuple[CLIP, open_clip.SimpleTokenizer]
 ) -> None:
     """On 16 test images a class; the 16 shots are judged by a linear probe, which needs no prompt."""
     model, tokenizer = backbone
