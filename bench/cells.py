@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from bench.datasets.items import Item
 from bench.datasets.splits import Task
 from bench.datasets.suites import Suite
 from bench.features import ImageFeatures, View
+from bench.methods import Method
 from bench.options import Variant
 from bench.protocols import trained_part
 from bench.records import cell_key
@@ -86,8 +88,20 @@ def make_cells(
                 "complete_suite": len(tasks) == len(suite.tasks),
                 "data": data,
                 "draw": draw,
+                **_code(variant.method),
             }
             yield Cell(variant, config, cell_key(config))
+
+
+def _code(method: type[Method]) -> dict[str, str]:
+    """Which class a name stands for, where it is not the bench's own: editing a plug-in makes other cells."""
+    if method.__module__.startswith("bench.methods."):
+        return {}
+    try:
+        source = inspect.getsource(inspect.getmodule(method) or method)
+    except OSError:  # no source file: the name must do
+        source = ""
+    return {"code": f"{method.__module__}:{method.__qualname__}:{_digest(source)}"}
 
 
 def _views(variant: Variant, views: int | None, epochs: int | None) -> int | None:

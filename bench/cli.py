@@ -18,7 +18,8 @@ examples
   python -m bench run --suite plant6 --data ~/data --methods coop,softcpt --shots 1,2,4,8,16
       the paper's setting on your own copy of the data (OpenAI's RN50 is downloaded once)
   python -m bench run --suite rs8 --data ~/data --backbone ViT-B-16 --views 10
-      another backbone; 10 stored views an image instead of a fresh one each epoch: faster, nearly the same
+      another backbone; 10 stored views an image instead of a fresh one each epoch: faster, and what it changes
+      stands in results/README.md
   python -m bench run --suite rs8 --data ~/data --backbone my/clip.json --pretrained my/clip.safetensors
       any model in open_clip's form
   python -m bench run -o softcpt.task_context=1,2,4,8 --methods softcpt

@@ -109,6 +109,7 @@ def prepare(
     """Resolve and check everything before anything is computed; see `run` for the arguments."""
     if suite is None and data:
         raise UserError("--data without --suite: name one (`python -m bench list suites`), or leave --data out")
+    data_given = bool(data)
     data = data or os.environ.get("BENCH_DATA")
     check_protocol(protocol)
     chosen = load_suite(suite or "demo")
@@ -121,6 +122,8 @@ def prepare(
     settings = variants(classes, options, chosen.recipe)
     hide = True if quiet else None  # None: hidden where standard error is no terminal
     if chosen.demo:
+        if data_given:
+            raise UserError(f"--data {data}: the demo suite renders its own images; leave --data out")
         with bar("rendering the demo's images", 0, "image", hide, position=0) as shown:
             data = ensure_demo(cache_folder() / "demo", absolute(shown))
     elif not data:

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 import bench
+from bench.cells import _code
 from bench.datasets.suites import load_suite
-from bench.methods import method_names
+from bench.errors import UserError
+from bench.methods import find_method, method_names
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -41,6 +43,19 @@ def test_the_example_methods_weight_is_reached_from_the_command_line(tiny, tmp_p
     sys.modules.pop("half_and_half", None)
 
 
+def test_editing_a_plug_in_makes_other_cells_and_our_own_methods_need_no_hash(tmp_path, monkeypatch) -> None:
+    (example,) = (block for block in python_blocks(ARCHITECTURE) if "class Blend" in block)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    codes = []
+    for name, text in (("first", example), ("second", example), ("third", example.replace("1 - alpha", "2 - alpha"))):
+        (tmp_path / f"{name}_blend.py").write_text(text, encoding="utf-8")
+        codes.append(_code(find_method(f"{name}_blend:Blend"))["code"])
+    assert len(set(codes)) == 3  # the module counts, too
+    first, second, third = (code.rpartition(":")[2] for code in codes)
+    assert first == second != third
+    assert _code(find_method("coop")) == {}
+
+
 def test_every_call_of_the_python_section_returns_a_table(tiny, tmp_path) -> None:
     calls = "".join(python_blocks(ARCHITECTURE))
     assert all(f"bench.{name}(" in calls for name in ("run", "report", "listing", "cache"))
@@ -59,6 +74,11 @@ def test_the_readme_names_every_method_and_counts_the_suites_right() -> None:
         assert len(tasks) == int(row[1])
         if all(task.n_classes for task in tasks):
             assert sum(task.n_classes or 0 for task in tasks) == int(row[2])
+
+
+def test_the_demo_takes_no_data_folder(tmp_path) -> None:
+    with pytest.raises(UserError, match="the demo suite renders its own images"):
+        bench.run(suite="demo", data=str(tmp_path), quiet=True)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/data.md"])
