@@ -252,12 +252,14 @@ def _print_summary(run: Any) -> None:
     table = run.table()
     if table.empty:
         return
+    table = table[table["part"].isin(["all", "harmonic"])].copy()  # of base and new, the harmonic mean
     table["row"] = (table["method"] + " " + table["variant"]).str.strip()
     per_seed = table.groupby(["row", "shots", "seed"], sort=False)["accuracy"].mean()
     means = per_seed.groupby(["row", "shots"], sort=False).mean().unstack("shots").sort_index(axis=1)
     means.columns = [f"{n} shots" if n else "no training" for n in means.columns]
     demo = " (demo)" if run.suite.demo else ""
-    print(f"Mean accuracy over {len(run.tasks)} tasks of {run.suite.title}{demo}, {run.backbone.name}, percent:")
+    what = "Mean accuracy" if run.protocol == "few-shot" else "Harmonic mean of base and new classes' accuracy,"
+    print(f"{what} over {len(run.tasks)} tasks of {run.suite.title}{demo}, {run.backbone.name}, percent:")
     _print(means.round(1).reset_index(names=""), floatfmt=".1f")
 
 
