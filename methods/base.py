@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -131,6 +131,30 @@ class Method(ABC):
     def n_params(self) -> int:
         """How many numbers were learned."""
         return 0
+
+    def state(self) -> dict[str, Tensor] | None:
+        """What was learned, by name, as `restore` takes it; None: this method keeps nothing."""
+        return None
+
+    def restore(self, clip: Clip, tasks: Sequence[TaskData], state: Mapping[str, Tensor]) -> None:
+        """Be as after `fit`, from a `state` and the tasks' names alone (their features may be empty).
+
+        Raises
+        ------
+        UserError : the state is not one of this method for these tasks.
+        """
+        raise UserError(f"{self.name} does not keep what it has learned")
+
+
+def check_shapes(name: str, wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> None:
+    """Refuse a `state` whose tensors are not those wanted."""
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    for key in sorted({*wanted, *given}):
+        if wanted.get(key) != given.get(key):
+            raise UserError(
+                f"not {name}'s parameters for these tasks: {key} is {given.get(key, 'missing')}, "
+                f"expected {wanted.get(key, 'nothing of that name')}"
+            )
 
 
 def generator(*what: Any) -> torch.Generator:

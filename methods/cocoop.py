@@ -7,7 +7,7 @@ image has its own prompts, so each image encodes all classes. Learned: T · (L·
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,31 +50,67 @@ class CoCoOp(PromptMethod):
             "bias_out": linear(hidden, width),
         }
 
-    def logits(self, features: Tensor, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> Tensor:
-        (t,), (own,) = tasks, names
-        hidden = F.relu(F.linear(features, self.part("weight_in", t), self.part("bias_in", t)))
-        shift = F.linear(hidden, self.part("weight_out", t), self.part("bias_out", t))  # B, w
-        contexts = self.part("context", t) + shift[:, None]  # B, L, w
-        text = F.normalize(self.clip.tower.encode([Prompts(contexts, own)], self.params.position)[0], dim=-1)
-        return self.clip.scale * torch.einsum("bd,bcd->bc", features, text)
+    def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        return [self.part("context", t) for t in tasks]  # 1, L, w each: before an image's shift
+
+    def losses(self, together: Sequence[Batch]) -> list[Tensor]:
+        tasks = [batch.present[0] for batch in together]
+        names = [self.tasks[t].class_names for t in tasks]
+        logits = self._logits([batch.features for batch in together], tasks, names)
+        return [F.cross_entropy(own, batch.labels) for own, batch in zip(logits, together, strict=True)]
+
+    def gradients(self, together: Sequence[Batch]) -> None:
+        # Images do not meet in the loss: gradients of parts add up to the batches'.
+        for parts, shares in self._within_bound(together):
+            losses = self.losses(parts)
+            torch.stack([loss * share for loss, share in zip(losses, shares, strict=True)]).sum().backward()
+
+    def _logits(
+        self, features: Sequence[Tensor], tasks: Sequence[int], names: Sequence[Sequence[str]]
+    ) -> list[Tensor]:
+        """[B, C] for each task's normalised images: every image brings its own prompts."""
+        prompts = []
+        for images, t, own in zip(features, tasks, names, strict=True):
+            hidden = F.relu(F.linear(images, self.part("weight_in", t), self.part("bias_in", t)))
+            shift = F.linear(hidden, self.part("weight_out", t), self.part("bias_out", t))  # B, w
+            prompts.append(Prompts(self.part("context", t) + shift[:, None], own))  # B, L, w
+        text = self.clip.tower.encode(prompts, self.params.position)  # B, C, d each
+        return [
+            self.clip.scale * torch.einsum("bd,bcd->bc", images, F.normalize(own, dim=-1))
+            for images, own in zip(features, text, strict=True)
+        ]
+
+    def _tokens(self, names: Sequence[str]) -> int:
+        """Tokens that are encoded for one image."""
+        tower = self.clip.tower
+        return 1 + self.params.context + sum(len(tower.tokens(name)) + 2 for name in names)
 
     def _chunk(self, names: Sequence[str]) -> int:
-        """How many images are encoded at a time."""
-        tower = self.clip.tower
-        tokens = 1 + self.params.context + sum(len(tower.tokens(name)) + 2 for name in names)
-        return max(1, self.params.max_tokens // tokens)
+        """How many images may be encoded at a time."""
+        return max(1, self.params.max_tokens // self._tokens(names))
 
-    def gradients(self, batch: Batch) -> None:
-        (t,) = batch.present
-        names = self.tasks[t].class_names
-        size = self._chunk(names)
-        # Images do not meet in the loss: gradients of chunks add up to the batch's.
-        for features, labels in zip(batch.features.split(size), batch.labels.split(size), strict=True):
-            loss = F.cross_entropy(self.logits(features, [t], [names]), labels, reduction="sum")
-            (loss / len(batch.labels)).backward()
+    def _within_bound(self, together: Sequence[Batch]) -> Iterator[tuple[list[Batch], list[float]]]:
+        """Parts of batches that stay within `max_tokens` together, and each part's share of its batch."""
+        parts: list[Batch] = []
+        shares: list[float] = []
+        tokens = 0
+        for batch in together:
+            names = self.tasks[batch.present[0]].class_names
+            size, each = self._chunk(names), self._tokens(names)
+            for first in range(0, len(batch.labels), size):
+                rows = slice(first, first + size)
+                part = Batch(batch.features[rows], batch.labels[rows], batch.tasks[rows], batch.present)
+                n = len(part.labels)
+                if parts and tokens + n * each > self.params.max_tokens:
+                    yield parts, shares
+                    parts, shares, tokens = [], [], 0
+                parts.append(part)
+                shares.append(n / len(batch.labels))
+                tokens += n * each
+        yield parts, shares
 
     @torch.no_grad()
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         names = self.tasks[task].class_names if class_names is None else class_names
         chunks = F.normalize(features.to(self.clip.device), dim=-1).split(self._chunk(names))
-        return torch.cat([self.logits(chunk, [task], [names]) for chunk in chunks])
+        return torch.cat([self._logits([chunk], [task], [names])[0] for chunk in chunks])

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
-from bench.text import Prompts
 
 
 class CoOp(PromptMethod):
@@ -38,9 +37,6 @@ class CoOp(PromptMethod):
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(len(tasks), rng)}  # T, L, w
 
-    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        contexts = [
-            self.part("context", t) if self.separate else self.part("context", t)[t : t + 1] for t in tasks
-        ]  # 1, L, w each
-        prompts = [Prompts(context, own) for context, own in zip(contexts, names, strict=True)]
-        return [f[0] for f in self.clip.tower.encode(prompts, self.params.position)]
+    def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        # 1, L, w each
+        return [self.part("context", t) if self.separate else self.part("context", t)[t : t + 1] for t in tasks]

@@ -14,7 +14,6 @@ from torch import Tensor
 from bench.errors import UserError
 from bench.methods.base import TaskData
 from bench.methods.coop import CoOp
-from bench.text import Prompts
 
 
 class CoOpCS(CoOp):
@@ -22,15 +21,16 @@ class CoOpCS(CoOp):
 
     name = "coop-cs"
     order = 40
+    paired = True
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(sum(len(t.class_names) for t in tasks), rng)}  # ΣC, L, w
 
-    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        prompts = []
+    def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        found = []
         for t, own in zip(tasks, names, strict=True):
             if tuple(own) != tuple(self.tasks[t].class_names):
                 raise UserError(f"{self.name} has one context for each class it was trained on: it has none for others")
             first = 0 if self.separate else sum(len(task.class_names) for task in self.tasks[:t])
-            prompts.append(Prompts(self.part("context", t)[first : first + len(own)], own, paired=True))
-        return self.clip.tower.encode(prompts, self.params.position)
+            found.append(self.part("context", t)[first : first + len(own)])  # C, L, w
+        return found

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.methods.base import Clip, TaskData, param
 from bench.methods.coop import CoOp
-from bench.methods.training import Batch, joint_cross_entropy
+from bench.methods.training import Batch
 from bench.methods.zero_shot import template_features
 
 
@@ -37,10 +35,6 @@ class KgCoOp(CoOp):
         super().setup(clip, tasks, seed)
         self.written = [template_features(clip, task) for task in tasks]  # C, d each
 
-    def loss(self, batch: Batch) -> Tensor:
-        names = [self.tasks[t].class_names for t in batch.present]
-        text = [F.normalize(f, dim=-1) for f in self.text_features(batch.present, names)]
-        logits = [self.clip.scale * batch.features @ f.T for f in text]
+    def loss(self, batch: Batch, text: Sequence[Tensor]) -> Tensor:
         likeness = [(f * self.written[t]).sum(-1).mean() for f, t in zip(text, batch.present, strict=True)]
-        cross_entropy = joint_cross_entropy(torch.cat(logits, dim=1), batch, [len(n) for n in names])
-        return cross_entropy + self.params.pull * (1 - sum(likeness) / len(likeness))
+        return super().loss(batch, text) + self.params.pull * (1 - sum(likeness) / len(likeness))

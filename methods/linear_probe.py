@@ -8,7 +8,7 @@ steps of binary search in log10 C around the best.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Clip, Method, Parameters, Report, TaskData, param
+from bench.methods.base import Clip, Method, Parameters, Report, TaskData, check_shapes, param
 
+LEARNED = ("coef_", "intercept_", "classes_")  # what scikit-learn calls it
 SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 
 
@@ -82,3 +83,24 @@ class LinearProbe(Method):
     @property
     def n_params(self) -> int:
         return sum(probe.coef_.size + probe.intercept_.size for probe in self.probes)
+
+    def state(self) -> dict[str, Tensor]:
+        numbered = [(t, probe, part) for t, probe in enumerate(self.probes) for part in LEARNED]
+        return {f"{part}{t}": torch.from_numpy(getattr(probe, part)) for t, probe, part in numbered}
+
+    def restore(self, clip: Clip, tasks: Sequence[TaskData], state: Mapping[str, Tensor]) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self.device, self.tasks = clip.device, tasks
+        wanted: dict[str, tuple[int, ...]] = {}
+        for t, task in enumerate(tasks):
+            n = len(task.class_names)
+            rows = 1 if n == 2 else n  # of two classes, scikit-learn keeps the second's weights alone
+            wanted |= {f"coef_{t}": (rows, clip.embed_dim), f"intercept_{t}": (rows,), f"classes_{t}": (n,)}
+        check_shapes(self.name, wanted, state)
+        self.probes = []
+        for t in range(len(tasks)):
+            probe = LogisticRegression()
+            for part in LEARNED:
+                setattr(probe, part, state[f"{part}{t}"].numpy())
+            self.probes.append(probe)

@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
-from bench.text import Prompts
 
 LEAST_EPSILON = 0.03  # costs reach 2: exp(-2 / 0.03) = 1e-29, and scalings as far the other way
 
@@ -30,6 +28,7 @@ class PLOT(PromptMethod):
     source = "PLOT, arXiv 2210.01253"
     image = "local"
     separate = True
+    at_once = 256
 
     @dataclass(frozen=True)
     class Params(PromptParams):
@@ -41,27 +40,17 @@ class PLOT(PromptMethod):
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(self.params.prompts, rng)}  # N, L, w
 
-    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        prompts = [Prompts(self.part("context", t), own) for t, own in zip(tasks, names, strict=True)]
-        return self.clip.tower.encode(prompts, self.params.position)  # N, C, d each
+    def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        return [self.part("context", t) for t in tasks]  # N, L, w each
 
-    def logits(self, features: Tensor, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> Tensor:
-        return self._score(features, F.normalize(self.text_features(tasks, names)[0], dim=-1))
-
-    def _score(self, local: Tensor, text: Tensor) -> Tensor:
+    def scores(self, features: Tensor, text: Tensor) -> Tensor:
         """[B, C] from local features [B, P, d] and text features [N, C, d], both normalised, float32."""
-        cosine = torch.einsum("bpd,ncd->bcpn", local, text)
+        text = text if text.dim() == 3 else text[None]  # N = 1
+        cosine = torch.einsum("bpd,ncd->bcpn", features, text)
         p = self.params
         with torch.no_grad():
             plan = sinkhorn(1 - cosine, p.epsilon, p.iterations, p.tolerance)
         return self.clip.scale * (plan * cosine).sum(dim=(-1, -2))
-
-    @torch.no_grad()
-    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        names = self.tasks[task].class_names if class_names is None else class_names
-        text = F.normalize(self.text_features([task], [names])[0], dim=-1)
-        chunks = F.normalize(features.to(text.device), dim=-1).split(256)
-        return torch.cat([self._score(chunk, text) for chunk in chunks])
 
 
 def sinkhorn(cost: Tensor, epsilon: float, iterations: int, tolerance: float) -> Tensor:

@@ -35,20 +35,24 @@ class ProGrad(CoOp):
         super().setup(clip, tasks, seed)
         self.teacher = [template_features(clip, task) for task in tasks]  # C, d each
 
-    def gradients(self, batch: Batch) -> None:
+    def gradients(self, together: Sequence[Batch]) -> None:
         cross_entropy = knowledge = torch.zeros((), device=self.clip.device)
         weight = self.params.temperature
-        for t in batch.present:
-            mine = batch.tasks == t
-            images, labels = batch.features[mine], batch.labels[mine]
-            logits = self.logits(images, [t], [self.tasks[t].class_names])
-            taught = self.clip.scale * images @ self.teacher[t].T
-            share = len(labels) / len(batch.labels)
-            cross_entropy = cross_entropy + share * F.cross_entropy(logits, labels)
-            knowledge = knowledge + share * weight**2 * F.kl_div(
-                F.log_softmax(logits / weight, dim=-1), F.softmax(taught / weight, dim=-1), reduction="batchmean"
-            )
-        parameters = [self.part("context", t) for t in batch.present]
+        for batch, text in self.encoded(together):
+            for t, own_text in zip(batch.present, text, strict=True):
+                # Alone, a task's batch is all its own: no selection, and no wait for what it would select.
+                mine = slice(None) if len(batch.present) == 1 else batch.tasks == t
+                images, labels = batch.features[mine], batch.labels[mine]
+                logits = self.scores(images, own_text)
+                taught = self.scores(images, self.teacher[t])
+                share = len(labels) / len(batch.labels)
+                cross_entropy = cross_entropy + share * F.cross_entropy(logits, labels)
+                knowledge = knowledge + share * weight**2 * F.kl_div(
+                    F.log_softmax(logits / weight, dim=-1), F.softmax(taught / weight, dim=-1), reduction="batchmean"
+                )
+        parameters = [self.part("context", t) for t in dict.fromkeys(t for b in together for t in b.present)]
+        if not self.separate:
+            parameters = parameters[:1]  # one tensor for all tasks
         own = torch.autograd.grad(cross_entropy, parameters, retain_graph=True)
         known = torch.autograd.grad(knowledge, parameters)
         for parameter, g, k in zip(parameters, own, known, strict=True):

@@ -6,13 +6,13 @@ a class is the mean of its few-shot images' L2-normalised features, the score th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Clip, Method, Report, TaskData
+from bench.methods.base import Clip, Method, Report, TaskData, check_shapes
 
 
 class ProtoNet(Method):
@@ -40,3 +40,12 @@ class ProtoNet(Method):
             raise UserError("protonet knows classes by their images: it cannot score a class that it has not seen")
         means = self.means[task]
         return self.clip.scale * F.normalize(features.to(means.device), dim=-1) @ means.T
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"means-{t}": means.cpu() for t, means in enumerate(self.means)}
+
+    def restore(self, clip: Clip, tasks: Sequence[TaskData], state: Mapping[str, Tensor]) -> None:
+        self.clip, self.tasks = clip, tasks
+        wanted = {f"means-{t}": (len(task.class_names), clip.embed_dim) for t, task in enumerate(tasks)}
+        check_shapes(self.name, wanted, state)
+        self.means = [state[name].to(clip.device) for name in wanted]

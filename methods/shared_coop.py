@@ -14,7 +14,6 @@ from torch import Tensor
 
 from bench.methods.base import TaskData
 from bench.methods.prompt import PromptMethod
-from bench.text import Prompts
 
 
 class SharedCoOp(PromptMethod):
@@ -27,7 +26,10 @@ class SharedCoOp(PromptMethod):
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(1, rng)}  # 1, L, w
 
+    def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        return [self.learned["context"]] * len(tasks)
+
     def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        prompts = [Prompts(self.learned["context"], list(chain(*names)))]  # the prefix is computed once for all
-        features = self.clip.tower.encode(prompts, self.params.position)[0][0]
+        # All names at once: the prefix is computed once, not once a task.
+        (features,) = super().text_features(tasks[:1], [list(chain(*names))])
         return list(features.split([len(n) for n in names]))

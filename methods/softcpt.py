@@ -46,9 +46,8 @@ class SoftCPT(PromptMethod):
         """What f_t is read from: the task context before each task's name."""
         return Prompts(self.learned["task_context"], [self.tasks[t].task_name for t in tasks])
 
-    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+    def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         tower = self.clip.tower
         f = tower.encode([self.task_prompts(tasks)])[0].view(len(tasks), -1)  # T, d
-        contexts = (f @ self.learned["projection"]).view(len(tasks), self.params.context, tower.width)  # T, L, w
-        prompts = [Prompts(contexts[i : i + 1], own) for i, own in enumerate(names)]
-        return [g[0] for g in tower.encode(prompts, self.params.position)]
+        made = (f @ self.learned["projection"]).view(len(tasks), self.params.context, tower.width)  # T, L, w
+        return list(made.split(1))

@@ -28,6 +28,7 @@ class SoftCPTCATA(SoftCPT):
     name = "softcpt-cata"
     order = 130
     source = "SoftCPT-CATA, arXiv 2208.13474"
+    paired = True
     own_class_context = False
 
     @dataclass(frozen=True)
@@ -56,15 +57,13 @@ class SoftCPTCATA(SoftCPT):
             parts.append(z[first : first + len(own)])
         return Prompts(torch.cat(parts), list(chain(*names)), paired=True)
 
-    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+    def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         tower, sizes = self.clip.tower, [len(own) for own in names]
         f = tower.encode([self.task_prompts(tasks)])[0].view(len(tasks), -1)  # T, d
         f = f.repeat_interleave(torch.tensor(sizes, device=f.device), dim=0)  # ΣC, d
         g = tower.encode([self._class_prompts(tasks, names)])[0].view(len(f), -1)  # ΣC, d
         made = torch.cat([g, f], dim=-1) @ self.learned["projection"]
-        contexts = made.view(len(f), self.params.context, tower.width)  # ΣC, L, w
-        prompts = [Prompts(contexts, list(chain(*names)), paired=True)]
-        return list(tower.encode(prompts, self.params.position)[0].split(sizes))
+        return list(made.view(len(f), self.params.context, tower.width).split(sizes))  # C, L, w each
 
 
 class SoftCPTCATS(SoftCPTCATA):

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bench.methods.base import Clip, TaskData
 from bench.methods.prompt import PromptMethod
-from bench.text import Prompts
 
 
 class SoftCPTStar(PromptMethod):
@@ -35,9 +34,6 @@ class SoftCPTStar(PromptMethod):
         super().setup(clip, tasks, seed)
         self.task_features = clip.tower.encode_texts([f"{task.task_name}." for task in tasks])  # T, d, fixed
 
-    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        tower = self.clip.tower
-        made = (self.task_features[list(tasks)] @ self.learned["projection"]).view(len(tasks), -1, tower.width)
-        contexts = self.learned["context"] + made  # T, L, w
-        prompts = [Prompts(contexts[i : i + 1], own) for i, own in enumerate(names)]
-        return [g[0] for g in tower.encode(prompts, self.params.position)]
+    def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        made = self.task_features[list(tasks)] @ self.learned["projection"]  # T, L·w
+        return list((self.learned["context"] + made.view(len(tasks), -1, self.clip.tower.width)).split(1))

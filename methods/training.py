@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -52,49 +53,72 @@ def steps_an_epoch(n_images: int, batch: int) -> int:
     return n_images // batch if n_images >= batch else min(n_images, 1)
 
 
-def train(
-    parameters: Iterable[Tensor],
-    gradients: Callable[[Batch], None],
-    tasks: Sequence[TaskData],
-    which: Sequence[int],
-    recipe: Recipe,
-    rng: torch.Generator,
-    on_step: Callable[[], None],
-) -> None:
-    """Train on the joint few-shot set of some tasks, from the parameters' present values.
+@dataclass(frozen=True)
+class Training:
+    """One optimisation: the parameters that are its own, and its steps' learning rates and batches."""
+
+    parameters: list[Tensor]
+    steps: Iterator[tuple[float, Batch]]
+
+
+def batches(
+    tasks: Sequence[TaskData], which: Sequence[int], recipe: Recipe, rng: torch.Generator, device: torch.device
+) -> Iterator[tuple[float, Batch]]:
+    """Learning rate and batch of each step over the joint few-shot set of some tasks.
 
     Parameters
     ----------
-    gradients : puts a step's gradients into the parameters' `.grad`.
-    tasks : all tasks. which : indices of those trained here; batches mix them.
+    tasks : all tasks. which : indices of those trained together; batches mix them.
     rng : CPU generator of the batch order.
     """
-    parameters = list(parameters)
-    device = parameters[0].device
-    optimiser = torch.optim.SGD(
-        parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
     labels = torch.cat([tasks[t].labels for t in which])
     owner = torch.cat([torch.full((len(tasks[t].labels),), t) for t in which])  # on the CPU: read without a sync
+    labels_there, owner_there = labels.to(device), owner.to(device)
     n, size = len(labels), recipe.batch
     for epoch in range(recipe.epochs):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, epoch + 1)
         images = torch.cat([tasks[t].views[epoch % len(tasks[t].views)] for t in which])  # n, d
-        images = F.normalize(images, dim=-1)
+        images = F.normalize(images.to(device, non_blocking=True), dim=-1)  # one upload an epoch, none a step
         order = torch.randperm(n, generator=rng)
+        order_there = order.to(device, non_blocking=True)
         for step in range(steps_an_epoch(n, size)):
-            chosen = order[step * size : (step + 1) * size]
-            batch = Batch(
-                features=images[chosen].to(device),
-                labels=labels[chosen].to(device),
-                tasks=owner[chosen].to(device),
-                present=owner[chosen].unique().tolist(),
-            )
-            optimiser.zero_grad()
-            gradients(batch)
-            optimiser.step()
-            on_step()
+            part = slice(step * size, (step + 1) * size)
+            chosen = order_there[part]
+            present = owner[order[part]].unique().tolist()
+            batch = Batch(images[chosen], labels_there[chosen], owner_there[chosen], present)
+            yield learning_rate(recipe, epoch + 1), batch
+
+
+def train(
+    trainings: Sequence[Training],
+    gradients: Callable[[Sequence[Batch]], None],
+    recipe: Recipe,
+    on_step: Callable[[], None],
+) -> None:
+    """Train from the parameters' present values. Trainings run side by side: a step takes one batch of each.
+
+    They share no parameter, so each goes the way that it would go alone; one that has finished stands still.
+
+    Parameters
+    ----------
+    gradients : puts the gradients of the batches' losses, each of its own training, into the parameters' `.grad`.
+    """
+    optimiser = torch.optim.SGD(
+        [{"params": training.parameters} for training in trainings],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    while True:
+        at_hand = []
+        for group, training in zip(optimiser.param_groups, trainings, strict=True):
+            for group["lr"], batch in islice(training.steps, 1):
+                at_hand.append(batch)
+        if not at_hand:
+            return
+        optimiser.zero_grad(set_to_none=True)  # SGD passes over parameters without a gradient
+        gradients(at_hand)
+        optimiser.step()
+        on_step()
 
 
 def joint_cross_entropy(logits: Tensor, batch: Batch, sizes: Sequence[int]) -> Tensor:
@@ -107,13 +131,13 @@ def joint_cross_entropy(logits: Tensor, batch: Batch, sizes: Sequence[int]) -> T
     """
     if len(sizes) == 1:
         return F.cross_entropy(logits, batch.labels)
-    device = logits.device
     present = torch.tensor(batch.present)
-    column_owner = present.repeat_interleave(torch.tensor(sizes)).to(device)  # C
+    column_owner = present.repeat_interleave(torch.tensor(sizes))  # C
     first = torch.zeros(int(present.max()) + 1, dtype=torch.long)
     first[present] = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+    column_owner, first = (x.to(logits.device, non_blocking=True) for x in (column_owner, first))
     own = batch.tasks[:, None] == column_owner  # B, C
-    return F.cross_entropy(logits.masked_fill(~own, float("-inf")), batch.labels + first.to(device)[batch.tasks])
+    return F.cross_entropy(logits.masked_fill(~own, float("-inf")), batch.labels + first[batch.tasks])
 
 
 class Progress:

@@ -6,7 +6,7 @@ the SoftCPT paper's tables).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +24,12 @@ class ZeroShot(Method):
     source = "CLIP, arXiv 2103.00020"
 
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+        self.clip, self.tasks = clip, tasks
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, clip: Clip, tasks: Sequence[TaskData], state: Mapping[str, Tensor]) -> None:
         self.clip, self.tasks = clip, tasks
 
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:

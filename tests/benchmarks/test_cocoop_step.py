@@ -66,7 +66,7 @@ def plain_gradients(method: CoCoOp, batch: Batch, model: Any, n: int) -> dict[st
 def own_gradients(method: CoCoOp, batch: Batch) -> dict[str, torch.Tensor]:
     for value in method.learned.values():
         value.grad = None
-    method.gradients(batch)
+    method.gradients([batch])
     return {name: value.grad for name, value in method.learned.items() if value.grad is not None}
 
 
