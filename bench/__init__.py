@@ -3,6 +3,8 @@
 >>> import bench
 >>> bench.run(methods=["zero-shot", "coop"], shots=[1, 16])   # a DataFrame: one row a cell and task
 >>> bench.report("runs", "report")                            # tables and figures from all records
+>>> cell = bench.load_cell("3f9a2c")                          # what a cell learned, by its key
+>>> bench.predict(cell, ["leaf.jpg"], task="PlantVillage")
 
 Everything `python -m bench` does is one of these calls.
 """
@@ -17,10 +19,11 @@ if TYPE_CHECKING:
     from bench.catalogue import cache, check, listing
     from bench.explain import explain
     from bench.harness import run
+    from bench.learned import load_cell, predict, words
     from bench.reports import report
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "cache", "check", "explain", "listing", "report", "run"]
+__all__ = ["UserError", "cache", "check", "explain", "listing", "load_cell", "predict", "report", "run", "words"]
 
 # Imported when first used: `import bench` and `python -m bench --help` do not wait for torch.
 _HOMES = {
@@ -30,6 +33,9 @@ _HOMES = {
     "cache": "bench.catalogue",
     "check": "bench.catalogue",
     "explain": "bench.explain",
+    "load_cell": "bench.learned",
+    "words": "bench.learned",
+    "predict": "bench.learned",
 }
 
 

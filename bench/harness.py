@@ -24,11 +24,13 @@ from bench.datasets.splits import Task, load_tasks
 from bench.datasets.suites import Suite, load_suite
 from bench.errors import UserError
 from bench.features import ImageFeatures, View, cache_folder
+from bench.learned import keep_state
 from bench.methods import Method, TaskData, find_method, method_names
 from bench.metrics import METRICS
 from bench.options import variants
 from bench.progress import absolute, bar
 from bench.protocols import BASE2NEW, FEW_SHOT, check_protocol, harmonic_mean, test_parts, trained_part
+from bench.recipe import load_recipe
 from bench.records import SCHEMA, PeakMemory, RecordStore, versions
 from bench.reports.records import COLUMNS, rows_of
 
@@ -51,6 +53,8 @@ class Run:
     features: ImageFeatures
     store: RecordStore
     cells: list[Cell]
+    recipe: str
+    keep: bool
 
     def todo(self) -> list[Cell]:
         """Cells without a finished record: new ones and failed ones."""
@@ -103,6 +107,8 @@ def prepare(
     options: Sequence[str] = (),
     allow_missing: bool = False,
     protocol: str = FEW_SHOT,
+    recipe: str | None = None,
+    keep: bool = True,
     *,
     quiet: bool = False,
 ) -> Run:
@@ -113,13 +119,14 @@ def prepare(
     data = data or os.environ.get("BENCH_DATA")
     check_protocol(protocol)
     chosen = load_suite(suite or "demo")
+    recipe_used = load_recipe(recipe) if recipe else None
     names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
     _check(names, tasks, shots, seeds, views)
     classes = list(dict.fromkeys(find_method(name) for name in names))
     for name in {c.name for c in classes}:  # records tell methods apart by name
         if sum(c.name == name for c in classes) > 1:
             raise UserError(f"--methods: two methods are called {name!r}; give one of the classes another `name`")
-    settings = variants(classes, options, chosen.recipe)
+    settings = variants(classes, options, [{"all": chosen.recipe}, recipe_used.values if recipe_used else {}])
     hide = True if quiet else None  # None: hidden where standard error is no terminal
     if chosen.demo:
         if data_given:
@@ -135,9 +142,9 @@ def prepare(
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device))
     features = ImageFeatures(loaded)
     _hash(found, features, shots, seeds, hide)
-    views = views or chosen.views
+    views = views or (recipe_used.views if recipe_used else chosen.views)
     cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views))
-    return Run(chosen, protocol, found, loaded, features, RecordStore(Path(results)), cells)
+    return Run(chosen, protocol, found, loaded, features, RecordStore(Path(results)), cells, recipe or "", keep)
 
 
 def _check(
@@ -179,6 +186,8 @@ def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
     options : "method.parameter=value" texts; several values with commas make one cell each.
     allow_missing : leave tasks out whose data is missing, and use what is there of those that are incomplete.
     protocol : "few-shot", or "base2new": train on the first half of each task's classes, test both halves.
+    recipe : "paper" or a YAML file, above the suite's own recipe and below `options`; default: the suite's.
+    keep : keep what each cell learned beside its record, for `bench.words` and `bench.predict`.
     quiet : no progress bars.
 
     Returns
@@ -240,6 +249,8 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
         row for t, task in enumerate(run.tasks) for row in _score(run, method, t, task, tests[t], len(data[t].labels))
     ]
     end = time.perf_counter()
+    learned = run.store.path(cell.name, cell.key).with_suffix(".safetensors")
+    kept = run.keep and keep_state(learned, method, data, cell.config)
     return {
         **_head(cell, "done"),
         "tasks": scored,
@@ -255,6 +266,8 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
         "title": run.suite.title,
         "note": run.suite.note,
         "footnote": method.footnote,
+        "recipe": run.recipe,
+        "learned": learned.name if kept else None,
         "versions": versions(),
         "fingerprints": {"weights": run.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
         "splits": {task.name: task.split.source for task in run.tasks},

@@ -23,14 +23,15 @@ class Variant:
 
 
 def variants(
-    methods: Sequence[type[Method]], options: Sequence[str], recipe: Mapping[str, Any]
+    methods: Sequence[type[Method]], options: Sequence[str], recipes: Sequence[Mapping[str, Mapping[str, Any]]]
 ) -> list[Variant]:
     """Every combination of the values that `options` give, method by method.
 
     Parameters
     ----------
     options : "method.parameter=value" or "all.parameter=value"; several values with commas make a sweep.
-    recipe : the suite's own recipe, below `options` and above the methods' defaults.
+    recipes : values by method name, or for "all" that have the parameter; below `options`, above the methods'
+        defaults, a later one above an earlier.
 
     Raises
     ------
@@ -40,14 +41,17 @@ def variants(
     out = []
     for method in methods:
         known = {f.name for f in fields(method.Params)}
-        base = {k: _convert(method, k, str(v), f"recipe {k}") for k, v in recipe.items() if k in known}
+        base: dict[str, Any] = {}
+        for recipe in recipes:
+            values = {**recipe.get("all", {}), **recipe.get(method.name, {})}
+            base |= {k: _convert(method, k, str(v), f"recipe {k}") for k, v in values.items() if k in known}
         axes: dict[str, list[Any]] = {}
         for target, name, texts, option in parsed:
             if target == method.name or (target == "all" and name in known):
                 axes[name] = [_convert(method, name, text, f"-o {option}") for text in texts]
         defaults = _make(method, base, "recipe")
-        for values in itertools.product(*axes.values()):
-            chosen = dict(zip(axes, values, strict=True))
+        for point in itertools.product(*axes.values()):
+            chosen = dict(zip(axes, point, strict=True))
             params = _make(method, {**base, **chosen}, f"-o {method.name}")
             label = ",".join(f"{k}={v}" for k, v in chosen.items() if getattr(defaults, k) != v)
             out.append(Variant(method, params, label))
@@ -60,7 +64,7 @@ def variants(
 def _parse(option: str, methods: Sequence[str]) -> tuple[str, str, list[str], str]:
     left, equals, right = option.partition("=")
     target, dot, name = left.strip().rpartition(".")
-    if not (equals and dot and right.strip()):
+    if not (equals and dot):  # nothing behind "=" is a value: of `words`, none
         raise UserError(f"-o {option!r}: write method.parameter=value, for example coop.epochs=20")
     if target != "all" and target not in methods:
         raise UserError(f"-o {option}: {target!r} is not among the methods of this run; {nearest(target, methods)}")
@@ -88,6 +92,11 @@ def _convert(method: type[Method], name: str, text: str, where: str) -> Any:
         return kind(text)
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {text!r} is not a value of type {getattr(kind, '__name__', kind)}") from error
+
+
+def restored(method: type[Method], values: Mapping[str, Any], where: str) -> Any:
+    """A method's parameters as a record holds them."""
+    return _make(method, {k: _convert(method, k, str(v), where) for k, v in values.items()}, where)
 
 
 def _make(method: type[Method], values: dict[str, Any], where: str) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import re
-import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from bench.files import write_whole
 
 SCHEMA = 1
 
@@ -41,19 +41,9 @@ class RecordStore:
         return record if isinstance(record, dict) and record.get("key") == key else None
 
     def write(self, record: dict[str, Any]) -> Path:
-        """Write a record through a temporary file: a kill leaves the old state or the new one."""
+        """Write a record, whole or not at all."""
         path = self.path(record["cell"], record["key"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                json.dump(record, file, indent=1, ensure_ascii=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         return path
 
 

@@ -51,6 +51,7 @@ class LinearProbe(Method):
 
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the recipe stops at 1000 iterations
+            warnings.filterwarnings("ignore", "The number of unique classes")  # few-shot: one image may be a class
             probe = LogisticRegression(C=c, max_iter=self.params.iterations, solver="lbfgs")
             return probe.fit(task.plain.numpy().astype(np.float64), task.labels.numpy())
 

@@ -14,21 +14,21 @@ def report(results: Path | str, out: Path | str) -> pd.DataFrame:
     a suite, backbone, method, variant and shots), `table.md`, `table.tex`, `figures/*.png` and `figures/*.svg`.
     """
     # Imported here: the harness shares this folder's columns and should not wait for matplotlib.
+    from bench.files import write_whole
     from bench.reports import figures, tables
     from bench.reports.blocks import split
-    from bench.reports.files import write
     from bench.reports.records import BLOCK, COLUMNS, ROW, load
 
     loaded = load(Path(results))
     folder = Path(out)
     blocks = split(loaded.rows)
     drawn = {block.slug: figures.draw(block, folder / "figures") for block in blocks}
-    write(folder / "records.csv", loaded.rows[COLUMNS].to_csv(index=False))
-    write(folder / "table.csv", tables.tidy(blocks).to_csv(index=False))
+    write_whole(folder / "records.csv", loaded.rows[COLUMNS].to_csv(index=False))
+    write_whole(folder / "table.csv", tables.tidy(blocks).to_csv(index=False))
     built = tables.build(blocks)
     cells = len(loaded.rows[[*BLOCK, *ROW, "shots", "seed"]].drop_duplicates())
-    write(folder / "table.md", tables.markdown_report(built, cells, drawn, loaded.failed))
-    write(folder / "table.tex", tables.latex_report(built))
+    write_whole(folder / "table.md", tables.markdown_report(built, cells, drawn, loaded.failed))
+    write_whole(folder / "table.tex", tables.latex_report(built))
     return loaded.rows
 
 

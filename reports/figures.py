@@ -19,8 +19,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.files import write_whole
 from bench.reports.blocks import Block
-from bench.reports.files import write
 
 _BASE = sns.color_palette("colorblind")
 # (colour, lightness) for the paper's methods in its order, then for others; dark twins where the palette ends.
@@ -288,4 +288,4 @@ def _save(figure: Figure, path: Path) -> None:
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata)
-        write(path.with_name(f"{path.name}.{kind}"), buffer.getvalue())
+        write_whole(path.with_name(f"{path.name}.{kind}"), buffer.getvalue())

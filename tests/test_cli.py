@@ -352,7 +352,7 @@ def test_full_disk_is_one_line(tiny: Any, tmp_path: Path, capsys: Capture, monke
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bench.records.os.replace", full)
+    monkeypatch.setattr("bench.files.os.replace", full)
     assert "No space left on device" in mistake(tiny.command(tmp_path / "runs"), capsys)
     assert not list((tmp_path / "runs").rglob("*.*"))
 

@@ -71,7 +71,7 @@ def load_suite(name_or_path: str) -> Suite:
         looks_like_path = "/" in text or "\\" in text or text.endswith((".yaml", ".yml"))
         hint = "no such file" if looks_like_path else nearest(text, suite_names())
         raise UserError(f"suite: {text!r} is neither a suite's name nor a suite file; {hint}")
-    return _suite(file, _read_yaml(file))
+    return _suite(file, read_yaml(file))
 
 
 def _folder() -> Path:
@@ -255,7 +255,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(file: Path) -> Mapping[str, Any]:
+def read_yaml(file: Path) -> Mapping[str, Any]:
+    """A YAML file's map; anything else is an error that names the file."""
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -263,5 +264,5 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file}: a suite file is a map with `title` and `tasks`")
+        raise UserError(f"{file}: a map of names and values is wanted (of a suite: `title` and `tasks`)")
     return content

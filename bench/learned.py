@@ -1,0 +1,240 @@
+"""What a finished cell has learned: kept beside its record, read as words, used on new images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from bench.backbone import Backbone, load_backbone
+from bench.errors import UserError, nearest
+from bench.features import ImageFeatures, View
+from bench.files import write_whole
+from bench.methods import Method, TaskData, find_method, method_names
+from bench.methods.prompt import PromptMethod
+from bench.options import restored
+
+NAMES = ("name", "task_name", "template", "class_names")  # of a task: all that a trained method needs of it
+
+
+def keep_state(path: Path, method: Method, tasks: Sequence[TaskData], config: dict[str, Any]) -> bool:
+    """Write a method's state and all that is needed to use it; False where the method keeps none.
+
+    Parameters
+    ----------
+    path : a .safetensors file. tasks : in the order of `fit`. config : the cell's.
+    """
+    state = method.state()
+    if state is None:
+        return False
+    from safetensors.torch import save_file
+
+    named = [{field: getattr(task, field) for field in NAMES} for task in tasks]
+    metadata = {"cell": json.dumps(config, ensure_ascii=False), "tasks": json.dumps(named, ensure_ascii=False)}
+    tensors = {name: value.contiguous() for name, value in state.items()}
+    write_whole(path, lambda part: save_file(tensors, str(part), metadata=metadata))
+    return True
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A method as it was after its training, and what it was trained on.
+
+    tasks : names only. config : the cell's configuration, as in its record.
+    """
+
+    method: Method
+    backbone: Backbone
+    tasks: list[TaskData]
+    config: dict[str, Any]
+
+
+def find_cell(cell: str, results: str | Path) -> Path:
+    """The file of learned parameters that `cell` stands for: a path, a record's path, or a key's beginning.
+
+    Raises
+    ------
+    UserError : none or several fit, or the cell's parameters were not kept.
+    """
+    path = Path(cell).expanduser()
+    if path.suffix in (".json", ".safetensors"):
+        if not path.is_file():
+            raise UserError(f"--cell {cell}: no such file")
+        found = [path.with_suffix(".safetensors")]
+    elif not cell.strip() or not cell.isalnum():
+        raise UserError(f"--cell {cell!r}: a record's path, or the beginning of its key (in records.csv and its name)")
+    else:
+        found = sorted(Path(results).expanduser().rglob(f"*-seed*-{cell}*.safetensors"))
+    if not found:
+        raise UserError(f"--cell {cell}: no learned parameters below {results} have a key that begins so")
+    if len(found) > 1:
+        raise UserError(f"--cell {cell}: {len(found)} keys begin so, {found[0].stem} and {found[1].stem} among them")
+    if not found[0].is_file():
+        raise UserError(f"--cell {cell}: its learned parameters were not kept ({found[0].name} is not beside it)")
+    return found[0]
+
+
+def load_cell(
+    cell: str,
+    results: str | Path = "runs",
+    backbone: str | None = None,
+    pretrained: str | None = None,
+    method: str | None = None,
+    device: str = "cpu",
+) -> Kept:
+    """Load what a cell has learned.
+
+    Parameters
+    ----------
+    cell, results : see `find_cell`.
+    backbone, pretrained : as in the run; needed where the run's was a model JSON, whose path is not recorded.
+    method : package.module:Class, needed where it is not the bench's own: a file never says what code is run.
+
+    Raises
+    ------
+    UserError : no such cell, a damaged file, or a backbone with other weights than the cell's.
+    """
+    path = find_cell(cell, results)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        config = json.loads(metadata["cell"])
+        tasks = [_task(**{name: task[name] for name in NAMES}) for task in json.loads(metadata["tasks"])]
+        wanted, weights, params = config["method"], config["weights"], dict(config["params"])
+        named, tag = config["backbone"], config["pretrained"]
+        foreign = bool(config.get("code"))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not what a run keeps of a cell ({type(error).__name__}: {error})") from error
+    if foreign and not method:
+        raise UserError(f"{path}: {wanted!r} is not the bench's own method; name its class with --method module:Class")
+    if not foreign and wanted not in method_names():  # never "module:Class": a file does not say what code is run
+        raise UserError(f"{path}: {wanted!r} is no method of the bench")
+    found = find_method(method if foreign and method else wanted)
+    try:
+        loaded = load_backbone(backbone or named, pretrained or (tag if backbone is None else None), device)
+    except UserError as error:
+        hint = "" if backbone else f"; the cell's backbone is {named!r}: give its model JSON with --backbone"
+        raise UserError(f"{error}{hint}") from error
+    if loaded.weights != weights:
+        raise UserError(
+            f"--backbone {loaded.name}: its weights ({loaded.weights[:8]}…) are not those the cell was trained on "
+            f"({named}, {weights[:8]}…)"
+        )
+    made = found(restored(found, params, str(path)))
+    try:
+        made.restore(loaded, tasks, state)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return Kept(made, loaded, tasks, config)
+
+
+def _task(name: str, task_name: str, template: str, class_names: list[str]) -> TaskData:
+    nothing = torch.zeros(1, 0, 0)
+    labels = torch.zeros(0, dtype=torch.long)
+    return TaskData(str(name), str(task_name), tuple(map(str, class_names)), str(template), nothing, labels)
+
+
+# ---- words ---------------------------------------------------------------------------------------------------
+
+
+def words(kept: Kept, task: str | None = None, top: int = 3) -> pd.DataFrame:
+    """Nearest vocabulary words of the learned context vectors, by Euclidean distance (as CoOp's authors read them).
+
+    Returns
+    -------
+    DataFrame : one row a vector with its context ("<task>", "<task>: <class>", or "task context"), place, and
+        `top` words with their distances.
+    """
+    if not isinstance(kept.method, PromptMethod):
+        raise UserError(f"{kept.method.name} learns no context vectors: there are no words to show")
+    chosen = _chosen(kept, task)
+    table = kept.backbone.tower.token_embedding.weight.float()  # V, w
+    decoder = kept.backbone.tower.tokenizer.decoder
+    rows = []
+    with torch.no_grad():
+        for label, context in _contexts(kept.method, [kept.tasks[t] for t in chosen], chosen):
+            distances, ids = torch.cdist(context.float(), table).topk(min(top, len(table)), largest=False)  # L, k
+            for place, (row, near) in enumerate(zip(ids.tolist(), distances.tolist(), strict=True), start=1):
+                found = [f"{_word(decoder[i])} ({d:.2f})" for i, d in zip(row, near, strict=True)]
+                rows.append({"context": label, "vector": place, "norm": context[place - 1].norm().item()}
+                            | {f"word {k}": word for k, word in enumerate(found, start=1)})
+    return pd.DataFrame(rows)
+
+
+def _word(token: str) -> str:
+    """A token of CLIP's vocabulary as it is read: "</w>" says that a word ends there."""
+    return token.removesuffix("</w>") if token.endswith("</w>") else f"{token}-"
+
+
+def _contexts(
+    method: PromptMethod, tasks: Sequence[TaskData], chosen: Sequence[int]
+) -> Iterator[tuple[str, Tensor]]:
+    """Every context with what it stands for: those before class names, then those that names are read with."""
+    shared: set[int] = set()
+    for task, t in zip(tasks, chosen, strict=True):
+        (contexts,) = method.contexts([t], [task.class_names])
+        if id(method.learned.get("context")) == id(contexts):  # one for all tasks: shown once
+            if shared:
+                continue
+            shared.add(t)
+            yield "all tasks", contexts[0]
+            continue
+        for i, context in enumerate(contexts):
+            label = f"{task.name}: {task.class_names[i]}" if method.paired else task.name
+            yield (f"{label} #{i + 1}" if len(contexts) > 1 and not method.paired else label), context
+    for name in ("task_context", "class_context"):
+        for i, context in enumerate(method.learned.get(name, [])):
+            several = len(method.learned[name]) > 1
+            yield name.replace("_", " ") + (f" {i + 1}" if several else ""), context
+
+
+# ---- new images ----------------------------------------------------------------------------------------------
+
+
+def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, top: int = 3) -> pd.DataFrame:
+    """The likeliest classes of image files among a task's.
+
+    Parameters
+    ----------
+    task : whose classes; needed where the cell has several tasks. top : how many classes an image.
+
+    Returns
+    -------
+    DataFrame : one row an image and rank: image, rank, class, probability (softmax of the method's scores; percent).
+    """
+    if len(kept.tasks) > 1 and task is None:
+        raise UserError(f"--task: the cell has several; name one of {', '.join(t.name for t in kept.tasks)}")
+    (t,) = _chosen(kept, task)
+    paths = [Path(image).expanduser() for image in images]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    features = ImageFeatures(kept.backbone).get(paths, View(), kept.method.image)[0]
+    with torch.no_grad():
+        shares = kept.method.predict(t, features.to(kept.backbone.device)).float().softmax(dim=-1).cpu()
+    best, classes = shares.topk(min(top, shares.shape[1]), dim=-1)
+    names = kept.tasks[t].class_names
+    return pd.DataFrame(
+        [
+            {"image": str(path), "rank": k + 1, "class": names[c], "percent": 100 * p}
+            for path, ps, cs in zip(paths, best.tolist(), classes.tolist(), strict=True)
+            for k, (p, c) in enumerate(zip(ps, cs, strict=True))
+        ]
+    )
+
+
+def _chosen(kept: Kept, task: str | None) -> list[int]:
+    names = [t.name for t in kept.tasks]
+    if task is None:
+        return list(range(len(names)))
+    if task not in names:
+        raise UserError(f"--task {task!r} is not in the cell; {nearest(task, names)}")
+    return [names.index(task)]

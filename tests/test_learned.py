@@ -1,0 +1,222 @@
+"""What a cell learned: kept whole, read as words, used on new images; and files that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import bench
+from bench.cli import main
+from bench.datasets.splits import load_tasks
+from bench.datasets.suites import load_suite
+from bench.errors import UserError
+from bench.features import ImageFeatures, View
+from bench.methods import method_names
+from bench.metrics import METRICS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# The tiny vocabulary splits "a photo of a" into more tokens than the contexts are long.
+OPTIONS = ["all.epochs=1", "all.batch=8", "kgcoop.words=", "cocoop.words="]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cell of every method, one epoch."""
+    folder = tmp_path_factory.mktemp("learned") / "runs"
+    tiny.run(folder, methods="all", shots=[2], seeds=[1], options=OPTIONS)
+    return folder
+
+
+def record_of(runs: Path, method: str) -> Path:
+    (record,) = runs.rglob(f"{method}/*.json")
+    return record
+
+
+def key_of(runs: Path, method: str) -> str:
+    return str(json.loads(record_of(runs, method).read_text())["key"])
+
+
+def a_test_set(tiny: Any, t: int) -> tuple[list[Path], torch.Tensor]:
+    (task,) = load_tasks(load_suite(tiny.suite), tiny.data, [("Colour", "Shade", "Stripes")[t]], False)
+    return [task.split.root / i.path for i in task.split.test], torch.tensor([i.label for i in task.split.test])
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_loaded_cell_scores_as_it_did_after_its_training(runs: Path, tiny: Any, name: str) -> None:
+    """The accuracies in the record come out again, from the kept file alone."""
+    record = json.loads(record_of(runs, name).read_text())
+    assert record["learned"] == record_of(runs, name).with_suffix(".safetensors").name
+    kept = bench.load_cell(key_of(runs, name), runs, tiny.backbone)
+    assert kept.method.n_params == record["n_params"] or name in ("protonet", "zero-shot")
+    for t, row in enumerate(record["tasks"]):
+        images, labels = a_test_set(tiny, t)
+        features = ImageFeatures(kept.backbone).get(images, View(), kept.method.image)[0]
+        assert METRICS[row["metric"]](kept.method.predict(t, features).argmax(dim=1), labels) == row["accuracy"]
+
+
+def test_what_is_kept_is_what_was_learned_not_the_start_values(runs: Path, tiny: Any) -> None:
+    kept = bench.load_cell(key_of(runs, "softcpt"), runs, tiny.backbone)
+    learned: Any = kept.method
+    start = type(learned)(learned.params)
+    start.setup(kept.backbone, kept.tasks, seed=1)
+    for name, value in start.learned.items():
+        assert 0 < (learned.learned[name] - value).norm() < 0.5 * value.norm()  # one epoch from seed 1's start
+
+
+def test_discard_keeps_nothing_and_says_so_later(tiny: Any, tmp_path: Path, capsys: Any) -> None:
+    assert main(tiny.command(tmp_path / "runs", "--discard", "-o", "coop.epochs=1")) == 0
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))
+    record = next((tmp_path / "runs").rglob("coop/*.json"))
+    assert main(["words", "--cell", str(record), "--backbone", tiny.backbone]) == 2
+    assert "were not kept" in capsys.readouterr().err
+
+
+# ---- words ---------------------------------------------------------------------------------------------------
+
+
+def test_a_context_that_is_a_word_s_embedding_reads_as_that_word(runs: Path, tiny: Any) -> None:
+    kept = bench.load_cell(key_of(runs, "coop"), runs, tiny.backbone)
+    method: Any = kept.method
+    tower = kept.backbone.tower
+    (token,) = tower.tokens("on")
+    with torch.no_grad():
+        method.learned["context-1"][0, 3] = 1.001 * tower.token_embedding.weight[token]
+    table = bench.words(kept, task="Shade", top=2)
+    row = table[table["vector"] == 4].iloc[0]
+    assert row["word 1"].startswith("on (0.0") and not row["word 2"].startswith("on (")
+    assert set(table["context"]) == {"Shade"} and len(table) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [
+        ("coop", 3 * 16),
+        ("shared-coop", 16),
+        ("coop-cs", 9 * 16),
+        ("cocoop", 3 * 4),
+        ("plot", 3 * 4 * 16),
+        ("softcpt", 3 * 16 + 4),
+        ("softcpt-nats", 3 * 16 + 3 * 4),
+        ("softcpt-csta", 9 * 16 + 4 + 9 * 4),
+    ],
+)
+def test_every_learned_vector_has_a_row(runs: Path, tiny: Any, name: str, n: int) -> None:
+    table = bench.words(bench.load_cell(key_of(runs, name), runs, tiny.backbone))
+    assert len(table) == n
+    assert not table.duplicated(["context", "vector"]).any()
+
+
+def test_a_method_without_contexts_has_no_words(runs: Path, tiny: Any) -> None:
+    with pytest.raises(UserError, match="protonet learns no context"):
+        bench.words(bench.load_cell(key_of(runs, "protonet"), runs, tiny.backbone))
+
+
+# ---- predict -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["coop", "plot", "linear-probe"])
+def test_predict_ranks_a_task_s_classes_for_image_files(runs: Path, tiny: Any, name: str) -> None:
+    kept = bench.load_cell(key_of(runs, name), runs, tiny.backbone)
+    images, _ = a_test_set(tiny, 0)
+    table = bench.predict(kept, images[:2], task="Colour", top=3)
+    assert list(table["image"]) == [str(images[0])] * 3 + [str(images[1])] * 3
+    for _, rows in table.groupby("image"):
+        assert set(rows["class"]) == {"red paint", "green paint", "blue paint"}
+        assert rows["percent"].sum() == pytest.approx(100, abs=1e-3) and rows["percent"].is_monotonic_decreasing
+    features = ImageFeatures(kept.backbone).get(images[:1], View(), kept.method.image)[0]
+    best = kept.method.predict(0, features).argmax(dim=1).item()
+    assert table.iloc[0]["class"] == kept.tasks[0].class_names[best]
+
+
+def test_both_commands_print_a_table(runs: Path, tiny: Any, capsys: Any) -> None:
+    where = ["--results", str(runs), "--backbone", tiny.backbone]
+    assert main(["words", "--cell", key_of(runs, "coop")[:9], "--task", "Colour", *where]) == 0
+    assert "word 3" in capsys.readouterr().out
+    image = str(tiny.images("colour")[0])
+    assert main(["predict", "--cell", str(record_of(runs, "coop")), "--task", "Colour", image, *where]) == 0
+    assert image in capsys.readouterr().out
+
+
+# ---- what does not fit ---------------------------------------------------------------------------------------
+
+
+def mistake(arguments: list[str], capsys: Any) -> str:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    return str(error)
+
+
+def test_mistakes_are_one_line(runs: Path, tiny: Any, tmp_path: Path, capsys: Any) -> None:
+    image = str(tiny.images("colour")[0])
+    key = key_of(runs, "coop")
+    where = ["--results", str(runs), "--backbone", tiny.backbone]
+    assert "'nothing'" in mistake(["predict", "--cell", "noth/ing", image], capsys).replace("noth/ing", "nothing")
+    assert "have a key that begins so" in mistake(["predict", "--cell", "0000", image, *where], capsys)
+    assert "no such file" in mistake(["predict", "--cell", "runs/nothing.json", image, *where], capsys)
+    assert "Colour, Shade, Stripes" in mistake(["predict", "--cell", key, image, *where], capsys)
+    assert "'Color'" in mistake(["predict", "--cell", key, "--task", "Color", image, *where], capsys)
+    assert "no.png" in mistake(["predict", "--cell", key, "--task", "Colour", "no.png", *where], capsys)
+    assert "--top 0" in mistake(["words", "--cell", key, "--top", "0", *where], capsys)
+    other = tiny.model("other-clip", seed=1)
+    assert "not those the cell was trained on" in mistake(
+        ["words", "--cell", key, "--results", str(runs), "--backbone", other], capsys
+    )
+    assert "give its model JSON with --backbone" in mistake(["words", "--cell", key, "--results", str(runs)], capsys)
+
+
+def test_a_key_s_beginning_that_fits_several_cells_is_refused(runs: Path, tmp_path: Path) -> None:
+    path = record_of(runs, "coop").with_suffix(".safetensors")
+    for end in ("aa11", "aa22"):
+        shutil.copy(path, tmp_path / f"1shot-seed1-{end}.safetensors")
+    with pytest.raises(UserError, match="2 keys begin so"):
+        bench.load_cell("aa", tmp_path)
+    with pytest.raises(UserError, match="no learned parameters"):
+        bench.load_cell("11", tmp_path)  # an end is no beginning
+
+
+@pytest.mark.parametrize("how", ["empty", "no metadata", "other tensors", "unknown parameter", "method", "text"])
+def test_a_file_that_is_not_what_a_run_keeps_is_an_error(runs: Path, tiny: Any, tmp_path: Path, how: str) -> None:
+    source = record_of(runs, "coop").with_suffix(".safetensors")
+    path = tmp_path / "cell.safetensors"
+    with safe_open(str(source), framework="pt") as file:
+        metadata = dict(file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    config = json.loads(metadata["cell"])
+    if how == "no metadata":
+        metadata = {}
+    elif how == "other tensors":
+        tensors.popitem()
+    elif how == "unknown parameter":
+        metadata["cell"] = json.dumps({**config, "params": {**config["params"], "nonsense": 1}})
+    elif how == "method":
+        metadata["cell"] = json.dumps({**config, "method": "os:system"})
+    elif how == "text":
+        metadata["tasks"] = json.dumps("all of them")
+    path.write_bytes(b"") if how == "empty" else save_file(tensors, str(path), metadata=metadata)
+    with pytest.raises(UserError):
+        bench.load_cell(str(path), backbone=tiny.backbone)
+
+
+def test_a_plug_in_s_code_is_run_only_when_the_user_names_it(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_method.py").write_text(
+        "from bench.methods.coop import CoOp\nclass Theirs(CoOp):\n    name = 'theirs'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["theirs.epochs=1"]
+    tiny.run(tmp_path / "runs", methods=["their_method:Theirs"], shots=[1], seeds=[1], options=options)
+    key = key_of(tmp_path / "runs", "theirs")
+    with pytest.raises(UserError, match="--method module:Class"):
+        bench.load_cell(key, tmp_path / "runs", tiny.backbone)
+    kept = bench.load_cell(key, tmp_path / "runs", tiny.backbone, method="their_method:Theirs")
+    assert kept.method.name == "theirs"

@@ -1,0 +1,93 @@
+"""Recipes: the paper's, a file of one's own, and what stands above what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.errors import UserError
+from bench.harness import prepare
+from bench.methods import find_method, method_names
+from bench.methods.training import Recipe as Training
+from bench.recipe import load_recipe
+
+PAPER = {
+    "epochs": 50,
+    "batch": 32,
+    "lr": 0.002,
+    "warmup_lr": 1e-5,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "init_std": 0.02,
+}
+
+
+def planned(tiny: Any, tmp_path: Path, **changes: Any) -> dict[str, dict[str, Any]]:
+    """Configuration of one cell of each method."""
+    run = prepare(results=tmp_path / "runs", quiet=True, **{**tiny.arguments, "shots": [1], "seeds": [1], **changes})
+    return {cell.config["method"]: cell.config for cell in run.cells}
+
+
+def test_the_paper_s_recipe_stands_above_the_suite_s_for_every_method(tiny: Any, tmp_path: Path) -> None:
+    """The tiny suite's own recipe is 2 epochs at 0.5."""
+    trained = [m for m in method_names() if issubclass(find_method(m).Params, Training)]
+    assert len(trained) >= 13
+    configs = planned(tiny, tmp_path, methods=trained, recipe="paper")
+    for method in trained:
+        params = configs[method]["params"]
+        assert {name: params[name] for name in PAPER} == PAPER
+        assert configs[method]["views"] == 50  # a fresh view each epoch
+        assert (params["context"], params["words"]) == (
+            (4, "a photo of a") if method in ("cocoop", "kgcoop") else (16, "")
+        )
+
+
+def test_options_stand_above_the_recipe_and_views_are_the_user_s(tiny: Any, tmp_path: Path) -> None:
+    configs = planned(tiny, tmp_path, methods=["coop"], recipe="paper", options=["coop.epochs=7"], views=3)
+    assert configs["coop"]["params"]["epochs"] == 7 and configs["coop"]["views"] == 3
+    assert configs["coop"]["params"]["lr"] == 0.002
+
+
+def test_a_file_of_one_s_own(tiny: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("title: Mine\nviews: 2\nall: {epochs: 4}\nkgcoop: {epochs: 3, pull: 2.5, words: ''}\n")
+    configs = planned(tiny, tmp_path, methods=["coop", "kgcoop"], recipe=str(file))
+    assert [configs[m]["params"]["epochs"] for m in ("coop", "kgcoop")] == [4, 3]
+    assert configs["kgcoop"]["params"]["pull"] == 2.5
+    assert configs["coop"]["params"]["lr"] == 0.5  # what it leaves open is the suite's
+    assert configs["coop"]["views"] == 2
+    assert main(tiny.command(tmp_path / "runs", "--recipe", str(file))) == 0
+    records = [json.loads(p.read_text()) for p in (tmp_path / "runs").rglob("coop/*.json")]
+    assert records and all(r["recipe"] == str(file) and r["config"]["params"]["epochs"] == 4 for r in records)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("coopp: {epochs: 4}", "'coopp' is no method; did you mean 'coop'"),
+        ("coop: {epoch: 4}", "coop has no parameter 'epoch'; did you mean 'epochs'"),
+        ("all: {nonsense: 4}", "all has no parameter 'nonsense'"),
+        ("coop: 4", "`coop` must be a map"),
+        ("views: 0", "`views` must be"),
+        ("views: many", "`views` must be"),
+        ("- a list", "a map"),
+        ("all: {epochs: [", "not YAML"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_an_error_that_names_the_file(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=said) as error:
+        load_recipe(str(file))
+    assert str(file) in str(error.value)
+
+
+def test_an_unknown_recipe_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'papers' is unknown; did you mean 'paper'"):
+        load_recipe("papers")
+    with pytest.raises(UserError, match=r"--recipe nothing\.yaml: no such file"):
+        load_recipe("nothing.yaml")
