@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from bench.methods.softcpt_class import SoftCPTCSTA
 from bench.methods.softcpt_star import SoftCPTStar
+from bench.methods.training import batches
 
 sys.path.append(str(Path(__file__).parent))
 import reference
@@ -74,6 +77,42 @@ def test_ten_steps_of_star_are_those_of_the_plain_formula() -> None:
 @pytest.mark.parametrize("name", ["softcpt-cata", "softcpt-cats", "softcpt-csta", "softcpt-csts"])
 def test_ten_steps_of_the_class_conditional_ones_are_those_of_the_plain_formula(name: str) -> None:
     check_steps(name, class_conditional, context=LENGTH, task_context=3, class_context=2)
+
+
+def test_some_of_the_absent_classes_are_scored_and_all_of_those_in_the_batch() -> None:
+    """Each step's loss is the plain one over the classes that the step encoded."""
+    asked: list[list[list[str]]] = []
+
+    class Recording(SoftCPTCSTA):
+        def text_features(self, tasks: Any, names: Any) -> Any:
+            asked.append([list(own) for own in names])
+            return super().text_features(tasks, names)
+
+    params = Recording.Params(epochs=2, batch=4, context=LENGTH, task_context=3, class_context=2, absent=0.5)
+    method: Any = Recording(params)
+    method.setup(world().clip, world().tasks, seed=1)
+    rng = torch.Generator().manual_seed(0)
+    sizes = set()
+    for _, batch in batches(world().tasks, range(3), params, rng, torch.device("cpu")):
+        (loss,) = method.losses([batch])
+        (names,) = asked[-1:]
+        terms = []
+        for image, label, t in zip(batch.features, batch.labels.tolist(), batch.tasks.tolist(), strict=True):
+            own = names[batch.present.index(t)]
+            in_batch = {NAMES[t][c] for c in batch.labels[batch.tasks == t].tolist()}
+            n_absent = len(NAMES[t]) - len(in_batch)
+            assert in_batch <= set(own) and len(own) == len(in_batch) + round(0.5 * n_absent)
+            sizes.add(len(own) < len(NAMES[t]))
+            first = sum(len(n) for n in NAMES[:t])
+            text = []
+            for name in own:
+                g = feature(method.learned["class_context"][first + NAMES[t].index(name)], name)
+                f = feature(method.learned["task_context"][0], TASK_NAMES[t])
+                made = (torch.cat([g, f]) @ method.learned["projection"]).reshape(LENGTH, WIDTH)
+                text.append(world().text(made, [name])[0])
+            terms.append(cross_entropy(world().scale * torch.stack(text) @ image, own.index(NAMES[t][label])))
+        assert loss.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-4)
+    assert True in sizes  # something was left out
 
 
 def test_the_footnote_says_that_star_is_our_reading() -> None:
