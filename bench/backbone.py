@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 import torch
@@ -24,6 +24,8 @@ from bench.text import TextTower
 
 PACKAGED = Path(__file__).parent / "backbones"  # the demo's own weights
 OPEN_CLIPS_OWN = {p.stem for p in (Path(open_clip.__file__).parent / "model_configs").glob("*.json")}
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 PAPER_BACKBONES = ("RN50", "RN101", "ViT-B-32", "ViT-B-16")  # of CoOp and SoftCPT; OpenAI's weights
 
 
@@ -34,6 +36,7 @@ class Backbone:
     Attributes
     ----------
     name, pretrained : as given on the command line (of a file: its name).
+    precision : of the towers; what is learned, normalisation, logits and losses are float32 in any case.
     tower : text side.
     scale : τ = exp(logit_scale).
     embed_dim : d, width of the joint embedding.
@@ -44,6 +47,7 @@ class Backbone:
 
     name: str
     pretrained: str
+    precision: Precision
     model: Any
     tower: TextTower
     scale: float
@@ -67,7 +71,9 @@ def backbone_names() -> list[str]:
     return sorted(p.stem for p in PACKAGED.glob("*.json")) + open_clip.list_models()
 
 
-def load_backbone(name: str, pretrained: str | None = None, device: str = "cpu") -> Backbone:
+def load_backbone(
+    name: str, pretrained: str | None = None, device: str = "cpu", precision: Precision = "float32"
+) -> Backbone:
     """Load and freeze a backbone.
 
     Parameters
@@ -76,10 +82,11 @@ def load_backbone(name: str, pretrained: str | None = None, device: str = "cpu")
         ("demo-clip"), or the path of an open_clip model JSON.
     pretrained : an open_clip tag ("openai", …) or a .safetensors file. Default: "openai" for the paper's
         four backbones; for a model JSON the .safetensors file of the same name beside it.
+    precision : "float32", or "bfloat16" for both towers; features come out as float32 either way.
 
     Raises
     ------
-    UserError : unknown name or tag, missing or unfitting file.
+    UserError : unknown name or tag, missing or unfitting file, a precision the device does not have.
     """
     config = _config_file(name)
     kwargs: dict[str, Any] = {}
@@ -107,7 +114,7 @@ def load_backbone(name: str, pretrained: str | None = None, device: str = "cpu")
             )
             tokenizer = open_clip.get_tokenizer(model_name, **kwargs)
             architecture = {**(open_clip.get_model_config(model_name) or {}), **options}
-        model.eval().requires_grad_(False)
+        model.eval().requires_grad_(False).to(_dtype(precision, device))
         preprocessing = dict(model.visual.preprocess_cfg)
         preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
         tower = TextTower(model, tokenizer)
@@ -119,6 +126,7 @@ def load_backbone(name: str, pretrained: str | None = None, device: str = "cpu")
         raise UserError(f"--backbone {shown}{weights} could not be loaded: {_first_line(error)}") from error
     return Backbone(
         name=shown,
+        precision=precision,
         pretrained=Path(source).name if source and Path(source).is_file() else str(pretrained or ""),
         model=model,
         tower=tower,
@@ -128,6 +136,14 @@ def load_backbone(name: str, pretrained: str | None = None, device: str = "cpu")
         preprocessing=preprocessing,
         weights=_fingerprint(model, preprocessing, architecture, tokenizer),
     )
+
+
+def _dtype(precision: str, device: str) -> torch.dtype:
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision!r}: one of {', '.join(PRECISIONS)}")
+    if precision == "bfloat16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported():
+        raise UserError(f"--precision bfloat16: {torch.cuda.get_device_name()} does not have it; use float32")
+    return getattr(torch, precision)
 
 
 def _config_file(name: str) -> Path | None:

@@ -48,6 +48,8 @@ class Cell:
     @property
     def name(self) -> dict[str, Any]:
         names = {k: self.config[k] for k in ("suite", "backbone", "method", "protocol", "shots", "seed")}
+        if "precision" in self.config:  # another backbone to a reader: kept and reported apart
+            names["backbone"] += f" {self.config['precision']}"
         return {**names, "variant": self.variant.label}
 
 
@@ -89,6 +91,7 @@ def make_cells(
                 "data": data,
                 "draw": draw,
                 **_code(variant.method),
+                **({} if backbone.precision == "float32" else {"precision": backbone.precision}),
             }
             yield Cell(variant, config, cell_key(config))
 

@@ -210,10 +210,18 @@ def _run_parser() -> Parser:
     )  # fmt: skip
     how.add_argument("--views", type=int, metavar="N", help="training views an image (default: one for each epoch)")
     how.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
+    how.add_argument(
+        "--precision", default="float32", choices=("float32", "bfloat16"),
+        help="of the backbone's towers; bfloat16 is faster where the hardware has it (default: %(default)s)",
+    )  # fmt: skip
     how.add_argument("--results", metavar="DIR", default="runs", help="where records go (default: %(default)s)")
     how.add_argument(
         "--discard", action="store_true",
         help="do not keep what was learned (kept beside each record; SoftCPT's takes 34 MB a cell with RN50)",
+    )  # fmt: skip
+    how.add_argument(
+        "--profile", action="store_true",
+        help="write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev)",
     )  # fmt: skip
     how.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
     return p
@@ -252,7 +260,9 @@ def _run(argv: list[str]) -> int:
         allow_missing=a.allow_missing,
         protocol=a.protocol,
         recipe=a.recipe,
+        precision=a.precision,
         keep=not a.discard,
+        profile=a.profile,
     )
     left_out = len(run.suite.tasks) - len(run.tasks)
     if left_out and not a.tasks:

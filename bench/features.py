@@ -189,7 +189,7 @@ class ImageFeatures:
                 if k + 1 < len(batches):
                     ahead = load(batches[k + 1])
                 with torch.no_grad():
-                    x = self._normalise(pixels.flatten(0, 1).to(device))
+                    x = self._normalise(pixels.flatten(0, 1).to(device)).to(self.backbone.tower.dtype)
                     features = torch.cat([encode(part) for part in x.split(at_once)])
                 yield features.float().cpu().unflatten(0, (len(batch), n_views)).transpose(0, 1).contiguous()
                 if bar:

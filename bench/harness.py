@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from bench.backbone import Backbone, load_backbone
+from bench.backbone import Backbone, Precision, load_backbone
 from bench.cells import VAL_SHOTS, Cell, drawn, make_cells, needed, paths, shards
 from bench.datasets.demo import ensure_demo
 from bench.datasets.items import Item
@@ -28,6 +28,7 @@ from bench.learned import keep_state
 from bench.methods import Method, TaskData, find_method, method_names
 from bench.metrics import METRICS
 from bench.options import variants
+from bench.profile import profiled
 from bench.progress import absolute, bar
 from bench.protocols import BASE2NEW, FEW_SHOT, check_protocol, harmonic_mean, test_parts, trained_part
 from bench.recipe import load_recipe
@@ -55,6 +56,7 @@ class Run:
     cells: list[Cell]
     recipe: str
     keep: bool
+    profile: bool
 
     def todo(self) -> list[Cell]:
         """Cells without a finished record: new ones and failed ones."""
@@ -108,7 +110,9 @@ def prepare(
     allow_missing: bool = False,
     protocol: str = FEW_SHOT,
     recipe: str | None = None,
+    precision: Precision = "float32",
     keep: bool = True,
+    profile: bool = False,
     *,
     quiet: bool = False,
 ) -> Run:
@@ -139,12 +143,13 @@ def prepare(
     if not root.is_dir():
         raise UserError(f"--data {data}: no such folder")
     found = load_tasks(chosen, root, tasks, allow_missing)
-    loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device))
+    loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device), precision)
     features = ImageFeatures(loaded)
     _hash(found, features, shots, seeds, hide)
     views = views or (recipe_used.views if recipe_used else chosen.views)
     cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views))
-    return Run(chosen, protocol, found, loaded, features, RecordStore(Path(results)), cells, recipe or "", keep)
+    store = RecordStore(Path(results))
+    return Run(chosen, protocol, found, loaded, features, store, cells, recipe or "", keep, profile)
 
 
 def _check(
@@ -187,7 +192,9 @@ def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
     allow_missing : leave tasks out whose data is missing, and use what is there of those that are incomplete.
     protocol : "few-shot", or "base2new": train on the first half of each task's classes, test both halves.
     recipe : "paper" or a YAML file, above the suite's own recipe and below `options`; default: the suite's.
+    precision : "float32", or "bfloat16" for the backbone's two towers.
     keep : keep what each cell learned beside its record, for `bench.words` and `bench.predict`.
+    profile : write a trace of a few training steps of each cell beside its record.
     quiet : no progress bars.
 
     Returns
@@ -241,7 +248,9 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
     encoded = time.perf_counter()
     method = cell.variant.method(cell.variant.params)
     with bar("  training", 0, "step", hide) as shown, _threads(run.backbone) as threads:
-        method.fit(run.backbone, data, cell.seed, absolute(shown))
+        trace = run.store.path(cell.name, cell.key).with_suffix(".trace.json.gz") if run.profile else None
+        with profiled(trace, absolute(shown)) as report:
+            method.fit(run.backbone, data, cell.seed, report)
     if run.backbone.device.type == "cuda":
         torch.cuda.synchronize()
     trained = time.perf_counter()
