@@ -91,6 +91,10 @@ class PromptMethod(Method):
             raise UserError(f"words={p.words!r} are {len(vectors)} tokens, context={p.context}: make them equal")
         return vectors.expand(n, -1, -1).clone()
 
+    def rows(self, values: Tensor, which: Sequence[int]) -> Tensor:
+        """Some rows of a tensor; unlike `values[list]`, the host does not wait for the device."""
+        return values.index_select(0, torch.tensor(which).to(values.device, non_blocking=True))
+
     def part(self, name: str, task: int) -> Tensor:
         """The parameter that serves a task."""
         return self.learned[f"{name}-{task}" if self.separate else name]

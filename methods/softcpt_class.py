@@ -61,7 +61,7 @@ class SoftCPTCATA(SoftCPT):
                 raise UserError(f"{self.name} has a context for each class it was trained on: it has none for others")
             first = sum(len(task.class_names) for task in self.tasks[:t])
             rows += [first + place[name] for name in own]
-        return Prompts(z[rows], list(chain(*names)), paired=True)
+        return Prompts(self.rows(z, rows), list(chain(*names)), paired=True)
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         super().setup(clip, tasks, seed)
@@ -88,7 +88,7 @@ class SoftCPTCATA(SoftCPT):
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         tower, sizes = self.clip.tower, [len(own) for own in names]
         f = tower.encode([self.task_prompts(tasks)])[0].view(len(tasks), -1)  # T, d
-        f = f.repeat_interleave(torch.tensor(sizes, device=f.device), dim=0)  # ΣC, d
+        f = self.rows(f, [i for i, n in enumerate(sizes) for _ in range(n)])  # ΣC, d
         g = tower.encode([self._class_prompts(tasks, names)])[0].view(len(f), -1)  # ΣC, d
         made = torch.cat([g, f], dim=-1) @ self.learned["projection"]
         return list(made.view(len(f), self.params.context, tower.width).split(sizes))  # C, L, w each

@@ -24,4 +24,4 @@ class SoftCPTNATS(SoftCPT):
 
     def task_prompts(self, tasks: Sequence[int]) -> Prompts:
         names = [self.tasks[t].task_name for t in tasks]
-        return Prompts(self.learned["task_context"][list(tasks)], names, paired=True)
+        return Prompts(self.rows(self.learned["task_context"], tasks), names, paired=True)

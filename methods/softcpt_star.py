@@ -35,5 +35,5 @@ class SoftCPTStar(PromptMethod):
         self.task_features = clip.tower.encode_texts([f"{task.task_name}." for task in tasks])  # T, d, fixed
 
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        made = self.task_features[list(tasks)] @ self.learned["projection"]  # T, L·w
+        made = self.rows(self.task_features, tasks) @ self.learned["projection"]  # T, L·w
         return list((self.learned["context"] + made.view(len(tasks), -1, self.clip.tower.width)).split(1))

@@ -1,0 +1,155 @@
+"""Training at General-10's real size on a GPU, in one call: python tests/benchmarks/gpu.py --out gpu.json
+
+RN50's text tower with random weights, random image features, General-10's class counts, 16 shots, batch 32, 50
+epochs: the sizes are real, the numbers learned are nothing. Each part trains through the methods' own `fit` until it
+ends or its seconds are spent; what is then left is added at the pace of the steps seen (of side-by-side methods the
+first steps are the dearest, so that is too much rather than too little) and said in `complete`. `--small` is a trial
+of the script itself on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import open_clip
+import torch
+
+sys.path.append(str(Path(__file__).parents[1]))
+import reference
+
+from bench.datasets.suites import load_suite
+from bench.methods import TaskData, find_method
+from bench.records import versions
+from bench.text import TextTower
+
+SHOTS, WARM_UP = 16, 20
+TARGETS = {"softcpt": 180, "coop": 180, "cocoop": 900}  # seconds on an H200-class card
+WORDS = ("red", "golden", "wild", "small", "american", "common", "spotted", "northern", "great", "black", "river")
+NOUNS = ("cat", "retriever", "sparrow", "tulip", "airplane", "maple", "car", "church", "pizza", "desk", "fern")
+
+
+def names(n: int) -> tuple[str, ...]:
+    """n different class names of one to three words."""
+    k = len(WORDS)
+    made = []
+    for i in range(n):
+        before = [WORDS[i // k % k]] * (i % 3 > 0) + [WORDS[i // k // k % k]] * (i % 2)
+        made.append(" ".join([*before, NOUNS[i % k], *([str(i // k)] if i >= k else [])]))
+    return tuple(made)
+
+
+def tasks(sizes: list[int], embed: int) -> list[TaskData]:
+    rng = torch.Generator().manual_seed(0)
+    made = []
+    for t, n in enumerate(sizes):
+        labels = torch.arange(n).repeat(SHOTS)
+        views = torch.randn(2, len(labels), embed, generator=rng)
+        task_name = f"recognition of things of kind {t}"
+        made.append(TaskData(f"task {t}", task_name, names(n), "a photo of a {}.", views, labels))
+    return made
+
+
+class Spent(Exception):
+    """The part's seconds are over."""
+
+
+def measure(name: str, clip: Any, data: list[TaskData], seconds: float) -> dict[str, Any]:
+    """Train a method for at most so long; the time a whole training takes."""
+    found = find_method(name)
+    method = found(found.Params(max_tokens=400_000) if name == "cocoop" else found.Params())
+    clock: dict[str, float] = {}
+    state = {"done": 0, "total": 0, "synchronised": 0}
+    cuda = clip.device.type == "cuda"
+
+    def wait() -> None:
+        if cuda:
+            torch.cuda.synchronize()
+
+    def report(done: int, total: int) -> None:
+        state.update(done=done, total=total)
+        if done == WARM_UP:
+            if cuda:
+                torch.cuda.set_sync_debug_mode("default")
+            wait()
+            clock["start"] = time.perf_counter()
+            if cuda:
+                torch.cuda.set_sync_debug_mode("warn")
+        elif done == 2 * WARM_UP and cuda:
+            torch.cuda.set_sync_debug_mode("default")
+        if done > 2 * WARM_UP and done % 50 == 0 and time.perf_counter() - clock["start"] > seconds:
+            raise Spent
+
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            method.fit(clip, data, 1, report)
+            complete = True
+        except Spent:
+            complete = False
+        wait()
+    elapsed = time.perf_counter() - clock["start"]
+    if cuda:
+        torch.cuda.set_sync_debug_mode("default")
+    syncs = sum("synchroniz" in str(w.message) for w in caught)
+    step = elapsed / (state["done"] - WARM_UP)
+    return {
+        "method": name,
+        "steps_measured": state["done"] - WARM_UP,
+        "steps_of_a_training": state["total"],
+        "complete": complete,
+        "milliseconds_a_step": 1000 * step,
+        "seconds_a_training": step * state["total"],
+        "target_seconds": TARGETS[name],
+        "synchronisations_in_20_steps": syncs if cuda else None,
+        "peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
+    }
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", default="gpu.json", help="the JSON to write (default: %(default)s)")
+    p.add_argument("--seconds", type=float, default=75, help="for each method and precision (default: %(default)s)")
+    p.add_argument("--small", action="store_true", help="a tiny tower and three small tasks: does the script run?")
+    a = p.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and not a.small:
+        sys.exit("no CUDA device is there; --small tries the script on the CPU")
+    sizes = [t.n_classes or 0 for t in load_suite("general10").tasks]
+    text, embed = open_clip.get_model_config("RN50")["text_cfg"], 1024
+    if a.small:
+        sizes, text, embed = [3, 5, 4], {"width": 32, "heads": 2, "layers": 2}, 24
+    data = tasks(sizes, embed)
+    results = []
+    what = "a trial, no measurement" if a.small else "random weights and features at General-10's sizes"
+    for precision in ("bfloat16", "float32"):
+        model = reference.random_clip(embed, text).to(device=device, dtype=getattr(torch, precision))
+        tower = TextTower(model, reference.clip_tokenizer())
+        clip = SimpleNamespace(tower=tower, scale=float(model.logit_scale.exp()), embed_dim=embed, device=device)
+        torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32
+        for name in TARGETS:
+            results.append({"precision": precision, **measure(name, clip, data, a.seconds)})
+            print(json.dumps(results[-1]), flush=True)
+            written = {
+                "what": what,
+                "card": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+                "date": date.today().isoformat(),
+                "versions": versions(),
+                "classes": sizes,
+                "shots": SHOTS,
+                "results": results,
+            }
+            Path(a.out).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
