@@ -22,6 +22,9 @@ SUITES = {
     "fashion20": [4] * 18 + [3] * 2,
 }
 
+with TABLE.open(encoding="utf-8") as file:
+    METHODS_OF_THE_TABLE = {row["method"] for row in csv.DictReader(file)}
+
 
 class StubTower:
     """A text side of the right widths that computes nothing."""
@@ -105,3 +108,16 @@ def test_class_conditional_count_is_the_formula_s(method: str, class_contexts: i
 
 def test_methods_that_learn_nothing_count_nothing() -> None:
     assert find_method("protonet")().n_params == find_method("zero-shot")().n_params == 0
+
+
+def test_the_docs_count_as_the_code_does() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    table = [line.split("|") for line in page.replace("\\|", "").splitlines() if line.startswith("| `")]
+    found = {name.strip(" `"): cells[2:6] for cells in table for name in cells[1].split(",")}
+    assert set(found) >= {row for row in METHODS_OF_THE_TABLE if row not in ("zero-shot", "protonet", "linear-probe")}
+    for name, cells in found.items():
+        assert [int(cell.replace(",", "")) for cell in cells] == [count(name, suite) for suite in SUITES], name
+    with_eight = [f"{count('softcpt-nats', suite, task_context=8):,}" for suite in ("general10", "plant6", "fashion20")]
+    assert all(number in page for number in with_eight)
+    for name in ("plot", "softcpt", "softcpt-nats"):  # where it says that the paper's table has another number
+        assert f"{published(name, 'general10'):,}" in page
