@@ -5,17 +5,23 @@ CLIP's text transformer is causal, so three savings are exact (they change the c
 1. tokens after EOT never reach the EOT row: sequences end there;
 2. the states of the prefix ``[SOT] v_1 … v_L`` do not depend on the name that follows: they are computed
    once per context, and their keys and values are shared by all names that stand behind it;
-3. only the EOT row of the last block is read: there, queries and the MLP run on that row alone.
+3. only the EOT row of the last block is read: its MLP runs on that row alone.
 
-Rows of equal length form a *segment*, so nothing is padded. Towers that are not causal, or that pool
-another token, take the plain full-length path (`TextTower.causal` says which); it gives the same features
-as the tower's own forward because it is the tower's own forward.
+What follows a prefix (name, EOT) is a *suffix*. Suffixes of one context stand side by side in *packs* of up to
+PACK tokens; in attention each sees its prefix, itself up to where it stands, and no other suffix. So a step is
+few large operations whatever the names' lengths, and little is padded: packs of like size make a *segment*.
+
+Towers that are not causal, or that pool another token, take the plain full-length path (`TextTower.causal` says
+which); it gives the same features as the tower's own forward because it is the tower's own forward.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -28,9 +34,9 @@ from bench.errors import UserError
 Position = Literal["end", "middle", "front"]
 POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
 
-# Several contexts with few names each: copying every context's keys and values to its rows makes one
-# segment a length instead of one a context and length. Worth it while the copy stays small.
-COPY_LIMIT = 1 << 20  # numbers, per layer and per keys or values
+PACK = 64  # tokens of a pack, about: attention looks at a whole pack to use a suffix's share of it
+# What a further segment costs, in tokens: packs of another size are rather padded than computed apart.
+SEGMENT_COST = {"cpu": 16, "cuda": 512}
 
 
 @dataclass(frozen=True)
@@ -50,17 +56,25 @@ class Prompts:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Prompts of one suffix length l: b contexts, r rows behind each."""
+    """Packs of one size: b packs of s tokens, each behind one context."""
 
     contexts: Tensor  # [b], which context
-    ids: Tensor  # [b or 1, r, l], token ids; -1-k stands for the context's vector k
-    rows: Tensor  # [b, r], place in the output
-    every_context: bool  # contexts is 0 … P-1: keys and values are used as they are, without a copy
+    ids: Tensor  # [b, s], token ids; -1-k stands for the context's vector k; padding is token 0
+    places: Tensor  # [b, s], place in the suffix
+    owner: Tensor  # [b, s], which suffix of the pack; padding is -1
+    eot: Tensor  # [n], where the n suffixes end, in the flattened [b · s]
     has_slots: bool  # some ids are context vectors
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return len(self.contexts), self.ids.shape[1], self.ids.shape[2]
+
+@dataclass(frozen=True)
+class _Plan:
+    """How prompts become rows of tokens. order : puts the rows that come out into the order of the names."""
+
+    segments: list[_Segment]
+    order: Tensor
+
+
+Suffix = tuple[int, ...]  # token ids, from what stands behind the prefix to EOT
 
 
 @dataclass
@@ -76,7 +90,7 @@ class TextTower:
     model: Any
     tokenizer: Any
     _tokens: dict[str, list[int]] = field(default_factory=dict, repr=False)
-    _plans: dict[Any, list[_Segment]] = field(default_factory=dict, repr=False)
+    _plans: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         text = getattr(self.model, "text", self.model)
@@ -113,7 +127,7 @@ class TextTower:
         ids = torch.tensor(self.tokens(text), device=self.device)
         return self.token_embedding(ids).detach().float()
 
-    def _suffix(self, name: str, length: int, position: Position, ending: str) -> tuple[int, ...]:
+    def _suffix(self, name: str, length: int, position: Position, ending: str) -> Suffix:
         """Ids that follow the prefix: "<name>.", the context vectors that come after the name, EOT."""
         ids = self.tokens(name + ending)
         inside = length - _prefix_length(length, position)  # context vectors behind the name
@@ -155,11 +169,13 @@ class TextTower:
         """
         length = prompts[0].context.shape[1]
         context = torch.cat([p.context for p in prompts]).to(self.dtype)  # P_all, L, w
-        segments = self._plan(prompts, length, position, ending)
-        run = self._run_shared if self.causal else self._run_plain
-        features = run(context, segments, _prefix_length(length, position))  # rows in the segments' order
-        order = torch.cat([s.rows.flatten() for s in segments]).argsort()
-        features = features.index_select(0, order).float()
+        plan = self._plan(prompts, length, position, ending)
+        n_prefix = _prefix_length(length, position)
+        if self.causal:
+            features = self._run_shared(context, plan.segments, n_prefix)
+        else:
+            features = self._run_plain(context, plan.segments, n_prefix)
+        features = features.index_select(0, plan.order).float()
         out, start = [], 0
         for p in prompts:
             shape = (len(p.names),) if p.paired else (len(p.context), len(p.names))
@@ -168,8 +184,8 @@ class TextTower:
             start += n
         return out
 
-    def _plan(self, prompts: Sequence[Prompts], length: int, position: Position, ending: str) -> list[_Segment]:
-        """Sort all rows into segments; depends on names and shapes only, so it is kept."""
+    def _plan(self, prompts: Sequence[Prompts], length: int, position: Position, ending: str) -> _Plan:
+        """Sort all suffixes into packs and segments; depends on names and shapes only, so it is kept."""
         key = (length, position, ending, tuple((len(p.context), p.paired, tuple(p.names)) for p in prompts))
         if key not in self._plans:
             if len(self._plans) >= 256:  # batches with ever new sets of tasks must not fill the memory
@@ -177,54 +193,57 @@ class TextTower:
             self._plans[key] = self._make_plan(prompts, length, position, ending)
         return self._plans[key]
 
-    def _make_plan(
-        self, prompts: Sequence[Prompts], length: int, position: Position, ending: str
-    ) -> list[_Segment]:
-        n_rows = sum(len(p.names) * (1 if p.paired else len(p.context)) for p in prompts)
-        n_contexts = sum(len(p.context) for p in prompts)
-        copy = len(prompts) > 1 and n_rows * (1 + length) * self.width <= COPY_LIMIT
-        single: dict[int, list[tuple[int, tuple[int, ...], int]]] = {}  # length -> (context, suffix, row)
-        segments = []
-
-        def add(contexts: Tensor, ids: Tensor, rows: Tensor) -> None:
-            every = torch.equal(contexts, torch.arange(n_contexts))
-            contexts, ids, rows = (t.to(self.device) for t in (contexts, ids, rows))
-            segments.append(_Segment(contexts, ids, rows, every, has_slots=bool((ids < 0).any())))
-
+    def _make_plan(self, prompts: Sequence[Prompts], length: int, position: Position, ending: str) -> _Plan:
+        packs: list[_Pack] = []
         first_context = first_row = 0
         for p in prompts:
             n, b = len(p.names), len(p.context)
             suffixes = [self._suffix(name, length, position, ending) for name in p.names]
-            if p.paired or (copy and b == 1):
-                for j, suffix in enumerate(suffixes):
-                    context = first_context + (j if p.paired else 0)
-                    single.setdefault(len(suffix), []).append((context, suffix, first_row + j))
-            else:
-                for size in sorted({len(s) for s in suffixes}):
-                    where = torch.tensor([j for j, s in enumerate(suffixes) if len(s) == size])
-                    ids = torch.tensor([[s for s in suffixes if len(s) == size]])  # 1, r, l
-                    rows = first_row + torch.arange(b)[:, None] * n + where  # b, r
-                    add(first_context + torch.arange(b), ids, rows)
+            # One pack a row where a context has one name; in full length, every row stands alone.
+            members = [[j] for j in range(n)] if p.paired or not self.causal else _balanced([len(x) for x in suffixes])
+            for c in range(b):
+                for pack in members if not p.paired else members[c : c + 1]:
+                    packs.append(_Pack(first_context + c, [(suffixes[j], first_row + j) for j in pack]))
+                first_row += 0 if p.paired else n
             first_context += b
-            first_row += n if p.paired else b * n
-        for size in sorted(single):
-            contexts, singles, places = (list(column) for column in zip(*single[size], strict=True))
-            add(torch.tensor(contexts), torch.tensor(singles)[:, None], torch.tensor(places)[:, None])
-        return segments
+            first_row += n if p.paired else 0
+        cost = SEGMENT_COST[self.device.type] if self.device.type in SEGMENT_COST else SEGMENT_COST["cuda"]
+        groups = _alike(packs, cost if self.causal else math.inf)
+        rows = [row for group in groups for pack in group for _, row in pack.suffixes]
+        order = torch.tensor(rows).argsort().to(self.device, non_blocking=True)
+        return _Plan([self._segment(group) for group in groups], order)
 
-    def _suffix_vectors(self, context: Tensor, s: _Segment) -> Tensor:
-        """Input vectors [b, r, l, w] of a segment, positions not yet added."""
-        x = self.token_embedding(s.ids.clamp(min=0)).expand(len(s.contexts), -1, -1, -1)
-        if not s.has_slots:
+    def _segment(self, packs: list[_Pack]) -> _Segment:
+        size = max(pack.size for pack in packs)
+        shape = len(packs), size
+        ids, places, owner = torch.zeros(3, *shape, dtype=torch.long).unbind()
+        owner -= 1
+        eot = []
+        for i, pack in enumerate(packs):
+            flat = [token for suffix, _ in pack.suffixes for token in suffix]
+            lengths = [len(suffix) for suffix, _ in pack.suffixes]
+            ids[i, : pack.size] = torch.tensor(flat)
+            places[i, : pack.size] = torch.tensor([k for n in lengths for k in range(n)])
+            owner[i, : pack.size] = torch.tensor([j for j, n in enumerate(lengths) for _ in range(n)])
+            eot += [i * size + end - 1 for end in accumulate(lengths)]
+        contexts = torch.tensor([pack.context for pack in packs])
+        has_slots = bool((ids < 0).any())
+        contexts, ids, places, owner, ends = (
+            t.to(self.device, non_blocking=True) for t in (contexts, ids, places, owner, torch.tensor(eot))
+        )
+        return _Segment(contexts, ids, places, owner, ends, has_slots)
+
+    def _vectors(self, context: Tensor, contexts: Tensor, ids: Tensor, has_slots: bool) -> Tensor:
+        """Input vectors [b, s, w] of token ids [b, s], positions not yet added; -1-k: vector k of the row's context."""
+        x = self.token_embedding(ids.clamp(min=0))
+        if not has_slots:
             return x
-        vectors = context[s.contexts[:, None, None], (-1 - s.ids).clamp(min=0)]  # b, r, l, w
-        return torch.where((s.ids < 0)[..., None], vectors, x)
+        return torch.where((ids < 0)[..., None], context[contexts[:, None], (-1 - ids).clamp(min=0)], x)
 
     def _prefix_vectors(self, context: Tensor, n_prefix: int) -> Tensor:
         """[SOT] v_1 … v_k of every context: [P, 1 + k, w]."""
-        sot = torch.tensor([self.tokenizer.sot_token_id], device=self.device)
-        sot_vector = self.token_embedding(sot).expand(len(context), 1, -1)
-        return torch.cat([sot_vector, context[:, :n_prefix]], dim=1)
+        sot = self.token_embedding.weight[self.tokenizer.sot_token_id]
+        return torch.cat([sot.expand(len(context), 1, -1), context[:, :n_prefix]], dim=1)
 
     # ---- the exact, fast path ------------------------------------------------------------------------
 
@@ -232,59 +251,46 @@ class TextTower:
         """EOT features [rows, d] by prefix sharing; see the head of this file."""
         position = self.text.positional_embedding.to(self.dtype)
         prefix = self._prefix_vectors(context, n_prefix) + position[: 1 + n_prefix]  # P, p, w
-        n_contexts, p, w = prefix.shape
-        vectors = [
-            self._suffix_vectors(context, s) + position[p : p + s.ids.shape[2]] for s in segments
-        ]  # b, r, l, w each
-        # One flat list of tokens: all prefixes, then the segments. Linear layers see it as one matrix.
-        x = torch.cat([prefix.reshape(-1, w)] + [v.reshape(-1, w) for v in vectors])
-        sizes = [n_contexts * p] + [v[..., 0].numel() for v in vectors]
+        p, w = prefix.shape[1:]
+        packs = [
+            self._vectors(context, s.contexts, s.ids, s.has_slots) + position[p + s.places] for s in segments
+        ]  # b, s, w each
+        masks = [_mask(s.owner, p, self.dtype) for s in segments]
+        # One flat list of tokens: all prefixes, then the packs. Linear layers see it as one matrix.
+        x = torch.cat([prefix.reshape(-1, w)] + [v.reshape(-1, w) for v in packs])
+        sizes = [len(context) * p] + [s.ids.numel() for s in segments]
         for block in self.blocks[:-1]:
-            q, k, v = _project(block, block.ln_1(x), 3).chunk(3, dim=-1)
-            parts = self._attend(block.attn.num_heads, q.split(sizes), k.split(sizes), v.split(sizes), segments, p)
-            x = _finish(block, x, torch.cat(parts))
-        # Last block: keys and values of all tokens, everything else for the EOT rows alone.
+            x = _finish(block, x, self._attend(block, x, sizes, segments, masks, p))
+        # Last block: nothing reads the prefixes' states, and only the EOT rows of the suffixes'.
         block = self.blocks[-1]
-        h = block.ln_1(x)
-        k, v = _project(block, h, 2).chunk(2, dim=-1)
-        eot = torch.cat([_last_rows(part, s) for part, s in zip(x.split(sizes)[1:], segments, strict=True)])
-        eot_h = torch.cat([_last_rows(part, s) for part, s in zip(h.split(sizes)[1:], segments, strict=True)])
-        n_rows = [s.rows.numel() for s in segments]
-        q_eot = _project(block, eot_h, 1).split(n_rows)
-        parts = self._attend(block.attn.num_heads, [None, *q_eot], k.split(sizes), v.split(sizes), segments, p)
-        return self._head(_finish(block, eot, torch.cat(parts)))
+        attended = self._attend(block, x, sizes, segments, masks, p, last=True)
+        edges = list(accumulate(sizes[1:], initial=0))
+        eot = torch.cat([s.eot + edge for s, edge in zip(segments, edges, strict=False)])
+        return self._head(_finish(block, x[sizes[0] :].index_select(0, eot), attended.index_select(0, eot)))
 
     def _attend(
         self,
-        heads: int,
-        q: Sequence[Tensor | None],
-        k: Sequence[Tensor],
-        v: Sequence[Tensor],
+        block: Any,
+        x: Tensor,
+        sizes: list[int],
         segments: list[_Segment],
+        masks: list[Tensor],
         p: int,
-    ) -> list[Tensor]:
-        """Attention of the prefixes (part 0, left out where q is None) and of each segment: [tokens, w] each."""
-        e = self.width // heads
-        # P, H, p, e
-        key, value = (t[0].reshape(-1, p, heads, e).transpose(1, 2) for t in (k, v))
-        out = []
-        if q[0] is not None:
-            query = q[0].reshape(-1, p, heads, e).transpose(1, 2)
-            states = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-            out.append(states.transpose(1, 2).reshape(-1, self.width))
-        for s, q_s, k_s, v_s in zip(segments, q[1:], k[1:], v[1:], strict=True):
-            b, r, length = s.shape
-            assert q_s is not None
-            if s.every_context:
-                key_s, value_s = key, value
-            else:
-                key_s, value_s = key.index_select(0, s.contexts), value.index_select(0, s.contexts)
-            q_s = q_s.view(b, r, -1, heads, e).permute(0, 3, 1, 2, 4)  # b, H, r, l (or 1), e
-            k_s = k_s.view(b, r, length, heads, e).permute(0, 3, 1, 2, 4)
-            v_s = v_s.view(b, r, length, heads, e).permute(0, 3, 1, 2, 4)
-            states = _attend_segment(q_s, k_s, v_s, key_s, value_s)
-            out.append(states.permute(0, 2, 3, 1, 4).reshape(-1, self.width))
-        return out
+        last: bool = False,
+    ) -> Tensor:
+        """A block's attention, before its output projection: [tokens, w], without the prefixes' rows if `last`."""
+        attn = block.attn
+        qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
+        heads, e = attn.num_heads, self.width // attn.num_heads
+        first, *rest = qkv.split(sizes)
+        q, key, value = first.view(-1, p, 3, heads, e).permute(2, 0, 3, 1, 4)  # P, H, p, e each
+        out = [] if last else [_flat(F.scaled_dot_product_attention(q, key, value, is_causal=True))]
+        for s, own, mask in zip(segments, rest, masks, strict=True):
+            q, k, v = own.view(len(s.contexts), -1, 3, heads, e).permute(2, 0, 3, 1, 4)  # b, H, s, e each
+            k = torch.cat([key.index_select(0, s.contexts), k], dim=2)
+            v = torch.cat([value.index_select(0, s.contexts), v], dim=2)
+            out.append(_flat(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        return out[0] if len(out) == 1 else torch.cat(out)
 
     def _head(self, eot: Tensor) -> Tensor:
         x = self.text.ln_final(eot)
@@ -297,26 +303,55 @@ class TextTower:
 
     def _run_plain(self, context: Tensor, segments: list[_Segment], n_prefix: int) -> Tensor:
         """EOT features [rows, d] by the tower's own forward over full-length sequences."""
-        prefix = self._prefix_vectors(context, n_prefix)
-        features = []
-        for s in segments:
-            b, r, length = s.shape
-            suffix = self._suffix_vectors(context, s)  # b, r, l, w
-            before = prefix[s.contexts][:, None].expand(-1, r, -1, -1)
-            p = before.shape[2]
-            ids = torch.zeros(b, r, self.context_length, dtype=torch.long, device=self.device)
-            ids[..., 0] = self.tokenizer.sot_token_id
-            ids[..., 1:p] = 1  # any token that is neither padding nor EOT: pooling looks for EOT by its id
-            ids[..., p : p + length] = torch.where(s.ids < 0, torch.ones_like(s.ids), s.ids)
-            ids = ids.flatten(0, 1)
-            tail = self.token_embedding(ids[:, p + length :])
-            vectors = torch.cat([torch.cat([before, suffix], dim=2).flatten(0, 1), tail], dim=1)
-            hook = self.token_embedding.register_forward_hook(lambda *_, vectors=vectors: vectors)
-            try:
-                features.append(self.model.encode_text(ids))
-            finally:
-                hook.remove()
-        return torch.cat(features)
+        (s,) = segments  # one suffix a pack
+        n, size = s.ids.shape
+        ids = torch.zeros(n, self.context_length, dtype=torch.long, device=self.device)
+        ids[:, 0] = self.tokenizer.sot_token_id
+        ids[:, 1 : 1 + n_prefix] = -1 - torch.arange(n_prefix, device=self.device)
+        ids[:, 1 + n_prefix : 1 + n_prefix + size] = s.ids
+        vectors = self._vectors(context, s.contexts, ids, bool(context.shape[1]))
+        hook = self.token_embedding.register_forward_hook(lambda *_: vectors)
+        try:  # any token that is neither padding nor EOT stands for a vector: pooling looks for EOT by its id
+            return self.model.encode_text(ids.where(ids >= 0, 1))
+        finally:
+            hook.remove()
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """Suffixes that stand side by side behind one context, each with its row in the output."""
+
+    context: int
+    suffixes: list[tuple[Suffix, int]]
+
+    @property
+    def size(self) -> int:
+        return sum(len(suffix) for suffix, _ in self.suffixes)
+
+
+def _balanced(lengths: Sequence[int]) -> list[list[int]]:
+    """Suffixes of these lengths in as few packs of PACK tokens as hold them, about, all of nearly the same size."""
+    packs: list[tuple[int, int, list[int]]] = [(0, k, []) for k in range(-(-sum(lengths) // PACK))]
+    for j in sorted(range(len(lengths)), key=lambda j: -lengths[j]):  # the longest first, into the emptiest
+        size, k, members = heappop(packs)
+        heappush(packs, (size + lengths[j], k, [*members, j]))
+    return [members for _, _, members in packs if members]
+
+
+def _alike(packs: list[_Pack], cost: float) -> list[list[_Pack]]:
+    """Packs in groups that are padded to their largest: fewest tokens, where each group counts as `cost` more."""
+    packs = sorted(packs, key=lambda pack: pack.size)
+    sizes = [pack.size for pack in packs]
+    ends = [i for i in range(1, len(packs) + 1) if i == len(packs) or sizes[i] > sizes[i - 1]]  # of equal sizes
+    best: dict[int, tuple[float, int]] = {0: (0.0, 0)}  # packs grouped -> (tokens, where the last group begins)
+    for end in ends:
+        best[end] = min((best[a][0] + (end - a) * sizes[end - 1] + cost, a) for a in best)
+    groups, end = [], len(packs)
+    while end:
+        begin = best[end][1]
+        groups.append(packs[begin:end])
+        end = begin
+    return groups
 
 
 def _prefix_length(length: int, position: Position) -> int:
@@ -337,13 +372,12 @@ def _is_causal(text: Any, eot: int) -> bool:
     return bool(torch.equal(mask, causal)) and blocks_known and not getattr(text, "use_pad_mask", False)
 
 
-def _project(block: Any, h: Tensor, parts: Literal[1, 2, 3]) -> Tensor:
-    """Queries (1), keys and values (2), or all three (3), side by side: [tokens, parts * w]."""
-    w = h.shape[-1]
-    rows = {1: slice(0, w), 2: slice(w, 3 * w), 3: slice(0, 3 * w)}[parts]
-    attn = block.attn
-    bias = None if attn.in_proj_bias is None else attn.in_proj_bias[rows]
-    return F.linear(h, attn.in_proj_weight[rows], bias)
+def _mask(owner: Tensor, p: int, dtype: torch.dtype) -> Tensor:
+    """[b, 1, s, p + s], added to attention's logits: a token sees the p of its prefix, and of its own suffix those
+    that stand before it, and itself. Padding sees the prefix, so that no row is empty."""
+    own = (owner[:, :, None] == owner[:, None, :]).tril()  # b, s, s
+    seen = F.pad(own, (p, 0), value=True)[:, None]
+    return torch.zeros((), dtype=dtype, device=owner.device).expand(seen.shape).masked_fill(~seen, float("-inf"))
 
 
 def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
@@ -352,25 +386,6 @@ def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def _last_rows(tokens: Tensor, s: _Segment) -> Tensor:
-    """The EOT rows [b * r, w] of a segment's tokens."""
-    return tokens.view(-1, s.shape[2], tokens.shape[-1])[:, -1]
-
-
-def _attend_segment(q: Tensor, k: Tensor, v: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of suffix tokens over their prefix and, causally, over their own suffix.
-
-    q : [b, H, r, l or 1, e]; k, v : [b, H, r, l, e]; key, value : [b, H, p, e] of the prefix.
-    Returns [b, H, r, l or 1, e]. The r rows behind one context meet its keys in one product.
-    """
-    b, heads, r, n, e = q.shape
-    p, length = key.shape[2], k.shape[3]
-    q = q * e**-0.5
-    over_prefix = (q.reshape(b, heads, r * n, e) @ key.transpose(-1, -2)).view(b, heads, r, n, p)
-    over_own = q @ k.transpose(-1, -2)  # b, H, r, n, l
-    if n > 1:
-        mask = torch.full((n, length), float("-inf"), device=q.device, dtype=q.dtype).triu(1)
-        over_own = over_own + mask
-    weights = torch.cat([over_prefix, over_own], dim=-1).softmax(dim=-1)
-    from_prefix = weights[..., :p].reshape(b, heads, r * n, p) @ value
-    return from_prefix.view(b, heads, r, n, e) + weights[..., p:] @ v
+def _flat(states: Tensor) -> Tensor:
+    """[b, H, n, e] as [b · n, H · e]."""
+    return states.transpose(1, 2).reshape(-1, states.shape[1] * states.shape[3])

@@ -1,5 +1,6 @@
 """The text tower gives what 77 tokens through open_clip's own forward give: features and gradients."""
 
+import itertools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,17 +205,53 @@ def test_short_contexts_match_full_length_encoding(small, length, position):
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_copied_prefixes_match_full_length_encoding_as_do_shared_ones(small, monkeypatch, position):
+def test_however_suffixes_are_packed_they_match_full_length_encoding(small, monkeypatch, position):
+    """One suffix a pack, several, all of a context in one; a segment for each size, and one for all."""
     prompts = of_tasks(small, 4)
-    n_segments = []
-    for limit in (bench.text.COPY_LIMIT, 0):
-        monkeypatch.setattr(bench.text, "COPY_LIMIT", limit)
+    n_names, n_packs, n_segments = sum(len(p.names) for p in prompts), [], []
+    for pack, cost in ((1, 0), (8, 0), (8, 10_000), (10_000, 0), (10_000, 10_000)):
+        monkeypatch.setattr(bench.text, "PACK", pack)
+        monkeypatch.setitem(bench.text.SEGMENT_COST, "cpu", cost)
         monkeypatch.setattr(small, "_plans", {})
         assert_matches_reference(small, prompts, position)
         (plan,) = small._plans.values()
-        n_segments.append(len(plan))
-    lengths = [{len(small.tokens(name + ".")) for name in p.names} for p in prompts]
-    assert n_segments == [len(set().union(*lengths)), sum(len(own) for own in lengths)]
+        assert sum(len(s.eot) for s in plan.segments) == n_names
+        n_packs.append(sum(len(s.contexts) for s in plan.segments))
+        n_segments.append(len(plan.segments))
+    assert n_packs[0] == n_names and n_packs[3] == n_packs[4] == len(prompts)
+    assert n_packs[0] >= n_packs[1] == n_packs[2] >= n_packs[3]
+    assert n_segments[2] == n_segments[4] == 1 and n_segments[0] > 1 and n_segments[3] > 1
+
+
+@given(st.lists(st.integers(2, 70), min_size=1, max_size=60), st.integers(1, 100))
+def test_packs_hold_every_suffix_once_and_are_of_nearly_the_same_size(lengths, size):
+    with mock.patch.object(bench.text, "PACK", size):
+        packs = bench.text._balanced(lengths)
+    assert sorted(j for members in packs for j in members) == list(range(len(lengths)))
+    assert len(packs) <= -(-sum(lengths) // size)
+    sizes = [sum(lengths[j] for j in members) for members in packs]
+    assert max(sizes) - min(sizes) <= max(lengths)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=7), st.integers(0, 20))
+def test_segments_are_padded_as_little_as_their_cost_allows(sizes, cost):
+    """No other way to group them is cheaper."""
+    packs = [bench.text._Pack(i, [((0,) * n, i)]) for i, n in enumerate(sizes)]
+
+    def price(groups):
+        return sum(len(group) * max(group) + cost for group in groups)
+
+    found = [[pack.size for pack in group] for group in bench.text._alike(packs, cost)]
+    assert sorted(n for group in found for n in group) == sorted(sizes)
+    ordered = sorted(sizes)
+    cuts = itertools.product((False, True), repeat=len(ordered) - 1)
+    groupings = []
+    for cut in cuts:
+        groups = [[ordered[0]]]
+        for n, new in zip(ordered[1:], cut, strict=True):
+            groups.append([n]) if new else groups[-1].append(n)
+        groupings.append(groups)
+    assert price(found) == min(price(groups) for groups in groupings)
 
 
 def test_the_result_depends_on_the_order_of_the_names_by_order_alone(small):
@@ -273,12 +310,12 @@ def shapes(draw):
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(shapes(), st.integers(1, 6), st.sampled_from(POSITIONS), st.sampled_from([0, 1 << 20]))
-def test_any_names_and_shapes_match_full_length_encoding(small, shapes, length, position, limit):
+@given(shapes(), st.integers(1, 6), st.sampled_from(POSITIONS), st.sampled_from([1, 10, 64]))
+def test_any_names_and_shapes_match_full_length_encoding(small, shapes, length, position, pack):
     prompts = [
         Prompts(random_contexts(small, n, length, seed=i), names, paired) for i, (n, names, paired) in enumerate(shapes)
     ]
-    with mock.patch.object(bench.text, "COPY_LIMIT", limit):
+    with mock.patch.object(bench.text, "PACK", pack):
         small._plans.clear()
         assert_matches_reference(small, prompts, position)
 
