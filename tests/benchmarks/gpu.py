@@ -22,39 +22,17 @@ from typing import Any
 import open_clip
 import torch
 
+sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))
 import reference
+import sizes
 
-from bench.datasets.suites import load_suite
 from bench.methods import TaskData, find_method
 from bench.records import versions
 from bench.text import TextTower
 
 SHOTS, WARM_UP = 16, 20
 TARGETS = {"softcpt": 180, "coop": 180, "cocoop": 900}  # seconds on an H200-class card
-WORDS = ("red", "golden", "wild", "small", "american", "common", "spotted", "northern", "great", "black", "river")
-NOUNS = ("cat", "retriever", "sparrow", "tulip", "airplane", "maple", "car", "church", "pizza", "desk", "fern")
-
-
-def names(n: int) -> tuple[str, ...]:
-    """n different class names of one to three words."""
-    k = len(WORDS)
-    made = []
-    for i in range(n):
-        before = [WORDS[i // k % k]] * (i % 3 > 0) + [WORDS[i // k // k % k]] * (i % 2)
-        made.append(" ".join([*before, NOUNS[i % k], *([str(i // k)] if i >= k else [])]))
-    return tuple(made)
-
-
-def tasks(sizes: list[int], embed: int) -> list[TaskData]:
-    rng = torch.Generator().manual_seed(0)
-    made = []
-    for t, n in enumerate(sizes):
-        labels = torch.arange(n).repeat(SHOTS)
-        views = torch.randn(2, len(labels), embed, generator=rng)
-        task_name = f"recognition of things of kind {t}"
-        made.append(TaskData(f"task {t}", task_name, names(n), "a photo of a {}.", views, labels))
-    return made
 
 
 class Spent(Exception):
@@ -124,11 +102,11 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and not a.small:
         sys.exit("no CUDA device is there; --small tries the script on the CPU")
-    sizes = [t.n_classes or 0 for t in load_suite("general10").tasks]
+    classes = sizes.general10()
     text, embed = open_clip.get_model_config("RN50")["text_cfg"], 1024
     if a.small:
-        sizes, text, embed = [3, 5, 4], {"width": 32, "heads": 2, "layers": 2}, 24
-    data = tasks(sizes, embed)
+        classes, text, embed = [3, 5, 4], {"width": 32, "heads": 2, "layers": 2}, 24
+    data = sizes.tasks(classes, embed, SHOTS)
     results = []
     what = "a trial, no measurement" if a.small else "random weights and features at General-10's sizes"
     for precision in ("bfloat16", "float32"):
@@ -144,7 +122,7 @@ def main() -> None:
                 "card": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
                 "date": date.today().isoformat(),
                 "versions": versions(),
-                "classes": sizes,
+                "classes": classes,
                 "shots": SHOTS,
                 "results": results,
             }

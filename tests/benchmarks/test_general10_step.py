@@ -1,0 +1,151 @@
+"""A SoftCPT step at General-10's composition with RN50's text tower: ours, the plain way, and what arithmetic allows.
+
+1191 classes of ten tasks, 32 images over all of them, forward and backward to u and P, float32. The plain side is what
+public implementations do: 77 tokens for every class at each step. At this size its activations do not fit into memory,
+so it runs on a part of the classes of each task and is multiplied up; its cost is proportional to them. The floor is
+the time of the matrix products alone, of the tokens that are needed (one prefix a task, each name's own tokens),
+forward and backward to the inputs, at the rate measured here for those shapes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.methods.softcpt import SoftCPT
+from bench.methods.training import Batch
+from bench.records import PeakMemory
+from bench.text import TextTower
+
+sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1]))
+import reference
+import sizes
+from store import store
+
+EMBED, PLAIN_SHARE = 1024, 20  # the plain side runs on every 20th class
+LEAST_RATIO, MOST_OVER_FLOOR, MOST_GB = 15, 1.3, 6
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def step() -> tuple[SoftCPT, Batch, Any]:
+    model = reference.random_clip(EMBED, open_clip.get_model_config("RN50")["text_cfg"])
+    tower = TextTower(model, reference.clip_tokenizer())
+    clip: Any = SimpleNamespace(tower=tower, scale=50.0, embed_dim=EMBED, device=torch.device("cpu"))
+    classes = sizes.general10()
+    assert sum(classes) == 1191
+    method = SoftCPT()
+    method.setup(clip, sizes.tasks(classes, EMBED, 1), seed=1)
+    rng = torch.Generator().manual_seed(0)
+    owner = torch.arange(32) % len(classes)
+    labels = torch.tensor([int(torch.randint(classes[t], (), generator=rng)) for t in owner])
+    features = F.normalize(torch.randn(32, EMBED, generator=rng), dim=-1)
+    return method, Batch(features, labels, owner, list(range(len(classes)))), model
+
+
+def plain_step(method: SoftCPT, model: Any, share: int) -> int:
+    """Forward and backward over every share-th class at 77 tokens; returns how many classes those are."""
+    tokenizer = method.clip.tower.tokenizer
+    u, p = (method.learned[name].detach().clone().requires_grad_(True) for name in ("task_context", "projection"))
+    task_names = [task.task_name for task in method.tasks]
+    f = reference.encode(model, tokenizer, u.expand(len(task_names), -1, -1), task_names)
+    contexts = (f @ p).view(len(task_names), 16, -1)
+    chosen = [list(task.class_names[::share]) for task in method.tasks]
+    each = torch.cat([c.expand(len(own), -1, -1) for c, own in zip(contexts.split(1), chosen, strict=True)])
+    names = [name for own in chosen for name in own]
+    reference.encode(model, tokenizer, each, names).square().sum().backward()
+    return len(names)
+
+
+def own_step(method: SoftCPT, batch: Batch) -> None:
+    for value in method.learned.values():
+        value.grad = None
+    method.gradients([batch])
+
+
+def needed_tokens(method: SoftCPT) -> tuple[int, int]:
+    """Tokens of a step: prefixes, names and task names; and rows of which the last block's MLP is needed."""
+    tower = method.clip.tower
+    names = [name for task in method.tasks for name in task.class_names]
+    own = sum(len(tower.tokens(f"{name}.")) + 1 for name in names)
+    tasks = 1 + 4 + sum(len(tower.tokens(f"{task.task_name}.")) + 1 for task in method.tasks)
+    return own + len(method.tasks) * 17 + tasks, len(names) + len(method.tasks)
+
+
+def seconds(what: Any) -> float:
+    start = time.perf_counter()
+    what()
+    return time.perf_counter() - start
+
+
+def floor(n_tokens: int, n_rows: int, width: int, layers: int) -> float:
+    """Seconds of the matrix products, forward and backward to the inputs; each shape is timed, not guessed."""
+
+    def product(rows: int, inputs: int, outputs: int) -> float:
+        x, weight = torch.randn(rows, inputs), torch.randn(outputs, inputs)
+        g = torch.randn(rows, outputs)
+        times = [seconds(lambda: (F.linear(x, weight), g @ weight)) for _ in range(4)]
+        return min(times)
+
+    qkv = product(n_tokens, width, 3 * width)
+    shapes = ((width, width), (width, 4 * width), (4 * width, width))
+    rest = sum(product(n_tokens, *shape) for shape in shapes)
+    last = sum(product(n_rows, *shape) for shape in shapes)
+    return layers * qkv + (layers - 1) * rest + last
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_general10_step(benchmark: Any, step: tuple[SoftCPT, Batch, Any], threads: int) -> None:
+    if benchmark.disabled:
+        pytest.skip("timed by make benchmark only")
+    method, batch, model = step
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        own_step(method, batch)  # plans and warms up
+        memory = PeakMemory("cpu")
+        ours, theirs, floors = [], [], []
+        n_tokens, n_rows = needed_tokens(method)
+        for _ in range(ROUNDS):
+            theirs.append(seconds(lambda: plain_step(method, model, PLAIN_SHARE)))
+            ours.append(seconds(lambda: own_step(method, batch)))
+            floors.append(floor(n_tokens, n_rows, 512, 12))
+            if len(ours) == 1:
+                own_step(method, batch)
+        n_plain = sum(len(task.class_names[::PLAIN_SHARE]) for task in method.tasks)
+        benchmark.pedantic(own_step, (method, batch), rounds=1)
+    finally:
+        torch.set_num_threads(before)
+    plain = statistics.median(theirs) * 1191 / n_plain
+    own, least = statistics.median(ours), statistics.median(floors)
+    figures = {
+        "threads": threads,
+        "plain_seconds": plain,
+        "plain_measured_on": f"{n_plain} of 1191 classes",
+        "seconds": own,
+        "ratio": plain / own,
+        "floor_seconds": least,
+        "over_floor": own / least,
+        "tokens": n_tokens,
+        "plain_tokens": 77 * (1191 + 10),
+        "peak_memory_gb": memory.megabytes() / 1000,
+    }
+    benchmark.extra_info.update(figures)
+    print(
+        f"\n{threads} threads: plain {plain:.1f} s (from {n_plain} classes), ours {own:.2f} s, {plain / own:.1f} times; "
+        f"floor {least:.2f} s, ours is {own / least:.2f} of it; peak memory {figures['peak_memory_gb']:.2f} GB"
+    )
+    store(f"general10-step-{threads}-threads", figures)
+    assert plain / own >= LEAST_RATIO
+    assert own / least <= MOST_OVER_FLOOR
+    assert figures["peak_memory_gb"] < MOST_GB
