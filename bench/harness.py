@@ -30,7 +30,7 @@ from bench.metrics import METRICS
 from bench.options import variants
 from bench.profile import profiled
 from bench.progress import absolute, bar
-from bench.protocols import BASE2NEW, FEW_SHOT, check_protocol, harmonic_mean, test_parts, trained_part
+from bench.protocols import BASE2NEW, FEW_SHOT, Part, check_protocol, harmonic_mean, test_parts, trained_part
 from bench.recipe import load_recipe
 from bench.records import SCHEMA, PeakMemory, RecordStore, versions
 from bench.reports.records import COLUMNS, rows_of
@@ -289,11 +289,7 @@ def _score(
     """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two."""
     rows: list[dict[str, Any]] = []
     for part in test_parts(task, run.protocol):
-        chunks = features[part.rows].split(SCORE_CHUNK)
-        scores = torch.cat([method.predict(t, c.to(run.backbone.device), part.class_names).cpu() for c in chunks])
-        if not scores.isfinite().all():  # argmax would make an accuracy of it all the same
-            raise ValueError(f"task {task.name}: scores are not finite; did the training diverge?")
-        predicted = scores.argmax(dim=1)
+        predicted = predictions(method, t, features, part, run.backbone.device, task.name)
         rows.append(
             {
                 "task": task.name,
@@ -310,6 +306,19 @@ def _score(
         total = {k: rows[0][k] + rows[1][k] for k in ("n_test", "n_classes")}
         rows.append({**rows[0], **total, "part": "harmonic", "accuracy": both})
     return rows
+
+
+def predictions(
+    method: Method, t: int, features: torch.Tensor, part: Part, device: torch.device, name: str
+) -> torch.Tensor:
+    """The likeliest class [n] of each of a part's images; features [N, d] may be memory-mapped, however many."""
+    found = []
+    for rows in part.rows.split(SCORE_CHUNK):
+        scores = method.predict(t, features[rows].to(device), part.class_names)
+        if not scores.isfinite().all():  # argmax would make an accuracy of it all the same
+            raise ValueError(f"task {name}: scores are not finite; did the training diverge?")
+        found.append(scores.argmax(dim=1).cpu())
+    return torch.cat(found)
 
 
 def _mean_over_tasks(rows: list[dict[str, Any]]) -> float:

@@ -142,7 +142,7 @@ def test_a_general10_step(benchmark: Any, step: tuple[SoftCPT, Batch, Any], thre
     }
     benchmark.extra_info.update(figures)
     print(
-        f"\n{threads} threads: plain {plain:.1f} s (from {n_plain} classes), ours {own:.2f} s, {plain / own:.1f} times; "
+        f"\n{threads} threads: plain {plain:.1f} s ({n_plain} classes), ours {own:.2f} s, {plain / own:.1f} times; "
         f"floor {least:.2f} s, ours is {own / least:.2f} of it; peak memory {figures['peak_memory_gb']:.2f} GB"
     )
     store(f"general10-step-{threads}-threads", figures)

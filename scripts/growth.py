@@ -1,0 +1,134 @@
+"""How a SoftCPT step grows with the number of tasks: python scripts/growth.py [--tower lite|rn50] [--tasks 10,44,…]
+
+Simulated tasks of 10 to 30 classes with made-up names, one random image feature a class, batches of 32 images over
+all tasks. Only tasks with an image in the batch are encoded, so a step is bounded by the batch, not by the tasks.
+Each number of tasks runs in a process of its own, whose peak memory is its own. Writes growth.json, .png and .svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+NUMBERS = (10, 44, 100, 300, 1000, 3000)
+TOWERS = {  # width of the joint embedding, text tower
+    "lite": (256, {"width": 192, "heads": 3, "layers": 4}),
+    "rn50": (1024, {"width": 512, "heads": 8, "layers": 12}),
+}
+WORDS = ("red", "golden", "wild", "small", "river", "garden", "cat", "tulip", "maple", "church", "fern", "wagon")
+STEPS = 30
+
+
+def measure(tower: str, n_tasks: int) -> dict[str, Any]:
+    """Step time and memory with so many tasks, in this process."""
+    import torch
+    from open_clip import CLIP
+    from open_clip.tokenizer import SimpleTokenizer
+
+    from bench.methods import TaskData
+    from bench.methods.softcpt import SoftCPT
+    from bench.methods.training import batches
+    from bench.text import TextTower
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    embed, text = TOWERS[tower]
+    model = CLIP(embed, {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32}, text).eval().requires_grad_(False)
+    clip: Any = SimpleNamespace(
+        tower=TextTower(model, SimpleTokenizer()), scale=50.0, embed_dim=embed, device=torch.device("cpu")
+    )
+    rng = random.Random(0)
+    base = _resident()
+    tasks = []
+    for t in range(n_tasks):
+        n = rng.randint(10, 30)
+        names = tuple(f"{' '.join(rng.choices(WORDS, k=rng.randint(1, 3)))} {t} {c}" for c in range(n))
+        labels = torch.arange(len(names))
+        views = torch.randn(1, len(names), embed)
+        tasks.append(TaskData(f"task {t}", f"recognition of {t}", names, "a {}.", views, labels))
+    method = SoftCPT()
+    method.setup(clip, tasks, seed=1)
+    optimiser = torch.optim.SGD(method.learned.values(), lr=0.002, momentum=0.9)
+    seconds, present = [], []
+    start = time.perf_counter()
+    for _, batch in batches(tasks, range(n_tasks), method.params, torch.Generator().manual_seed(0), clip.device):
+        optimiser.zero_grad()
+        method.gradients([batch])
+        optimiser.step()
+        seconds.append(time.perf_counter() - start)
+        present.append(len(batch.present))
+        if len(seconds) == STEPS:
+            break
+        start = time.perf_counter()
+    return {
+        "tasks": n_tasks,
+        "classes": sum(len(task.class_names) for task in tasks),
+        "tasks_in_a_batch": statistics.mean(present),
+        "seconds_a_step": statistics.median(seconds[3:] or seconds),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "memory_before_tasks_mb": base,
+        "learned_numbers": method.n_params,
+    }
+
+
+def _resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def draw(results: list[dict[str, Any]], out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    tasks = [r["tasks"] for r in results]
+    left.plot(tasks, [1000 * r["seconds_a_step"] for r in results], "o-", label="a step")
+    left.plot(tasks, [1000 * results[0]["seconds_a_step"] * r["tasks"] / tasks[0] for r in results], ":", color="grey",
+              label="if every task were encoded")  # fmt: skip
+    left.set(xscale="log", yscale="log", xlabel="tasks", ylabel="milliseconds")
+    left.legend()
+    right.plot(tasks, [r["peak_memory_mb"] for r in results], "o-")
+    right.set(xscale="log", xlabel="tasks", ylabel="peak memory, MB", ylim=(0, None))
+    for kind in ("png", "svg"):
+        figure.savefig(out / f"growth.{kind}", dpi=140)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--tower", choices=tuple(TOWERS), default="lite", help="text tower's size (default: %(default)s)")
+    p.add_argument("--tasks", default=",".join(map(str, NUMBERS)), help="default: %(default)s")
+    p.add_argument("--out", default="results/benchmarks", help="folder of what is written (default: %(default)s)")
+    p.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    a = p.parse_args()
+    if a.one:
+        print(json.dumps(measure(a.tower, a.one)))
+        return
+    results = []
+    for n in map(int, a.tasks.split(",")):
+        command = [sys.executable, __file__, "--tower", a.tower, "--one", str(n)]
+        results.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        print(results[-1], flush=True)
+    from bench.records import versions
+
+    out = Path(a.out)
+    out.mkdir(parents=True, exist_ok=True)
+    about = {"tower": a.tower, "threads": 1, "machine": platform.processor() or platform.machine()}
+    written = {"name": "growth", "date": date.today().isoformat(), **about, "versions": versions(), "results": results}
+    (out / "growth.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    draw(results, out)
+
+
+if __name__ == "__main__":
+    main()
