@@ -34,7 +34,7 @@ from bench.errors import UserError
 Position = Literal["end", "middle", "front"]
 POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
 
-PACK = 64  # tokens of a pack, about: attention looks at a whole pack to use a suffix's share of it
+PACK = 32  # tokens of a pack, about: attention looks at a whole pack to use a suffix's share of it
 # What a further segment costs, in tokens: packs of another size are rather padded than computed apart.
 SEGMENT_COST = {"cpu": 16, "cuda": 512}
 
