@@ -16,14 +16,26 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.catalogue import cache, check, listing
+    from bench.catalogue import cache, check, listing, write_draws
     from bench.explain import explain
     from bench.harness import run
     from bench.learned import load_cell, predict, words
     from bench.reports import report
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "cache", "check", "explain", "listing", "load_cell", "predict", "report", "run", "words"]
+__all__ = [
+    "UserError",
+    "cache",
+    "check",
+    "explain",
+    "listing",
+    "load_cell",
+    "predict",
+    "report",
+    "run",
+    "words",
+    "write_draws",
+]
 
 # Imported when first used: `import bench` and `python -m bench --help` do not wait for torch.
 _HOMES = {
@@ -32,6 +44,7 @@ _HOMES = {
     "listing": "bench.catalogue",
     "cache": "bench.catalogue",
     "check": "bench.catalogue",
+    "write_draws": "bench.catalogue",
     "explain": "bench.explain",
     "load_cell": "bench.learned",
     "words": "bench.learned",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -87,12 +88,47 @@ def check(suite: str, data: str | None) -> pd.DataFrame:
     from bench.datasets.check import check_suite
     from bench.datasets.suites import load_suite
 
-    chosen = load_suite(suite)
+    return check_suite(load_suite(suite), _root(data))
+
+
+def write_draws(
+    suite: str,
+    data: str | None,
+    out: str,
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    tasks: Sequence[str] | None = None,
+    allow_missing: bool = False,
+) -> pd.DataFrame:
+    """Write few-shot draws as files OUT/<task>/shot_<n>-seed_<s>.json, in CoOp's rows, for others to use.
+
+    Returns
+    -------
+    DataFrame : one row a task and shot count with the numbers of files, classes, and images to train and validate on.
+    """
+    from bench.datasets.draws import VAL_SHOTS, write_draw
+    from bench.datasets.fewshot import few_shot
+    from bench.datasets.splits import load_tasks
+    from bench.datasets.suites import load_suite
+
+    rows = []
+    for task in load_tasks(load_suite(suite), _root(data), tasks, allow_missing):
+        for n in shots:
+            for seed in seeds:
+                write_draw(task, Path(out).expanduser(), n, seed)
+            train, val = few_shot(task.split.train, n, seeds[0]), few_shot(task.split.val, min(n, VAL_SHOTS), seeds[0])
+            row = {"task": task.name, "shots": n, "files": len(seeds), "classes": len(task.class_names)}
+            rows.append({**row, "train images": len(train), "validation images": len(val)})
+    return pd.DataFrame(rows)
+
+
+def _root(data: str | None) -> Path:
     if not data:
         raise UserError("--data: give the folder that holds the data sets' folders, or set BENCH_DATA")
-    if not Path(data).expanduser().is_dir():
+    root = Path(data).expanduser()
+    if not root.is_dir():
         raise UserError(f"--data {data}: no such folder")
-    return check_suite(chosen, Path(data).expanduser())
+    return root
 
 
 def cache(clear: bool = False) -> pd.DataFrame:

@@ -7,22 +7,22 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from bench.backbone import Backbone
-from bench.datasets.fewshot import few_shot
+from bench.datasets.draws import VAL_SHOTS, find_draw, read_draw
+from bench.datasets.fewshot import few_shot, seeded_order
 from bench.datasets.items import Item
 from bench.datasets.splits import Task
 from bench.datasets.suites import Suite
+from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.methods import Method
 from bench.options import Variant
 from bench.protocols import trained_part
 from bench.records import cell_key
-
-VAL_SHOTS = 4  # validation few-shot images a class, at most
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def make_cells(
     shots: Sequence[int],
     seeds: Sequence[int],
     views: int | None,
+    draws: Path | None,
 ) -> Iterator[Cell]:
     """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns behind.
 
@@ -72,7 +73,7 @@ def make_cells(
     trained = [trained_part(t, protocol) for t in tasks]
     for seed, n in [(0, 0)] + [(seed, n) for seed in seeds for n in shots]:
         chosen = [v for v in settings if v.method.trains == (n > 0)]
-        draw = _digest([_description(t, features, drawn(t, n, seed)) for t in trained]) if n and chosen else ""
+        draw = _digest([_description(t, features, drawn(t, n, seed, draws)) for t in trained]) if n and chosen else ""
         for variant in chosen:
             params = asdict(variant.params)
             config = {
@@ -129,9 +130,32 @@ def paths(task: Task, items: Sequence[Item]) -> list[Path]:
     return [task.split.root / item.path for item in items]
 
 
-def drawn(task: Task, shots: int, seed: int) -> list[Item]:
-    """All few-shot images of a task: those to train on and those to validate on."""
-    return few_shot(task.split.train, shots, seed) + few_shot(task.split.val, min(shots, VAL_SHOTS), seed)
+def drawn(task: Task, shots: int, seed: int, draws: Path | None) -> list[Item]:
+    """All few-shot images of a task: those to train on, then those to validate on, by class and the seed's order.
+
+    draws : folder of the user's own draws; a file that fixes the seed's own draw gives the same list.
+    """
+    parts = few_shot_set(task, shots, seed, draws)
+    return [
+        item
+        for part in parts
+        for item in sorted(chain(*part), key=lambda item: (item.label, seeded_order(item.path, seed)))
+    ]
+
+
+def few_shot_set(
+    task: Task, shots: int, seed: int, draws: Path | None
+) -> tuple[list[list[Item]], list[list[Item]]]:
+    """The images to train on and those to validate on, each in the blocks that their features are kept in."""
+    if draws is None or not shots:
+        split = task.split
+        return shards(split.train, shots, seed), shards(split.val, min(shots, VAL_SHOTS), seed)
+    file = find_draw(task, draws, shots, seed)
+    if file is None:
+        wanted = draws / task.name / f"shot_{shots}-seed_{seed}.json"
+        raise UserError(f"--draws {draws}: {wanted} is not there; `python -m bench data splits` writes such files")
+    train, val = read_draw(file, task.split)
+    return [train], [val] if val else []
 
 
 def shards(items: Sequence[Item], shots: int, seed: int) -> list[list[Item]]:
@@ -141,10 +165,10 @@ def shards(items: Sequence[Item], shots: int, seed: int) -> list[list[Item]]:
     return [part for part in cut if part]  # empty where classes are small
 
 
-def needed(task: Task, cell: Cell) -> dict[str, tuple[View, list[list[Item]]]]:
+def needed(
+    cell: Cell, train: list[list[Item]], val: list[list[Item]]
+) -> dict[str, tuple[View, list[list[Item]]]]:
     """The few-shot features that the cell's method reads, by name: which view, of which images."""
-    train = shards(task.split.train, cell.shots, cell.seed)
-    val = shards(task.split.val, min(cell.shots, VAL_SHOTS), cell.seed)
     views = View(cell.seed, 0, cell.views or 1)
     all_kinds = {"views": (views, train), "plain": (View(), train), "val": (View(), val)}
     return {need: all_kinds[need] for need in sorted(cell.variant.method.needs)}

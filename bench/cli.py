@@ -49,6 +49,8 @@ DATA_EXAMPLES = """\
 examples
   python -m bench data check --suite general10 --data ~/data
   python -m bench data check --suite my-suite.yaml --data ~/data --json
+  python -m bench data splits --suite rs8 --data ~/data --shots 1,16 --seeds 1,2,3 --out draws
+      the few-shot draws as files, for others to use; `run --draws draws` takes such files, these or your own
 """
 
 WORDS_EXAMPLES = """\
@@ -190,7 +192,13 @@ def _run_parser() -> Parser:
     )  # fmt: skip
     where = p.add_argument_group("on what")
     where.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
-    where.add_argument("--allow-missing", action="store_true", help="leave out tasks whose data is missing")
+    where.add_argument(
+        "--allow-missing", action="store_true",
+        help="leave out tasks whose data is missing; those that are there in part are used as they are",
+    )  # fmt: skip
+    where.add_argument(
+        "--draws", metavar="DIR", help="few-shot files to use instead of draws: DIR/TASK/shot_16-seed_1.json"
+    )
     where.add_argument(
         "--backbone", metavar="NAME|JSON", help="an open_clip model name or model JSON (default: the suite's, or RN50)"
     )
@@ -260,6 +268,7 @@ def _run(argv: list[str]) -> int:
         allow_missing=a.allow_missing,
         protocol=a.protocol,
         recipe=a.recipe,
+        draws=a.draws,
         precision=a.precision,
         keep=not a.discard,
         profile=a.profile,
@@ -394,10 +403,18 @@ def _predict(argv: list[str]) -> int:
 
 
 def _data(argv: list[str]) -> int:
-    p = _parser("data", "What of a suite is on disk, and what to do about the rest.", DATA_EXAMPLES)
-    p.add_argument("what", metavar="check", choices=("check",))
-    p.add_argument("--suite", metavar="NAME|FILE", required=True, help="a suite's name or the path of a suite file")
-    p.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
+    words = {"check": _check_data, "splits": _write_draws}
+    if not argv or argv[0] in ("-h", "--help"):
+        _parser("data", "A suite's data: what is on disk; the few-shot draws as files.", DATA_EXAMPLES).print_help()
+        return 0
+    if argv[0] not in words:
+        raise UserError(f"data {argv[0]!r} is unknown; {nearest(argv[0], words)}")
+    return words[argv[0]](argv[1:])
+
+
+def _check_data(argv: list[str]) -> int:
+    p = _parser("data check", "What of a suite is on disk, and what to do about the rest.", DATA_EXAMPLES)
+    _data_arguments(p)
     p.add_argument("--json", action="store_true", help="for programs: one object a task")
     a = p.read(argv)
     from bench.catalogue import check
@@ -408,6 +425,30 @@ def _data(argv: list[str]) -> int:
     else:
         _print(table)
     return 0
+
+
+def _write_draws(argv: list[str]) -> int:
+    p = _parser("data splits", "Write the few-shot draws of a suite's tasks as files.", DATA_EXAMPLES)
+    _data_arguments(p)
+    p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
+    p.add_argument("--shots", metavar="N,N", default="1,2,4,8,16", help="images a class (default: %(default)s)")
+    p.add_argument("--seeds", metavar="N,N", default="1,2,3", help="default: %(default)s")
+    p.add_argument("--out", metavar="DIR", default="draws", help="where they go (default: %(default)s)")
+    p.add_argument("--allow-missing", action="store_true", help="leave out tasks whose data is missing")
+    a = p.read(argv)
+    from bench.catalogue import write_draws
+    from bench.options import numbers
+
+    shots, seeds = numbers(a.shots, "--shots", least=1), numbers(a.seeds, "--seeds", least=0)
+    data = a.data or os.environ.get("BENCH_DATA")
+    _print(write_draws(a.suite, data, a.out, shots, seeds, _names(a.tasks), a.allow_missing))
+    print(f"`python -m bench run --suite {a.suite} --draws {a.out}` uses them.")
+    return 0
+
+
+def _data_arguments(p: Parser) -> None:
+    p.add_argument("--suite", metavar="NAME|FILE", required=True, help="a suite's name or the path of a suite file")
+    p.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
 
 
 def _cache(argv: list[str]) -> int:

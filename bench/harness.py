@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from bench.backbone import Backbone, Precision, load_backbone
-from bench.cells import VAL_SHOTS, Cell, drawn, make_cells, needed, paths, shards
+from bench.cells import Cell, drawn, few_shot_set, make_cells, needed, paths
 from bench.datasets.demo import ensure_demo
 from bench.datasets.items import Item
 from bench.datasets.splits import Task, load_tasks
@@ -54,6 +54,7 @@ class Run:
     features: ImageFeatures
     store: RecordStore
     cells: list[Cell]
+    draws: Path | None
     recipe: str
     keep: bool
     profile: bool
@@ -87,7 +88,8 @@ class Run:
     def _cached(self, cell: Cell) -> str:
         wanted = [(paths(t, t.split.test), View()) for t in self.tasks]
         for task in self.tasks:
-            for view, parts in needed(trained_part(task, self.protocol), cell).values():
+            few = few_shot_set(trained_part(task, self.protocol), cell.shots, cell.seed, self.draws)
+            for view, parts in needed(cell, *few).values():
                 wanted += [(paths(task, part), view) for part in parts]
         kind = cell.variant.method.image
         there = sum(self.features.is_cached(images, view, kind) for images, view in wanted)
@@ -110,6 +112,7 @@ def prepare(
     allow_missing: bool = False,
     protocol: str = FEW_SHOT,
     recipe: str | None = None,
+    draws: str | Path | None = None,
     precision: Precision = "float32",
     keep: bool = True,
     profile: bool = False,
@@ -122,6 +125,10 @@ def prepare(
     data_given = bool(data)
     data = data or os.environ.get("BENCH_DATA")
     check_protocol(protocol)
+    if draws and protocol == BASE2NEW:
+        raise UserError(f"--draws {draws}: {BASE2NEW} trains on half of the classes, these files hold all")
+    if draws and not Path(draws).expanduser().is_dir():
+        raise UserError(f"--draws {draws}: no such folder")
     chosen = load_suite(suite or "demo")
     recipe_used = load_recipe(recipe) if recipe else None
     names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
@@ -145,11 +152,12 @@ def prepare(
     found = load_tasks(chosen, root, tasks, allow_missing)
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device), precision)
     features = ImageFeatures(loaded)
-    _hash(found, features, shots, seeds, hide)
+    folder = Path(draws).expanduser() if draws else None
+    _hash(found, features, shots, seeds, folder, hide)
     views = views or (recipe_used.views if recipe_used else chosen.views)
-    cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views))
+    cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views, folder))
     store = RecordStore(Path(results))
-    return Run(chosen, protocol, found, loaded, features, store, cells, recipe or "", keep, profile)
+    return Run(chosen, protocol, found, loaded, features, store, cells, folder, recipe or "", keep, profile)
 
 
 def _check(
@@ -167,10 +175,16 @@ def _check(
 
 
 def _hash(
-    tasks: list[Task], features: ImageFeatures, shots: Sequence[int], seeds: Sequence[int], hide: bool | None
+    tasks: list[Task],
+    features: ImageFeatures,
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    draws: Path | None,
+    hide: bool | None,
 ) -> None:
     """Hash the images of all cells once, under a bar; what follows finds the hashes remembered."""
-    items = {t.name: [*t.split.test, *(i for seed in seeds for i in drawn(t, max(shots), seed))] for t in tasks}
+    sets = [(n, seed) for seed in seeds for n in (shots if draws else [max(shots)])]  # ours are nested
+    items = {t.name: [*t.split.test, *(i for n, seed in sets for i in drawn(t, n, seed, draws))] for t in tasks}
     files = list(dict.fromkeys(path for t in tasks for path in paths(t, items[t.name])))
     with bar("reading images", len(files), "image", hide, position=0) as shown:
         features.hashes.of(files, shown.update)
@@ -192,6 +206,7 @@ def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
     allow_missing : leave tasks out whose data is missing, and use what is there of those that are incomplete.
     protocol : "few-shot", or "base2new": train on the first half of each task's classes, test both halves.
     recipe : "paper" or a YAML file, above the suite's own recipe and below `options`; default: the suite's.
+    draws : folder of few-shot files that are used instead of draws (`bench.write_draws` makes such files).
     precision : "float32", or "bfloat16" for the backbone's two towers.
     keep : keep what each cell learned beside its record, for `bench.words` and `bench.predict`.
     profile : write a trace of a few training steps of each cell beside its record.
@@ -276,6 +291,7 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
         "note": run.suite.note,
         "footnote": method.footnote,
         "recipe": run.recipe,
+        "draws": str(run.draws) if run.draws else None,
         "learned": learned.name if kept else None,
         "versions": versions(),
         "fingerprints": {"weights": run.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
@@ -347,7 +363,8 @@ def _failure(cell: Cell, error: Exception) -> dict[str, Any]:
 def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
     method = cell.variant.method
     found: dict[str, torch.Tensor] = {}
-    for need, (view, parts) in needed(task, cell).items():
+    train, val = few_shot_set(task, cell.shots, cell.seed, run.draws)
+    for need, (view, parts) in needed(cell, train, val).items():
         total = sum(map(len, parts)) * (view.last - view.first)
         with bar(f"  encoding {task.name}", total, "view", hide) as shown:
             blocks = [run.features.get(paths(task, part), view, method.image, shown.update) for part in parts]
@@ -358,8 +375,8 @@ def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
         task_name=task.task_name,
         class_names=task.class_names,
         template=task.template,
-        labels=_labels(shards(task.split.train, cell.shots, cell.seed)),
-        val_labels=_labels(shards(task.split.val, min(cell.shots, VAL_SHOTS), cell.seed)),
+        labels=_labels(train),
+        val_labels=_labels(val),
         **{"views": torch.zeros(1, 0, run.backbone.embed_dim), **found},
     )
 
