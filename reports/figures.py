@@ -76,7 +76,8 @@ def tasks(block: Block) -> Figure | None:
         return None
     columns = min(len(names), 5 if len(names) > 9 else 3)
     rows = math.ceil(len(names) / columns)
-    size = (max(6.4, 1.0 + 2.1 * columns), 1.1 + 1.75 * rows)
+    legend = 0.2 * math.ceil(len(block.main) / 3)  # below, in three columns: it must not eat the panels' height
+    size = (max(6.4, 1.0 + 2.1 * columns), 0.9 + legend + 1.75 * rows)
     figure, panels = _grid(block, rows, columns, size, "accuracy over shots, every task")
     for panel, task in zip(panels, names, strict=False):
         _over_shots(panel, block, block.task_scores[block.task_scores["task"] == task], small=True)
