@@ -398,7 +398,11 @@ def _predict(argv: list[str]) -> int:
     kept = _cell(a)
     from bench.learned import predict
 
-    _print(predict(kept, a.images, a.task, a.top), floatfmt=".1f")
+    table = predict(kept, a.images, a.task, a.top)
+    names = table["image"].map(lambda path: os.path.basename(path))
+    if names.nunique() == table["image"].nunique():  # a table of long paths is hard to read
+        table = table.assign(image=names)
+    _print(table, floatfmt=".1f")
     return 0
 
 

@@ -81,7 +81,10 @@ def test_the_demo_takes_no_data_folder(tmp_path) -> None:
         bench.run(suite="demo", data=str(tmp_path), quiet=True)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/data.md", "docs/methods.md", "docs/performance.md"])
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("architecture", "data", "methods", "performance"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_pictures_of_the_docs_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t]
