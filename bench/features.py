@@ -15,7 +15,6 @@ import json
 import os
 import sqlite3
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from torchvision.transforms import functional as TF
 from bench.backbone import Backbone
 from bench.datasets.images import open_image
 from bench.errors import UserError
+from bench.files import write_whole
 from bench.local import encode_local
 
 FORMAT = 1  # raised when the same key would stand for other numbers
@@ -248,13 +248,8 @@ def _read(path: Path) -> Tensor | None:
 
 
 def _write(path: Path, features: Tensor, metadata: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part")  # its own for each thread, process and machine
-    try:
-        save_file({"features": features.contiguous()}, str(part), metadata=metadata)
-        os.replace(part, path)  # another process may have written the same numbers meanwhile
-    finally:
-        part.unlink(missing_ok=True)
+    """Another process may have written the same numbers meanwhile: either file will do."""
+    write_whole(path, lambda part: save_file({"features": features.contiguous()}, str(part), metadata=metadata))
 
 
 def cache_contents(folder: Path | None = None) -> list[dict[str, Any]]:

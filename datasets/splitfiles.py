@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from bench.datasets.items import Item, Split, class_name
 from bench.errors import UserError
+from bench.files import write_whole
 
 PARTS = ("train", "val", "test")
 
@@ -52,13 +52,7 @@ def read_json(file: Path) -> Any:
 
 def write_json(file: Path, content: Any) -> None:
     """Write a file as a whole or not at all: another process sees the old one or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(file, json.dumps(content))
 
 
 def coop_form(split: Split) -> dict[str, list[list[object]]]:

@@ -161,7 +161,7 @@ def test_separate_coop_steps_are_the_reference_s(clip, monkeypatch):
 def test_softcpt_trains_the_same_however_suffixes_are_packed(clip, monkeypatch):
     together = fitted("softcpt", clip, make_tasks(), init_std=0.1)
     monkeypatch.setattr(bench.text, "PACK", 1)
-    monkeypatch.setattr(clip.tower, "_plans", [])
+    monkeypatch.setattr(clip.tower, "_plans", {})
     alone = fitted("softcpt", clip, make_tasks(), init_std=0.1)
     for name, value in together.learned.items():
         assert (value - alone.learned[name]).norm() < 1e-4 * value.norm()
