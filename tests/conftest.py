@@ -232,6 +232,7 @@ import bench.harness, bench.cli
 
 def run(job):
     os.environ.update(job["environment"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
     for stream in (1, 2):
         os.dup2(os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     replace, calls = os.replace, [0]

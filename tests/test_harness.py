@@ -416,7 +416,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(
     tiny: Any, forks: Any, tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
     runs, output = tmp_path / "runs", tmp_path / "output"
-    command = tiny.command(runs, "-o", "coop.epochs=20000")
+    command = tiny.command(runs, "-o", "coop.epochs=400")
     pid = forks.start(command, tmp_path / "cache", output)
     while not list(runs.rglob("zero-shot/*.json")):
         time.sleep(0.02)
