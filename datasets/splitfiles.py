@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import posixpath
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
@@ -21,6 +22,7 @@ from bench.errors import UserError
 from bench.files import write_whole
 
 PARTS = ("train", "val", "test")
+MAX_JSON = 200_000_000  # bytes, unpacked: the rows of more than two million images
 
 
 def read_split(file: Path, root: Path, task: int = 0, allow_leak: bool = False) -> tuple[Split, str]:
@@ -40,13 +42,19 @@ def read_split(file: Path, root: Path, task: int = 0, allow_leak: bool = False) 
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file, gzip or plain; anything wrong with it is an error that names the file."""
+    """The content of a JSON file, gzip or plain; anything wrong with it is an error that names the file.
+
+    No more than `MAX_JSON` bytes are read or unpacked: a gzip of 1 MB may hold 1 GB of blanks.
+    """
     try:
-        data = file.read_bytes()
-        return json.loads(gzip.decompress(data) if file.suffix == ".gz" else data)
+        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
+            data = stream.read(MAX_JSON + 1)
+        if len(data) > MAX_JSON:
+            raise UserError(f"{file}: holds more than {MAX_JSON / 1e6:.0f} MB; no list of images is as long")
+        return json.loads(data)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
-    except (ValueError, EOFError, RecursionError) as error:  # JSON's and Unicode's errors are ValueErrors
+    except (ValueError, EOFError, RecursionError, zlib.error) as error:  # JSON's and Unicode's are ValueErrors
         raise UserError(f"{file}: not JSON ({error}); fetch the file again") from None
 
 
