@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from bench.datasets.fetch import Plan
 
 KINDS = ("suites", "tasks", "methods", "backbones")
 
@@ -89,6 +93,44 @@ def check(suite: str, data: str | None) -> pd.DataFrame:
     from bench.datasets.suites import load_suite
 
     return check_suite(load_suite(suite), _root(data))
+
+
+def fetch(
+    suite: str,
+    data: str | None,
+    tasks: Sequence[str] | None = None,
+    confirm: Callable[[Plan], bool] | None = None,
+    quiet: bool | None = None,
+) -> pd.DataFrame:
+    """Download what of a suite may be downloaded, and unpack it; what is there already is left alone.
+
+    Parameters
+    ----------
+    suite : name or path of a suite file. data : folder for the tasks' folders; made when it is not there.
+    tasks : some of the suite's (default: all).
+    confirm : is given the plan before anything is downloaded; where it returns False nothing is.
+    quiet : no progress bars (None: where standard error is no terminal).
+
+    Returns
+    -------
+    DataFrame : one row a source with its state ("have", "fetched", "failed", "by hand", "to download", "to unpack")
+        and the problem where it failed.
+    """
+    from bench.datasets.fetch import carry_out, plan
+    from bench.datasets.suites import load_suite
+
+    loaded = load_suite(suite)
+    if loaded.demo:
+        raise UserError(f"suite {loaded.name}: renders its own images, there is nothing to fetch")
+    if not data:
+        raise UserError("--data: give the folder the data sets' folders go to, or set BENCH_DATA")
+    root = Path(data).expanduser()
+    if root.exists() and not root.is_dir():
+        raise UserError(f"--data {data}: a folder is wanted, this is a file")
+    what = plan(loaded, root, tasks)
+    if confirm is None or confirm(what):
+        what = carry_out(what, quiet)
+    return what.table()
 
 
 def write_draws(

@@ -49,6 +49,10 @@ DATA_EXAMPLES = """\
 examples
   python -m bench data check --suite general10 --data ~/data
   python -m bench data check --suite my-suite.yaml --data ~/data --json
+  python -m bench data fetch --suite general10 --data ~/data --dry-run
+      what may be downloaded, how large it is, under which licence, and what must be fetched by hand
+  python -m bench data fetch --suite general10 --data ~/data --tasks DTD,Food101 --yes
+      download and unpack; stop it when you like, the same command goes on
   python -m bench data splits --suite rs8 --data ~/data --shots 1,16 --seeds 1,2,3 --out draws
       the few-shot draws as files, for others to use; `run --draws draws` takes such files, these or your own
 """
@@ -90,7 +94,7 @@ Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
   python -m bench explain   a method: what is learned, its formula, its parameters
   python -m bench words     the vocabulary words nearest to what a cell learned
   python -m bench predict   what a finished cell sees in images of your own
-  python -m bench data      what of a suite is on disk, and where to get the rest
+  python -m bench data      what of a suite is on disk; fetch the rest; few-shot draws as files
   python -m bench cache     the stored image features
 
 `python -m bench run --help` shows examples.
@@ -407,9 +411,10 @@ def _predict(argv: list[str]) -> int:
 
 
 def _data(argv: list[str]) -> int:
-    words = {"check": _check_data, "splits": _write_draws}
+    words = {"check": _check_data, "fetch": _fetch_data, "splits": _write_draws}
     if not argv or argv[0] in ("-h", "--help"):
-        _parser("data", "A suite's data: what is on disk; the few-shot draws as files.", DATA_EXAMPLES).print_help()
+        about = "A suite's data: check what is on disk, fetch the rest; splits: the few-shot draws as files."
+        _parser("data check|fetch|splits", about, DATA_EXAMPLES).print_help()
         return 0
     if argv[0] not in words:
         raise UserError(f"data {argv[0]!r} is unknown; {nearest(argv[0], words)}")
@@ -426,9 +431,81 @@ def _check_data(argv: list[str]) -> int:
     table = check(a.suite, a.data or os.environ.get("BENCH_DATA"))
     if a.json:
         print(table.to_json(orient="records", indent=1, force_ascii=False))
-    else:
-        _print(table)
+        return 0
+    for kind in ("images", "classes"):
+        table[kind] = table[kind].astype(str) + " / " + table[f"{kind}_expected"].astype("string").fillna("?")
+    columns = {"images": "images found / expected", "classes": "classes found / expected"}
+    _print(table.drop(columns=["images_expected", "classes_expected", "next"]).rename(columns=columns))
+    steps = table[table["next"] != ""]
+    if len(steps):
+        print("\nWhat to do:")
+    for task, step in zip(steps["task"], steps["next"], strict=True):
+        print(f"- {task}: {step}")
     return 0
+
+
+def _fetch_data(argv: list[str]) -> int:
+    about = "Download and unpack what of a suite may be downloaded, and say how to get the rest."
+    p = _parser("data fetch", about, DATA_EXAMPLES)
+    _data_arguments(p)
+    p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
+    p.add_argument("--yes", action="store_true", help="download without asking")
+    p.add_argument("--dry-run", action="store_true", help="show what there is to download; download nothing")
+    a = p.read(argv)
+    from bench.catalogue import fetch
+
+    agreed = False
+
+    def confirm(plan: Any) -> bool:
+        nonlocal agreed
+        _print_plan(plan)
+        if not plan.open or a.dry_run:
+            return False
+        plan.check_space()
+        agreed = a.yes or _asked()
+        return agreed
+
+    table = fetch(a.suite, a.data or os.environ.get("BENCH_DATA"), _names(a.tasks), confirm)
+    if not agreed:
+        return 0
+    counts = table["state"].value_counts()
+    for row in table[table["state"] == "failed"].itertuples():
+        print(f"failed: {row.task}, {row.what}: {row.problem}", file=sys.stderr)
+    print(", ".join(f"{state}: {counts.get(state, 0)}" for state in ("fetched", "failed", "by hand")))
+    print(f"What is there now: python -m bench data check --suite {a.suite} --data {a.data or '$BENCH_DATA'}")
+    return 1 if "failed" in counts else 0
+
+
+def _print_plan(plan: Any) -> None:
+    from bench.datasets.fetch import human
+
+    table = plan.table()
+    _print(table[["task", "what", "size", "licence", "checksum", "state"]])
+    for folder, steps in table[table["state"] == "by hand"].groupby("to", sort=False):
+        print(f"\nBy hand, into {folder}:")
+        for row in steps.itertuples():
+            details = ", ".join(text for text in (row.size, row.licence) if text)
+            print(f"- {row.what}{f' ({details})' if details else ''}: {row[table.columns.get_loc('from') + 1]}")
+    if (table["what"].str.startswith("split_") & (table["state"] == "by hand")).any():
+        print("\nsplit_*.json are CoOp's divisions. Without one the images are divided by the task's own rule.")
+    print()
+    for note in plan.notes:
+        print(f"Note: {note}.")
+    if not plan.open:
+        print(f"Nothing is left to download; {(table['state'] == 'have').sum()} of {len(table)} are there.")
+        return
+    unknown = sum(step.size is None for step in plan.open)
+    more = f" and {unknown} of unknown size" if unknown else ""
+    print(f"To download: {len(plan.open)} files, {human(plan.to_download)}{more}, into {plan.root}.")
+    enough = "" if plan.needed <= plan.free else ": not enough"
+    print(f"On disk, while unpacking: {human(plan.needed)} are needed, {human(plan.free)} are free{enough}.")
+
+
+def _asked() -> bool:
+    if not sys.stdin.isatty():
+        print("Nothing is downloaded yet: add --yes.")
+        return False
+    return input("Download? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _write_draws(argv: list[str]) -> int:

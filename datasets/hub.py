@@ -65,6 +65,11 @@ def fetch(folder: Path, options: Options) -> Path:
     raise UserError(f"the images of {folder.name} can be written nowhere ({'; '.join(errors)})")
 
 
+def is_fetched(folder: Path, options: Options) -> bool:
+    """Whether the images are there as files already."""
+    return _exported(folder, options) is not None
+
+
 def can_fetch(options: Options) -> bool:
     """Whether a reader of this kind downloads by itself."""
     return options["kind"] == "torchvision" or "hub" in options

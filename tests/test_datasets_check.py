@@ -57,7 +57,7 @@ def test_every_state_with_what_to_do_next(tmp_path: Path) -> None:
         "Broken": "broken",
     }
     assert table["images"].to_dict() == {"Ready": 10, "Few": 10, "Gaps": 3, "Absent": 0, "Own": 0, "Broken": 0}
-    assert list(table.loc["Few", ["classes", "expected", "split"]]) == [2, 3, "folders, 2 of 3 classes"]
+    assert list(table.loc["Few", ["classes", "classes_expected", "split"]]) == [2, 3, "folders, 2 of 3 classes"]
     assert table.loc["Ready", "next"] == ""
     assert "few.zip (3 MB): https://example.org/few.zip" in table.loc["Few", "next"]
     assert "1 images that split_zhou_Gaps.json lists" in table.loc["Gaps", "next"]
@@ -69,8 +69,10 @@ def test_every_state_with_what_to_do_next(tmp_path: Path) -> None:
 
 def test_the_table_goes_to_json(tmp_path: Path) -> None:
     rows = json.loads(check_suite(load_suite("rs8"), tmp_path).to_json(orient="records"))
-    assert len(rows) == 8 and rows[0]["task"] == "AID" and rows[0]["expected"] == 30
-    assert check_suite(load_suite("fashion20"), tmp_path)["expected"].isna().all()
+    assert len(rows) == 8 and rows[0]["task"] == "AID" and rows[0]["classes_expected"] == 30
+    assert rows[0]["images_expected"] == 10000 and rows[3]["images_expected"] is None  # WHU-RS19's versions differ
+    fashion = check_suite(load_suite("fashion20"), tmp_path)
+    assert fashion["classes_expected"].isna().all() and fashion["images_expected"].isna().all()
 
 
 def test_a_hundred_thousand_images_are_listed_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

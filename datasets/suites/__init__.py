@@ -16,8 +16,9 @@ from bench.errors import UserError, nearest
 
 METRICS = ("overall_acc", "mean_acc")
 SUITE_KEYS = ("title", "note", "recipe", "views", "demo", "backbone", "defaults", "tasks")
-TASK_KEYS = ("name", "folder", "reader", "metric", "template", "task_name", "classes", "sources", "note")
-SOURCE_KEYS = ("what", "url", "size", "licence", "how")
+TASK_KEYS = ("name", "folder", "reader", "metric", "template", "task_name", "classes", "images", "sources", "note")
+SOURCE_KEYS = ("what", "url", "size", "licence", "how", "fetch", "file", "unpack", "md5", "sha256")
+DIGITS = {"md5": 32, "sha256": 64}
 TYPE_NAMES = {
     str: "text",
     bool: "true or false",
@@ -38,8 +39,9 @@ class TaskSpec:
     template: str  # the hand-written prompt, "{}" stands for the class name
     task_name: str  # "" where the user's copy names the task
     n_classes: int | None  # None where the user's copy says
-    sources: tuple[dict[str, str], ...]
+    sources: tuple[dict[str, Any], ...]  # texts; `fetch` is True or a text, `unpack` a map of texts
     note: str
+    n_images: int | None = None  # of the official data set, where there is one number for it
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,9 @@ def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -
     classes = given.get("classes")
     if classes is not None and (not _is(classes, int) or classes < 2):
         raise UserError(f"{file}: {where}: `classes` must be a whole number from 2 up, not {classes!r}")
+    images = given.get("images")
+    if images is not None and (not _is(images, int) or images < 1):
+        raise UserError(f"{file}: {where}: `images` must be a whole number from 1 up, not {images!r}")
     return TaskSpec(
         name=_safe_name(file, name),
         folder=_inside(file, where, "folder", _value(file, where, given, "folder", str, name)),
@@ -136,6 +141,7 @@ def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -
         n_classes=classes,
         sources=_sources(file, where, given.get("sources", [])),
         note=_value(file, where, given, "note", str, ""),
+        n_images=images,
     )
 
 
@@ -168,12 +174,58 @@ def _reader(file: Path, where: str, reader: object) -> dict[str, Any]:
     return checked
 
 
-def _sources(file: Path, where: str, sources: object) -> tuple[dict[str, str], ...]:
+def _sources(file: Path, where: str, sources: object) -> tuple[dict[str, Any], ...]:
     if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
         raise UserError(f"{file}: {where}: `sources` must be a list of maps with {', '.join(SOURCE_KEYS)}")
-    for source in sources:
-        _known_keys(file, f"{where}: sources", source, SOURCE_KEYS)
-    return tuple({key: str(value) for key, value in source.items()} for source in sources)
+    return tuple(_source(file, f"{where}: sources", source) for source in sources)
+
+
+def _source(file: Path, where: str, given: dict[str, Any]) -> dict[str, Any]:
+    """One source: what people read as texts, what `data fetch` goes by checked."""
+    _known_keys(file, where, given, SOURCE_KEYS)
+    source = {key: value if key in ("fetch", "unpack") else str(value) for key, value in given.items()}
+    if source.get("fetch", False) is False:
+        needless = [key for key in ("file", "unpack", *DIGITS) if key in source]
+        if needless:
+            raise UserError(f"{file}: {where}: `{needless[0]}` says nothing without `fetch`")
+        return {key: value for key, value in source.items() if key != "fetch"}
+    url = source.get("url", "") if source["fetch"] is True else source["fetch"]
+    if not isinstance(url, str) or not re.fullmatch(r"https?://[^/\s]+/\S*", url):
+        raise UserError(f"{file}: {where}: `fetch` must be an http(s) address, or true for that of `url`, not {url!r}")
+    name = file_of(source)
+    if not re.fullmatch(r"\w[\w.+ -]*", name):
+        raise UserError(f"{file}: {where}: `file` must be the name to save {url} as, without folders, not {name!r}")
+    for kind, digits in DIGITS.items():
+        if kind in source and not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", source[kind]):
+            raise UserError(f"{file}: {where}: `{kind}` must be {digits} hexadecimal digits, not {source[kind]!r}")
+    if "unpack" in source:
+        _unpack(file, f"{where}: {name}", source["unpack"])
+    return source
+
+
+def _unpack(file: Path, where: str, unpack: object) -> None:
+    if not _is(unpack, dict) or not isinstance(unpack, dict) or not unpack:
+        example = "{dtd/images: images}"
+        raise UserError(f"{file}: {where}: `unpack` must be a map of texts such as {example}, not {unpack!r}")
+    for target in unpack.values():
+        if _inside(file, where, "unpack", target).strip("./") == "":
+            raise UserError(f"{file}: {where}: `unpack` needs a name to unpack to, not {target!r}")
+    if len({target.casefold() for target in unpack.values()}) < len(unpack):
+        raise UserError(f"{file}: {where}: `unpack` takes two members to one place")
+
+
+def file_of(source: Mapping[str, Any]) -> str:
+    """The name a source's download is saved as; "" where it is not downloaded."""
+    fetched = source.get("fetch", False)
+    if fetched is False:
+        return ""
+    url = str(source.get("url", "") if fetched is True else fetched)
+    return str(source.get("file") or url.partition("?")[0].rpartition("/")[2])
+
+
+def targets_of(source: Mapping[str, Any]) -> dict[str, str]:
+    """What a download leaves in the task's folder: member of the archive → path, or {"": the file itself}."""
+    return dict(source.get("unpack") or {"": file_of(source)})
 
 
 # What a value may be --------------------------------------------------------------------------------------

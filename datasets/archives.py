@@ -1,0 +1,324 @@
+"""Unpacking archives that came from the net: zip, tar and tar.gz, and a tar inside a zip.
+
+An archive is data of a stranger. So nothing is handed to an `extractall`: every member is looked at, and one that is
+hostile refuses the whole archive. Only what is asked for is written, with the user's own permissions, into a folder
+beside the target; it is moved into place when all of it is there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from bench.errors import UserError
+
+MAX_MEMBERS = 1_000_000  # SUN397, the largest, has a hundred thousand
+MAX_GROWTH = 20  # unpacked size over the archive's: images hardly shrink, lists of names do, by 5 to 10
+SMALL = 100_000_000  # bytes any archive may unpack to, however small it is
+MAX_RATIO = 200  # of one member of a zip
+MAX_HEADER = 1_000_000  # bytes of a tar member's long name or attributes, which tarfile holds in memory
+CHUNK = 1 << 20
+DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error),
+    *(EOFError, ValueError, OverflowError, NotImplementedError, RuntimeError),
+)
+LONG_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+
+Report = Callable[[int, int], None]  # (bytes of the archive that are read, its size)
+
+
+def unpack(archive: Path, folder: Path, wanted: Mapping[str, str], report: Report = lambda done, total: None) -> None:
+    """Take members of an archive into a folder, each whole or not at all; what is there is never touched.
+
+    Parameters
+    ----------
+    wanted : member (a file or a folder with all below it; "." for everything) → where it goes, relative to `folder`.
+        A member of a tar inside the archive is named "outer/inner.tar.gz/member".
+    report : called now and then with the bytes read and the bytes there are.
+
+    Raises UserError where the archive is damaged, lacks a wanted member, or holds anything hostile: names outside
+    the folder, links that leave it, devices, members that stand twice, encryption, more than can be meant.
+    """
+    draft = folder / f".{archive.name}.unpack"  # always the same name: what a killed run left is cleared away
+    for target in wanted.values():
+        if there(folder / target):
+            raise UserError(f"{folder / target}: is there already and is not overwritten; move it away")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        size = archive.stat().st_size
+        limit = max(SMALL, MAX_GROWTH * size)
+        work = _Unpacking(str(archive), draft, limit, shutil.disk_usage(draft).free)
+        with archive.open("rb") as stream:
+            work.read(stream, wanted, lambda: report(min(stream.tell(), size), size))
+        for member, target in wanted.items():
+            if not os.path.lexists(draft / target):
+                raise UserError(f"{archive}: holds no {member!r}; is it the right archive?")
+        for target in wanted.values():
+            _move(draft / target, folder / target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def there(path: Path) -> bool:
+    """Whether something stands at a path; a folder without anything in it is nothing."""
+    if path.is_dir() and not path.is_symlink():
+        with os.scandir(path) as entries:
+            return next(entries, None) is not None
+    return os.path.lexists(path)
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir() and source.is_dir():
+        target.rmdir()  # fails where it is not empty
+    elif os.path.lexists(target):
+        raise UserError(f"{target}: is there already and is not overwritten; move it away")
+    os.rename(source, target)
+
+
+# Members -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What zip and tar say of one member, in common words."""
+
+    name: str
+    kind: str  # "file", "folder", "link" (target as seen from its own folder) or "hard link" (from the archive's root)
+    size: int = 0  # bytes, as the archive says
+    target: str = ""  # of links
+    open: Callable[[], IO[bytes]] | None = None
+
+
+class _Unpacking:
+    """One archive on its way into a folder, with the bounds that hold for all of it, archives inside included."""
+
+    def __init__(self, archive: str, draft: Path, limit: int, free: int) -> None:
+        self.archive, self.draft, self.limit, self.free = archive, draft, limit, free
+        self.bytes = self.members = 0
+
+    def read(self, stream: Any, wanted: Mapping[str, str], report: Callable[[], None]) -> None:
+        """Write what is wanted of an archive, given as a stream at its beginning."""
+        written: dict[str, Path] = {}  # path in the archive → file
+        links: dict[str, tuple[str, Path]] = {}  # path in the archive → (path it points to, file)
+        try:
+            for member in _members(stream, self.archive):
+                path = self._path(member.name)
+                self._count(member.size)
+                if member.kind.endswith("link"):
+                    base = path.rpartition("/")[0] if member.kind == "link" else ""
+                    target = self._target(member, base)
+                    self._place(path, wanted, lambda file, p=path, t=target: links.update({p: (t, file)}))  # type: ignore[misc]
+                elif member.kind == "folder":
+                    self._place(path, wanted, lambda file: file.mkdir(parents=True, exist_ok=True))
+                else:
+                    assert member.open is not None
+                    inner = {w[len(path) + 1 :]: t for w, t in wanted.items() if w.startswith(f"{path}/")}
+                    if inner:
+                        self.read(member.open(), inner, report)
+                    else:
+                        self._place(path, wanted, lambda file, m=member, p=path: self._write(m, p, file, written))  # type: ignore[misc]
+                report()
+        except DAMAGED as error:
+            raise UserError(f"{self.archive}: damaged, or no zip or tar archive ({error}); fetch it again") from None
+        self._copy_links(links, written)
+
+    def _place(self, path: str, wanted: Mapping[str, str], put: Callable[[Path], object]) -> None:
+        """`put(file)` where a member is wanted."""
+        for member, target in wanted.items():
+            if member == "." or path == member or path.startswith(f"{member}/"):
+                file = self.draft / target / (path if member == "." else path[len(member) + 1 :])
+                try:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    if os.path.lexists(file) and not file.is_dir():
+                        raise FileExistsError
+                    put(file)
+                except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                    raise self._refused(path, "stands there twice") from None
+
+    def _write(self, member: _Member, path: str, file: Path, written: dict[str, Path]) -> None:
+        assert member.open is not None
+        size = 0
+        with member.open() as source, open(file, "xb") as sink:  # "x": a name that exists is never written over
+            while chunk := source.read(CHUNK):
+                size += len(chunk)
+                if size > member.size:
+                    raise self._refused(path, "is longer than the archive says")
+                sink.write(chunk)
+        if size < member.size:
+            raise EOFError(f"{path!r} ends early")
+        written[path] = file
+
+    def _copy_links(self, links: dict[str, tuple[str, Path]], written: dict[str, Path]) -> None:
+        """Links become copies of what they point to: nothing is ever written that points anywhere."""
+        while links:
+            ready = {path: link for path, link in links.items() if link[0] in written}
+            if not ready:
+                path, (target, _) = next(iter(links.items()))
+                raise self._refused(path, f"is a link to {target!r}, which is no file that is unpacked with it")
+            for path, (target, file) in ready.items():
+                self._count(written[target].stat().st_size)
+                if os.path.lexists(file):
+                    raise self._refused(path, "stands there twice")
+                shutil.copyfile(written[target], file)
+                written[path] = file
+                del links[path]
+
+    def _count(self, size: int) -> None:
+        self.members += 1
+        self.bytes += size
+        if self.members > MAX_MEMBERS:
+            raise UserError(f"{self.archive}: refused: more than {MAX_MEMBERS} members")
+        if self.bytes > self.limit:
+            raise UserError(f"{self.archive}: refused: unpacks to more than {self.limit / 1e6:.0f} MB, too much for it")
+        if self.bytes > self.free:
+            raise UserError(f"{self.archive}: unpacks to more than the {self.free / 1e6:.0f} MB that are free")
+
+    def _path(self, name: str) -> str:
+        """A member's path with "/" between its parts; one that could lead elsewhere is refused."""
+        path = name.replace("\\", "/")  # judged as Windows would read it, too
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        if "\0" in name or path.startswith("/") or path[1:2] == ":" or ".." in parts:
+            raise self._refused(name, "would stand outside of the folder")
+        return "/".join(parts)
+
+    def _target(self, member: _Member, base: str) -> str:
+        """The path in the archive a link points to."""
+        target = member.target.replace("\\", "/")
+        parts = base.split("/") if base else []
+        for part in target.split("/"):
+            if part == ".." and parts:
+                parts.pop()
+            elif part == ".." or "\0" in part:
+                raise self._refused(member.name, f"is a link out of the folder, to {member.target!r}")
+            elif part not in ("", "."):
+                parts.append(part)
+        if target.startswith("/") or target[1:2] == ":":
+            raise self._refused(member.name, f"is a link out of the folder, to {member.target!r}")
+        return "/".join(parts)
+
+    def _refused(self, name: str, why: str) -> UserError:
+        return UserError(f"{self.archive}: refused: its member {name!r} {why}")
+
+
+# The formats -------------------------------------------------------------------------------------------------
+
+
+def _members(stream: Any, archive: str) -> Iterator[_Member]:
+    """Zip, tar or gzip'ed tar, by the first bytes; a zip must be a file, a tar may be any stream."""
+    head = _Peek(stream)
+    if head.start.startswith(b"PK"):
+        if not isinstance(getattr(stream, "raw", None), io.FileIO):
+            raise UserError(f"{archive}: a zip inside an archive is not unpacked")
+        stream.seek(0)
+        yield from _zip_members(stream, archive)
+    elif head.start.startswith(b"\x1f\x8b"):
+        with gzip.GzipFile(fileobj=head, mode="rb") as plain:  # type: ignore[call-overload]
+            yield from _tar_members(plain, archive)
+            rest = 0
+            while chunk := plain.read(CHUNK):  # to the end, where gzip's checksum is compared
+                rest += len(chunk)
+                if rest > SMALL:
+                    raise UserError(f"{archive}: refused: holds more than {SMALL / 1e6:.0f} MB behind its end")
+    else:
+        yield from _tar_members(head, archive)
+
+
+class _Peek:
+    """A stream whose first bytes have been looked at."""
+
+    def __init__(self, stream: Any) -> None:
+        self.start = self._left = stream.read(4)
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._left:
+            return bytes(self._stream.read(size))
+        first, self._left = (self._left, b"") if size < 0 else (self._left[:size], self._left[size:])
+        return first
+
+
+def _zip_members(stream: Any, archive: str) -> Iterator[_Member]:
+    with zipfile.ZipFile(stream) as content:
+        for info in content.infolist():
+            name = info.orig_filename  # `filename` is cut at the first NUL
+            mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where the zip was not made on Unix
+            if info.flag_bits & 1:
+                raise UserError(f"{archive}: refused: its member {name!r} is encrypted")
+            if info.file_size > max(SMALL / 10, MAX_RATIO * info.compress_size):
+                raise UserError(f"{archive}: refused: its member {name!r} would grow {MAX_RATIO} times and more")
+            if mode not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+                raise UserError(f"{archive}: refused: its member {name!r} is neither file, folder nor link")
+            if mode == stat.S_IFLNK:
+                if info.file_size > 4096:
+                    raise UserError(f"{archive}: refused: its member {name!r} is a link of {info.file_size} bytes")
+                yield _Member(name, "link", target=content.read(info).decode("utf-8", "surrogateescape"))
+            elif info.is_dir() or mode == stat.S_IFDIR:
+                yield _Member(name, "folder")
+            else:
+                yield _Member(name, "file", info.file_size, open=lambda info=info: content.open(info))  # type: ignore[misc]
+
+
+class _Header(tarfile.TarInfo):
+    """tarfile reads long names and attributes into memory whatever size they say: here they are bounded."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in LONG_HEADERS and header.size > MAX_HEADER:
+            raise UserError(f"refused: a tar member's name or attributes take {header.size} bytes")
+        return header
+
+
+def _tar_members(stream: Any, archive: str) -> Iterator[_Member]:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as content:
+        for member in _named(content, archive):
+            _second_opinion(member, archive)
+            if member.isdir():
+                yield _Member(member.name, "folder")
+            elif member.issym():
+                yield _Member(member.name, "link", target=member.linkname)
+            elif member.islnk():
+                yield _Member(member.name, "hard link", target=member.linkname)
+            elif not member.isreg() or member.issparse():
+                raise UserError(f"{archive}: refused: its member {member.name!r} is neither file, folder nor link")
+            else:
+                yield _Member(member.name, "file", member.size, open=lambda m=member: content.extractfile(m))  # type: ignore[misc, arg-type]
+            content.members = []  # type: ignore[attr-defined]  # else a list of all members grows
+
+
+def _named(content: tarfile.TarFile, archive: str) -> Iterator[tarfile.TarInfo]:
+    """A tar's members; an error about a header gets the archive's name."""
+    members = iter(content)
+    while True:
+        try:
+            member = next(members, None)
+        except UserError as error:
+            raise UserError(f"{archive}: {error}") from None
+        if member is None:
+            return
+        yield member
+
+
+def _second_opinion(member: tarfile.TarInfo, archive: str) -> None:
+    """Python's own filter for tar members, where this Python has it (from 3.10.12, 3.11.4 on)."""
+    if hasattr(tarfile, "data_filter"):
+        try:
+            tarfile.data_filter(member, os.curdir)
+        except tarfile.FilterError as error:
+            raise UserError(f"{archive}: refused: its member {member.name!r} is not safe ({error})") from None
