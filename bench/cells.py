@@ -21,7 +21,7 @@ from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.methods import Method
 from bench.options import Variant
-from bench.protocols import trained_part
+from bench.protocols import trained_items, trained_part
 from bench.records import cell_key
 
 
@@ -70,10 +70,13 @@ def make_cells(
     A method that does not train has one cell, with 0 shots and seed 0.
     """
     data = _digest([_description(t, features, t.split.test) for t in tasks])
-    trained = [trained_part(t, protocol) for t in tasks]
     for seed, n in [(0, 0)] + [(seed, n) for seed in seeds for n in shots]:
         chosen = [v for v in settings if v.method.trains == (n > 0)]
-        draw = _digest([_description(t, features, drawn(t, n, seed, draws)) for t in trained]) if n and chosen else ""
+        draw = ""
+        if n and chosen:
+            images = [drawn(t, protocol, n, seed, draws) for t in tasks]
+            seen = [trained_part(t, protocol) for t in tasks]
+            draw = _digest([_description(t, features, items) for t, items in zip(seen, images, strict=True)])
         for variant in chosen:
             params = asdict(variant.params)
             config = {
@@ -130,12 +133,13 @@ def paths(task: Task, items: Sequence[Item]) -> list[Path]:
     return [task.split.root / item.path for item in items]
 
 
-def drawn(task: Task, shots: int, seed: int, draws: Path | None) -> list[Item]:
+def drawn(task: Task, protocol: str, shots: int, seed: int, draws: Path | None) -> list[Item]:
     """All few-shot images of a task: those to train on, then those to validate on, by class and the seed's order.
 
+    task : the whole one, as in `few_shot_set`.
     draws : folder of the user's own draws; a file that fixes the seed's own draw gives the same list.
     """
-    parts = few_shot_set(task, shots, seed, draws)
+    parts = few_shot_set(task, protocol, shots, seed, draws)
     return [
         item
         for part in parts
@@ -144,25 +148,33 @@ def drawn(task: Task, shots: int, seed: int, draws: Path | None) -> list[Item]:
 
 
 def few_shot_set(
-    task: Task, shots: int, seed: int, draws: Path | None
+    task: Task, protocol: str, shots: int, seed: int, draws: Path | None
 ) -> tuple[list[list[Item]], list[list[Item]]]:
-    """The images to train on and those to validate on, each in the blocks that their features are kept in."""
+    """The images to train on and those to validate on, each in the blocks that their features are kept in.
+
+    task : the whole one, for a draw's file holds images of all classes; those the protocol trains on are taken.
+    """
+    split = task.split
     if draws is None or not shots:
-        split = task.split
-        return shards(split.train, shots, seed), shards(split.val, min(shots, VAL_SHOTS), seed)
-    file = find_draw(task, draws, shots, seed)
-    if file is None:
-        wanted = draws / task.name / f"shot_{shots}-seed_{seed}.json"
-        raise UserError(f"--draws {draws}: {wanted} is not there; `python -m bench data splits` writes such files")
-    train, val = read_draw(file, task.split)
-    return [train], [val] if val else []
+        train, val = shards(split.train, shots, seed), shards(split.val, min(shots, VAL_SHOTS), seed)
+    else:
+        file = find_draw(task, draws, shots, seed)
+        if file is None:
+            wanted = draws / task.name / f"shot_{shots}-seed_{seed}.json"
+            raise UserError(f"--draws {draws}: {wanted} is not there; `python -m bench data splits` writes such files")
+        train, val = ([items] for items in read_draw(file, split))
+    return _trained(task, protocol, train), _trained(task, protocol, val)
+
+
+def _trained(task: Task, protocol: str, blocks: list[list[Item]]) -> list[list[Item]]:
+    kept = [list(trained_items(task, protocol, block)) for block in blocks]
+    return [block for block in kept if block]  # a block is empty where classes are small
 
 
 def shards(items: Sequence[Item], shots: int, seed: int) -> list[list[Item]]:
     """The few-shot set cut at ranks 1, 2, 4, 8, …: 16 shots reuse the blocks that 1, 2, 4 and 8 shots left."""
     edges = [0, *(2**i for i in range(shots.bit_length()) if 2**i < shots), shots]
-    cut = [few_shot(items, b, seed, first=a) for a, b in pairwise(edges)] if shots else []
-    return [part for part in cut if part]  # empty where classes are small
+    return [few_shot(items, b, seed, first=a) for a, b in pairwise(edges)] if shots else []
 
 
 def needed(

@@ -88,7 +88,7 @@ class Run:
     def _cached(self, cell: Cell) -> str:
         wanted = [(paths(t, t.split.test), View()) for t in self.tasks]
         for task in self.tasks:
-            few = few_shot_set(trained_part(task, self.protocol), cell.shots, cell.seed, self.draws)
+            few = few_shot_set(task, self.protocol, cell.shots, cell.seed, self.draws)
             for view, parts in needed(cell, *few).values():
                 wanted += [(paths(task, part), view) for part in parts]
         kind = cell.variant.method.image
@@ -125,8 +125,6 @@ def prepare(
     data_given = bool(data)
     data = data or os.environ.get("BENCH_DATA")
     check_protocol(protocol)
-    if draws and protocol == BASE2NEW:
-        raise UserError(f"--draws {draws}: {BASE2NEW} trains on half of the classes, these files hold all")
     if draws and not Path(draws).expanduser().is_dir():
         raise UserError(f"--draws {draws}: no such folder")
     chosen = load_suite(suite or "demo")
@@ -153,7 +151,7 @@ def prepare(
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device), precision)
     features = ImageFeatures(loaded)
     folder = Path(draws).expanduser() if draws else None
-    _hash(found, features, shots, seeds, folder, hide)
+    _hash(found, protocol, features, shots, seeds, folder, hide)
     views = views or (recipe_used.views if recipe_used else chosen.views)
     cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views, folder))
     store = RecordStore(Path(results))
@@ -176,6 +174,7 @@ def _check(
 
 def _hash(
     tasks: list[Task],
+    protocol: str,
     features: ImageFeatures,
     shots: Sequence[int],
     seeds: Sequence[int],
@@ -184,8 +183,8 @@ def _hash(
 ) -> None:
     """Hash the images of all cells once, under a bar; what follows finds the hashes remembered."""
     sets = [(n, seed) for seed in seeds for n in (shots if draws else [max(shots)])]  # ours are nested
-    items = {t.name: [*t.split.test, *(i for n, seed in sets for i in drawn(t, n, seed, draws))] for t in tasks}
-    files = list(dict.fromkeys(path for t in tasks for path in paths(t, items[t.name])))
+    few = {t.name: [i for n, seed in sets for i in drawn(t, protocol, n, seed, draws)] for t in tasks}
+    files = list(dict.fromkeys(path for t in tasks for path in paths(t, [*t.split.test, *few[t.name]])))
     with bar("reading images", len(files), "image", hide, position=0) as shown:
         features.hashes.of(files, shown.update)
 
@@ -259,7 +258,7 @@ def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
     start = time.perf_counter()
     kind = cell.variant.method.image
     tests = _test_features(run, kind, hide)
-    data = [_task_data(run, trained_part(task, run.protocol), cell, hide) for task in run.tasks]
+    data = [_task_data(run, task, cell, hide) for task in run.tasks]
     encoded = time.perf_counter()
     method = cell.variant.method(cell.variant.params)
     with bar("  training", 0, "step", hide) as shown, _threads(run.backbone) as threads:
@@ -363,7 +362,8 @@ def _failure(cell: Cell, error: Exception) -> dict[str, Any]:
 def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
     method = cell.variant.method
     found: dict[str, torch.Tensor] = {}
-    train, val = few_shot_set(task, cell.shots, cell.seed, run.draws)
+    train, val = few_shot_set(task, run.protocol, cell.shots, cell.seed, run.draws)
+    task = trained_part(task, run.protocol)
     for need, (view, parts) in needed(cell, train, val).items():
         total = sum(map(len, parts)) * (view.last - view.first)
         with bar(f"  encoding {task.name}", total, "view", hide) as shown:

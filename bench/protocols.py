@@ -38,27 +38,28 @@ def check_protocol(name: str) -> str:
     return name
 
 
-def n_base(task: Task) -> int:
-    """The first ⌈|C|/2⌉ classes are base, the rest new."""
-    return (len(task.class_names) + 1) // 2
+def n_trained(task: Task, protocol: str) -> int:
+    """How many of a task's classes, the first ones, a method is trained on: all, or the ⌈|C|/2⌉ base classes."""
+    return len(task.class_names) if protocol == FEW_SHOT else (len(task.class_names) + 1) // 2
+
+
+def trained_items(task: Task, protocol: str, items: Sequence[Item]) -> tuple[Item, ...]:
+    """Those of the task's images that show a class it is trained on."""
+    k = n_trained(task, protocol)
+    return tuple(item for item in items if item.label < k)
 
 
 def trained_part(task: Task, protocol: str) -> Task:
     """The task as the method sees it in training."""
     if protocol == FEW_SHOT:
         return task
-    k = n_base(task)
-
-    def base(items: Sequence[Item]) -> tuple[Item, ...]:
-        return tuple(item for item in items if item.label < k)
-
     split = task.split
     split = replace(
         split,
-        class_names=split.class_names[:k],
-        train=base(split.train),
-        val=base(split.val),
-        test=base(split.test),
+        class_names=split.class_names[: n_trained(task, protocol)],
+        train=trained_items(task, protocol, split.train),
+        val=trained_items(task, protocol, split.val),
+        test=trained_items(task, protocol, split.test),
     )
     return replace(task, split=split)
 
@@ -68,7 +69,7 @@ def test_parts(task: Task, protocol: str) -> list[Part]:
     labels = torch.tensor([item.label for item in task.split.test], dtype=torch.long)
     if protocol == FEW_SHOT:
         return [Part("all", torch.arange(len(labels)), labels, len(task.class_names))]
-    k = n_base(task)
+    k = n_trained(task, protocol)
     base, new = (labels < k).nonzero()[:, 0], (labels >= k).nonzero()[:, 0]
     if not len(new):
         raise UserError(f"task {task.name}: no test images of new classes; {BASE2NEW} needs at least two classes")

@@ -71,13 +71,41 @@ def test_another_choice_of_images_is_another_cell_trained_on_those_images(
     assert {r["draws"] for r in records} == {None, str(draws)}
 
 
+def test_base_to_new_takes_the_images_of_the_base_classes(
+    tiny: Any, tmp_path: Path, draws: Path, count_calls: Any
+) -> None:
+    from bench.methods.coop import CoOp
+
+    common = {"methods": ["coop"], "shots": [1], "seeds": [1], "protocol": "base2new"}
+    fits = count_calls(CoOp, "fit")
+    tiny.run(tmp_path / "runs", **common)
+    tiny.run(tmp_path / "runs", draws=draws, **common)
+    assert len(fits) == len(tiny.records(tmp_path / "runs")) == 1  # files that hold the bench's own draw: the same cell
+    other = json.loads((draws / "Colour" / "shot_2-seed_1.json").read_text())["train"]
+    file = draws / "Colour" / "shot_1-seed_1.json"
+    ours = json.loads(file.read_text())
+    first, second = ours["train"], [row for row in other if row not in ours["train"]]  # of ranks 1 and 2
+    file.write_text(json.dumps({**ours, "train": [*first[:2], second[2]]}))  # another image of the new class
+    tiny.run(tmp_path / "runs", draws=draws, **common)
+    assert len(fits) == 1  # nothing is trained on it
+    file.write_text(json.dumps({**ours, "train": [second[0], *first[1:]]}))  # another image of a base class
+    tiny.run(tmp_path / "runs", draws=draws, **common)
+    assert len(fits) == len(tiny.records(tmp_path / "runs")) == 2
+    (_, _, drawn, *_), (_, _, given, *_) = fits
+    assert given[0].class_names == drawn[0].class_names == CLASSES[:2]
+    assert given[0].labels.tolist() == [0, 1] and given[0].views.shape == drawn[0].views.shape
+    difference = (given[0].views[0] - drawn[0].views[0]).abs().amax(dim=1)
+    assert difference[0] > 1e-5 > difference[1]
+    file.write_text(json.dumps({**ours, "train": first[1:]}))
+    with pytest.raises(UserError, match=r"shot_1-seed_1\.json: no training image of class 'blue paint'"):
+        tiny.run(tmp_path / "runs", draws=draws, **common)
+
+
 def test_mistakes_are_told_before_anything_runs(tiny: Any, tmp_path: Path, draws: Path) -> None:
     with pytest.raises(UserError, match=r"--draws .*nowhere: no such folder"):
         tiny.run(tmp_path / "runs", draws=tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"shot_4-seed_1\.json is not there"):
         tiny.run(tmp_path / "runs", draws=draws, shots=[4])
-    with pytest.raises(UserError, match="base2new"):
-        tiny.run(tmp_path / "runs", draws=draws, protocol="base2new")
     file = draws / "Shade" / "shot_2-seed_2.json"
     content = json.loads(file.read_text())
     content["train"][0][0] = "../../secret.png"
