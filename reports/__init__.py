@@ -10,8 +10,8 @@ import pandas as pd
 def report(results: Path | str, out: Path | str) -> pd.DataFrame:
     """Read every record below `results`, write the report into `out`, return the records.
 
-    Written: `records.csv` (one row a cell and task; columns: `bench.reports.records.COLUMNS`), `table.csv` (one row
-    a suite, backbone, method, variant and shots), `table.md`, `table.tex`, `figures/*.png` and `figures/*.svg`.
+    Written: `records.csv` (one row a cell, task and part; columns: `bench.reports.records.COLUMNS`), `table.csv` (one
+    row a suite, backbone, method, variant, shots and part), `table.md`, `table.tex`, and `figures` as PNG and SVG.
     """
     # Imported here: the harness shares this folder's columns and should not wait for matplotlib.
     from bench.files import write_whole

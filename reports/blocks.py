@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from bench.reports import paper
-from bench.reports.records import BLOCK, ROW
+from bench.reports.records import BLOCK, PARTS, ROW
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Block:
     method's default ("softcpt (task_context=8)").
     """
 
-    rows: pd.DataFrame  # one line a cell and task, with the column `label`
+    rows: pd.DataFrame  # one line a cell, task and part, with the column `label`
     slug: str  # names its figures
     differs: tuple[str, ...]  # columns in which the blocks of this suite and backbone differ from one another
     methods: tuple[str, ...]  # the order of rows and looks in all blocks: the paper's methods, then others by name
@@ -30,7 +30,7 @@ class Block:
     @property
     def title(self) -> str:
         first = self.rows.iloc[0]
-        return f"{first['title']} · {first['backbone']}" + (f" · {first['part']}" * (first["part"] != "all"))
+        return " · ".join([first["title"], first["backbone"], *_protocol(first)])
 
     @property
     def demo(self) -> bool:
@@ -45,6 +45,16 @@ class Block:
         return f"{len(self.tasks)} task{'s' * (len(self.tasks) > 1)}"
 
     @cached_property
+    def parts(self) -> list[str]:
+        """What is scored of every task: ["all"], or the halves of base2new and what sums them up."""
+        return [part for part in PARTS if part in set(self.rows["part"])]
+
+    @property
+    def halves(self) -> bool:
+        """Whether each task is scored in two halves: of base and of new classes."""
+        return len(self.parts) > 1
+
+    @cached_property
     def shots(self) -> list[int]:
         """The shot counts with training."""
         return sorted(int(n) for n in self.rows["shots"].unique() if n > 0)
@@ -57,8 +67,8 @@ class Block:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """One line a label and shots: statistics over seeds of the suite score, the mean over tasks."""
-        cells = self.rows.groupby(["label", *ROW, "shots", "seed"], as_index=False)
+        """One line a label, shots and part: statistics over seeds of the suite score, the mean over tasks."""
+        cells = self.rows.groupby(["label", *ROW, "shots", "part", "seed"], as_index=False)
         columns = {"accuracy": "mean", "params": "max", "train_seconds": "max"}
         return _over_seeds(cells.agg(columns), [])
 
@@ -67,40 +77,45 @@ class Block:
         """As `scores`, for every task alone."""
         return _over_seeds(self.rows, ["task"])
 
+    def at(self, shots: int, scores: pd.DataFrame) -> pd.DataFrame:
+        """The lines of `scores` at a shot count, and of methods that train on none."""
+        return scores[scores["shots"].isin([0, shots])]
+
     @cached_property
     def labels(self) -> list[str]:
         """The rows' labels in order, a method's default before its variants."""
         rows = self.rows[["label", *ROW]].drop_duplicates().itertuples(index=False)
-        natural = [(self.methods.index(m), _natural(v), _natural(s), name) for name, m, v, s in rows]
-        return [key[-1] for key in sorted(natural)]
+        keys = [
+            (self.methods.index(method), bool(self.changed(name)), _natural(variant), _natural(setting), name)
+            for name, method, variant, setting in rows
+        ]
+        return [key[-1] for key in sorted(keys)]
 
     @cached_property
     def main(self) -> list[str]:
-        """The labels of the main table: every method as it is by default, or in its only variant."""
-        return [name for name in self.labels if not self.of(name, "variant") or self._variants(name) == 1]
+        """The labels of the main table: every method without what only some of its variants change."""
+        return [name for name in self.labels if not self.changed(name)]
 
     @cached_property
     def ablations(self) -> dict[str, list[str]]:
         """The labels of every method that was run in several variants, its default among them."""
-        several = [name for name in self.labels if self._variants(name) > 1]
-        methods = dict.fromkeys(self.of(name, "method") for name in several)
-        return {method: [n for n in several if self.of(n, "method") == method] for method in methods}
+        methods = dict.fromkeys(self.of(name, "method") for name in self.labels if self.changed(name))
+        return {method: [n for n in self.labels if self.of(n, "method") == method] for method in methods}
 
     def of(self, name: str, column: str) -> Any:
         """The value of a column in the (first) record of a label."""
         return self._first.at[name, column]
 
     def changed(self, name: str) -> list[str]:
-        """The parameters that a label's variant, such as "context=8, epochs=5", changes."""
-        return re.findall(r"([A-Za-z_]\w*)=", self.of(name, "variant"))
+        """The parameters that a label's variant ("context=8,epochs=5") changes, but for those that all variants of
+        its method change alike: beside "context=4,epochs=5" it is the context."""
+        texts = self._first.loc[self._first["method"] == self.of(name, "method"), "variant"]
+        alike = set.intersection(*(set(_changes(text)) for text in texts))
+        return [text.partition("=")[0] for text in _changes(self.of(name, "variant")) if text not in alike]
 
     @cached_property
     def _first(self) -> pd.DataFrame:
         return self.rows.drop_duplicates("label").set_index("label")
-
-    def _variants(self, name: str) -> int:
-        method = self.of(name, "method")
-        return int(self._first.loc[self._first["method"] == method, "variant"].nunique())
 
 
 def split(rows: pd.DataFrame) -> list[Block]:
@@ -117,14 +132,19 @@ def split(rows: pd.DataFrame) -> list[Block]:
         first = group.iloc[0]
         others = rows[(rows["suite"] == first["suite"]) & (rows["backbone"] == first["backbone"])]
         differs = tuple(name for name in BLOCK if others[name].nunique() > 1)
-        part = [] if first["part"] == "all" else [first["part"]]
-        blocks.append(Block(group, _slug([first["suite"], first["backbone"], *part], taken), differs, methods))
+        slug = _slug([first["suite"], first["backbone"], *_protocol(first)], taken)
+        blocks.append(Block(group, slug, differs, methods))
     return blocks
+
+
+def _protocol(first: pd.Series) -> list[str]:
+    """What a block's names add to suite and backbone: nothing for the usual protocol."""
+    return [] if first["protocol"] == "few-shot" else [first["protocol"]]
 
 
 def _over_seeds(cells: pd.DataFrame, more: list[str]) -> pd.DataFrame:
     """Columns mean and std (sample, n − 1: the seeds are a sample; NaN for one seed), n_seeds and seeds."""
-    return cells.groupby(["label", *ROW, "shots", *more], as_index=False).agg(
+    return cells.groupby(["label", *ROW, "shots", "part", *more], as_index=False).agg(
         mean=("accuracy", "mean"),
         std=("accuracy", "std"),
         n_seeds=("seed", "nunique"),
@@ -132,6 +152,11 @@ def _over_seeds(cells: pd.DataFrame, more: list[str]) -> pd.DataFrame:
         params=("params", "max"),
         train_seconds=("train_seconds", "mean"),
     )
+
+
+def _changes(variant: str) -> list[str]:
+    """["context=8", "epochs=5"] of "context=8,epochs=5"; a value may have commas of its own."""
+    return re.findall(r"\w+=.*?(?=,\s*\w+=|$)", variant)
 
 
 def _natural(text: str) -> list[tuple[int, float, str]]:

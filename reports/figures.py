@@ -6,12 +6,13 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ from matplotlib.lines import Line2D
 
 from bench.files import write_whole
 from bench.reports.blocks import Block
+from bench.reports.records import PARTS
 
 _BASE = sns.color_palette("colorblind")
 # (colour, lightness) for the paper's methods in its order, then for others; dark twins where the palette ends.
@@ -31,6 +33,7 @@ _COLOURS = [
 PALETTE = [tuple(channel * light for channel in _BASE[i]) for i, light in _COLOURS]
 # Not as many markers as colours, so that the pairs differ for 16 · 13 methods.
 MARKERS = ["p", "h", "o", "D", "s", "v", "P", "X", "<", "*", ">", "^", "d"]
+ZERO_SHOT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
 LOOK = {
     **sns.axes_style("whitegrid"),
     "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9,
@@ -48,11 +51,12 @@ def draw(block: Block, folder: Path) -> list[str]:
     figures: list[tuple[str, Callable[[Block], Figure | None]]] = [
         ("accuracy", accuracy), ("tasks", tasks), ("gain", gain), ("time", time), ("params", params),
     ]  # fmt: skip
+    figures = [("new-over-base", new_over_base)] if block.halves else figures
     figures += [(f"ablation-{method}-{name}", partial(ablation, method, name)) for method, name in sweeps(block)]
     names = []
     with matplotlib.rc_context(LOOK):
         for kind, make in figures:
-            figure = make(block) if block.main or kind.startswith("ablation") else None
+            figure = make(block) if _marked(block) or kind.startswith("ablation") else None
             if figure is not None:
                 path = folder / f"{block.slug}-{re.sub(r'[^a-z0-9]+', '-', kind.lower())}"
                 _save(figure, path)
@@ -78,14 +82,12 @@ def tasks(block: Block) -> Figure | None:
     rows = math.ceil(len(names) / columns)
     legend = 0.2 * math.ceil(len(block.main) / 3)  # below, in three columns: it must not eat the panels' height
     size = (max(6.4, 1.0 + 2.1 * columns), 0.9 + legend + 1.75 * rows)
-    figure, panels = _grid(block, rows, columns, size, "accuracy over shots, every task")
-    for panel, task in zip(panels, names, strict=False):
+    figure, panels = _grid(block, len(names), columns, size, "accuracy over shots, every task")
+    for panel, task in zip(panels, names, strict=True):
         _over_shots(panel, block, block.task_scores[block.task_scores["task"] == task], small=True)
         panel.set_title(_short(task, 26))
-    for panel in panels[max(0, len(names) - columns) : len(names)]:
+    for panel in panels[-columns:]:
         panel.set_xlabel("shots per class")
-    for panel in panels[len(names) :]:
-        panel.remove()
     figure.supylabel("accuracy (%)", fontsize=10)
     _legend(figure, block, below=True)
     return figure
@@ -93,7 +95,7 @@ def tasks(block: Block) -> Figure | None:
 
 def gain(block: Block) -> Figure | None:
     """What each method adds to zero-shot on every task, at the largest shot count."""
-    scores = block.task_scores[block.task_scores["shots"].isin([0, max(block.shots)])]
+    scores = block.at(max(block.shots), block.task_scores)
     means = scores.pivot(index="task", columns="label", values="mean")
     names = [name for name in _marked(block) if name in means]
     zero = [name for name in means if block.of(name, "method") == "zero-shot"]
@@ -103,7 +105,7 @@ def gain(block: Block) -> Figure | None:
     gains = gains.loc[gains.mean(axis=1).sort_values().index]
     size = (7.2, 1.3 + 0.37 * len(gains))
     figure, (axes,) = _grid(block, 1, 1, size, f"gain over zero-shot at {max(block.shots)} shots")
-    axes.axvline(0, color="black", linestyle="--", linewidth=1.2)
+    axes.axvline(0, **ZERO_SHOT)
     for place, name in enumerate(names):
         apart = 0.5 * ((place + 0.5) / len(names) - 0.5)  # equal gains stay visible beside each other
         heights = [y - apart for y in range(len(gains))]
@@ -111,6 +113,40 @@ def gain(block: Block) -> Figure | None:
     axes.set_yticks(range(len(gains)), [_short(str(task), 32) for task in gains.index])
     axes.set(xlabel="gain over zero-shot (points)", ylim=(-0.6, len(gains) - 0.4))
     _legend(figure, block, points=True)
+    return figure
+
+
+def new_over_base(block: Block) -> Figure:
+    """Accuracy on new classes over that on base classes, a panel a shot count, with lines of equal harmonic mean."""
+    count = len(block.shots)
+    columns = math.ceil(math.sqrt(count))
+    size = (6.4, 4.6) if count == 1 else (1 + 3.2 * columns, 1.6 + 3 * math.ceil(count / columns))
+    figure, panels = _grid(block, count, columns, size, f"means of {block.n_tasks}")
+    for panel, shots in zip(panels, block.shots, strict=True):
+        scores = block.at(shots, block.scores[block.scores["label"].isin(block.main)])
+        found = scores.pivot(index="label", columns="part", values=["mean", "std"])
+        for name in found.index:
+            x, y, wide, high = (found.at[name, (value, part)] for value in ("mean", "std") for part in ("base", "new"))
+            if block.of(name, "method") == "zero-shot":
+                panel.axvline(x, **ZERO_SHOT)
+                panel.axhline(y, **ZERO_SHOT)
+            else:
+                look = _style(block, name, points=True)
+                panel.errorbar(x, y, xerr=wide, yerr=high, elinewidth=0.7, **look)
+        if count > 1:
+            panel.set_title(f"{shots}-shot")
+    x, y = (np.array([limits(panel) for panel in panels]) for limits in (Axes.get_xlim, Axes.get_ylim))
+    x, y = (np.linspace(max(1, ends.min()), min(100.5, ends.max()), 200) for ends in (x, y))
+    for panel in panels:  # the same range in all, and the lines of equal H instead of a grid
+        panel.grid(False)
+        lines = panel.contour(x, y, 2 * x * y[:, None] / (x + y[:, None]), colors="0.85", linewidths=0.8, zorder=0)
+        panel.clabel(lines, fmt="%g", fontsize=8, colors="0.6")
+    for panel in panels[-columns:]:
+        panel.set_xlabel("accuracy on base classes (%)")
+    for panel in panels[::columns]:
+        panel.set_ylabel("accuracy on new classes (%)")
+    equal = Line2D([], [], color="0.85", linewidth=0.8, label="equal harmonic mean")
+    _legend(figure, block, below=count > 1, points=True, more=[equal])
     return figure
 
 
@@ -127,8 +163,8 @@ def params(block: Block) -> Figure | None:
 
 def _against(block: Block, column: str, what: str) -> Figure | None:
     """Accuracy at the largest shot count against a cost, on a log axis with a place for a cost of 0."""
-    scores = block.scores[block.scores["label"].isin(_marked(block)) & block.scores[column].notna()]
-    scores = scores[scores["shots"].isin([0, max(block.shots)])]
+    scores = block.at(max(block.shots), block.scores)
+    scores = scores[scores["label"].isin(_marked(block)) & scores[column].notna()]
     costs = scores.loc[scores[column] > 0, column].astype(float)
     if costs.empty:
         return None
@@ -164,24 +200,26 @@ def sweeps(block: Block) -> list[tuple[str, str]]:
 
 
 def ablation(method: str, parameter: str, block: Block) -> Figure:
-    """Accuracy over the values of a parameter, a line a shot count."""
+    """Accuracy over the values of a parameter, a line a shot count, a panel a part."""
     names = _alone(block, block.ablations[method], parameter)
     values = {name: float(block.of(name, "parameters")[parameter]) for name in names}
     scores = block.scores[block.scores["label"].isin(names)]
     scores = scores.assign(value=scores["label"].map(values)).sort_values("value")
-    figure, (axes,) = _grid(block, 1, 1, (6.4, 3.8), f"{method}, {parameter} varied")
-    for shots, colour in zip(block.shots, sns.color_palette("viridis", len(block.shots)), strict=True):
-        line = scores[scores["shots"] == shots]
-        look = {"marker": "o", "capsize": 2, "elinewidth": 1, "color": colour, "label": f"{shots}-shot"}
-        axes.errorbar(line["value"], line["mean"], yerr=line["std"], **look)
-    ticks = sorted(set(values.values()))
-    if ticks[0] > 0 and ticks[-1] / ticks[0] >= 8:
-        axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    _zero_line(axes, block, label="zero-shot")
-    axes.set(xlabel=_plain(parameter), ylabel="accuracy (%)")
-    figure.legend(loc="outside right upper", frameon=False)
+    size = (4.2 + 2.2 * len(block.parts), 3.8)
+    figure, panels = _grid(block, len(block.parts), len(block.parts), size, f"{method}, {parameter} varied")
+    for axes, part in zip(panels, block.parts, strict=True):
+        for shots, colour in zip(block.shots, sns.color_palette("viridis", len(block.shots)), strict=True):
+            line = scores[(scores["shots"] == shots) & (scores["part"] == part)]
+            look = {"marker": "o", "capsize": 2, "elinewidth": 1, "color": colour, "label": f"{shots}-shot"}
+            axes.errorbar(line["value"], line["mean"], yerr=line["std"], **look)
+        ticks = sorted(set(values.values()))
+        if ticks[0] > 0 and ticks[-1] / ticks[0] >= 8:
+            axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        _zero_line(axes, block, block.scores[block.scores["part"] == part], label="zero-shot")
+        axes.set(xlabel=_plain(parameter), ylabel=f"accuracy (%){f', {PARTS[part]}' * block.halves}")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
@@ -213,7 +251,7 @@ def _zero_line(axes: Axes, block: Block, scores: pd.DataFrame | None = None, lab
     """Zero-shot has no shots, no cost and no parameters: a line over all of them."""
     scores = block.scores if scores is None else scores
     for mean in scores.loc[scores["method"] == "zero-shot", "mean"].head(1):
-        axes.axhline(mean, color="black", linestyle="--", linewidth=1.2, zorder=1, label=label or None)
+        axes.axhline(mean, **ZERO_SHOT, zorder=1, label=label or None)
 
 
 def _marked(block: Block) -> list[str]:
@@ -239,11 +277,14 @@ def _style(block: Block, name: str, scale: float = 1, points: bool = False) -> d
     }
 
 
-def _legend(figure: Figure, block: Block, below: bool = False, points: bool = False) -> None:
+def _legend(
+    figure: Figure, block: Block, below: bool = False, points: bool = False, more: Sequence[Line2D] = ()
+) -> None:
     """Beside the panels, or below them; the figure grows where names are many or long (inches, at 9 points)."""
     handles = [Line2D([], [], label=_plain(n), **_style(block, n, points=points)) for n in _marked(block)]
     if len(handles) < len(block.main):
-        handles.insert(0, Line2D([], [], color="black", linestyle="--", linewidth=1.2, label="zero-shot"))
+        handles.insert(0, Line2D([], [], **ZERO_SHOT, label="zero-shot"))
+    handles += more
     width, height = figure.get_size_inches()
     longest = max(len(str(handle.get_label())) for handle in handles)
     if below:
@@ -255,18 +296,20 @@ def _legend(figure: Figure, block: Block, below: bool = False, points: bool = Fa
 
 
 def _grid(
-    block: Block, rows: int, columns: int, size: tuple[float, float], what: str
+    block: Block, count: int, columns: int, size: tuple[float, float], what: str
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure with a title; no pyplot, so a notebook's figures and backend are left alone."""
+    """Panels, row by row, in a figure with a title; no pyplot: a notebook's figures and backend are left alone."""
     figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False)
+    panels = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False).flat)
+    for panel in panels[count:]:
+        panel.remove()
     title = _plain(("DEMO · " if block.demo else "") + f"{block.title}: {what}")
-    if panels.size == 1:  # above its axes, where it leaves the legend beside them alone
-        panels[0, 0].set_title(textwrap.fill(title, 58), loc="left", fontsize=11)
+    if count == 1:  # above its axes, where it leaves the legend beside them alone
+        panels[0].set_title(textwrap.fill(title, 58), loc="left", fontsize=11)
     else:
         figure.suptitle(textwrap.fill(title, int(11 * size[0])))
-    return figure, list(panels.flat)
+    return figure, panels[:count]
 
 
 def _amount(value: float) -> str:

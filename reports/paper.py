@@ -39,7 +39,7 @@ def comparison(rows: pd.DataFrame) -> tuple[bool, str]:
     first = rows.iloc[0]
     if first["suite"] not in SUITE_SIZES or first["demo"]:
         return False, ""
-    if first["protocol"] != "few-shot" or first["part"] != "all":
+    if first["protocol"] != "few-shot":
         return False, "Another protocol than the paper's table: its values are not shown."
     if first["backbone"] != "RN50" or set(rows["pretrained"]) != {"openai"}:
         return False, "Another backbone than the paper's (RN50 with OpenAI weights): not comparable with its values."

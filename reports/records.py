@@ -1,4 +1,4 @@
-"""Record files → one table, one row a cell and task."""
+"""Record files → one table, one row a cell, task and part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.errors import UserError
 
-# The columns of records.csv. accuracy: percent, by the task's metric; part: "all", or "base" / "new" of base2new;
+# The columns of records.csv. accuracy: percent, by the task's metric; part: one of PARTS;
 # setting: what else differs among records of one method and variant ("views=10"); views, epochs: empty where the method
 # has none; weights, data (the test sets): fingerprints; times in seconds of the whole cell (all its tasks).
 COLUMNS = [
@@ -22,8 +22,12 @@ COLUMNS = [
     "test_seconds", "peak_memory_mb", "device", "pretrained", "weights", "data", "demo", "key", "finished",
 ]  # fmt: skip
 
+# What is scored of a task and how tables call it, in their order: all its classes, or base2new's two halves of them and
+# the two accuracies' harmonic mean.
+PARTS = {"all": "", "base": "Base", "new": "New", "harmonic": "H"}
+
 # Records are comparable when they agree in these; each combination gets its own tables and figures.
-BLOCK = ["suite", "backbone", "weights", "data", "protocol", "part", "tasks", "demo"]
+BLOCK = ["suite", "backbone", "weights", "data", "protocol", "tasks", "demo"]
 ROW = ["method", "variant", "setting"]  # one row of a table
 
 # Settings that are part of the cell's name or of BLOCK: no reason to tell two records of a method apart.
@@ -99,8 +103,11 @@ def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     if not rows:
         raise ValueError("no tasks")
     # What the mean is taken over is what the record holds, not what its configuration promised.
-    listed = json.dumps(list(dict.fromkeys(row["task"] for row in rows)))
-    return [{**row, "tasks": listed} for row in rows]
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    parts = {row["part"] for row in rows}
+    if parts not in ({"all"}, set(PARTS) - {"all"}) or len(rows) != len(tasks) * len(parts):
+        raise ValueError(f"the tasks' parts are {sorted(parts)}, {len(rows)} for {len(tasks)} tasks")
+    return [{**row, "tasks": json.dumps(tasks)} for row in rows]
 
 
 def _complete(config: dict[str, Any]) -> bool:
@@ -142,9 +149,9 @@ def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and task: of two records of one cell the latest finished counts."""
+    """One row a cell, task and part: of two records of one cell the latest finished counts."""
     rows = rows.sort_values("finished", kind="stable")
-    twice = rows.duplicated([*BLOCK, *ROW, "shots", "seed", "task"], keep="last")
+    twice = rows.duplicated([*BLOCK, *ROW, "shots", "seed", "task", "part"], keep="last")
     if twice.any():
         warnings.warn(f"{twice.sum()} results are recorded twice; the latest finished are used", stacklevel=3)
     rows = rows[~twice].drop(columns="config")

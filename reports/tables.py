@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -11,9 +12,15 @@ import pandas as pd
 from bench.reports import paper
 from bench.reports.blocks import Block
 from bench.reports.markup import Cell, Table, escape_markdown, latex, markdown
+from bench.reports.records import PARTS
 
 SPREAD = "Accuracy in percent, mean ± sample standard deviation (n − 1) over seeds."
 AVERAGING = "Avg. is the mean over the shot counts of the means, and of the standard deviations."
+HALVES = (
+    "Trained on the first half of each task's classes at {} shots. Base and New: that half and the other, each scored "
+    "among its own classes. H: their harmonic mean, taken for each task and seed, then averaged; the average H in "
+    "CoCoOp's paper is another number, the harmonic mean of the averaged Base and New."
+)
 NONE = (float("nan"), float("nan"))  # no mean, no standard deviation
 AVERAGE = -1  # the shot count that stands for the column "Avg."
 
@@ -49,7 +56,7 @@ def markdown_report(
         parts += [f"![{file.rpartition('/')[2]}]({file})\n" for file in files]
     parts += ["# Every task alone\n", *map(markdown, tables.tasks)] if tables.tasks else []
     parts += ["# Ablation\n", *map(markdown, tables.ablations)] if tables.ablations else []
-    parts += [f"# Failed cells ({len(failed)})\n", "\n".join(map(_failure, failed)) + "\n"] if failed else []
+    parts += [f"# Failed cells ({len(failed)})\n", _failures(failed)] if failed else []
     return "\n".join(parts)
 
 
@@ -60,7 +67,7 @@ def latex_report(tables: Tables) -> str:
 
 
 def tidy(blocks: list[Block]) -> pd.DataFrame:
-    """table.csv: one row a block, method, variant, setting and shots.
+    """table.csv: one row a block, method, variant, setting, shots and part.
 
     mean, std: percent, over n_seeds seeds of the mean over n_tasks tasks; paper_mean, paper_std, delta (mean −
     paper_mean): filled only where the block may be compared with the paper.
@@ -68,7 +75,7 @@ def tidy(blocks: list[Block]) -> pd.DataFrame:
     frames = []
     for block in blocks:
         first = block.rows.iloc[0]
-        about = {name: first[name] for name in ("suite", "backbone", "weights", "data", "protocol", "part", "demo")}
+        about = {name: first[name] for name in ("suite", "backbone", "weights", "data", "protocol", "demo")}
         frame = block.scores.assign(**about, n_tasks=len(block.tasks))
         compared, _ = paper.comparison(block.rows)
         cells = zip(frame["label"], frame["shots"], strict=True)
@@ -87,18 +94,18 @@ TIDY = [
 
 
 def main_table(block: Block, notes: dict[str, int]) -> Table:
-    """Methods × shots, the paper's values and the differences beside ours where the two may be compared."""
+    """Methods × shots (and parts), the paper's values and the differences beside ours where they may be compared."""
     compared, sentence = paper.comparison(block.rows)
     return _shots_table(block, block.main, block.title, notes, compared, sentence)
 
 
 def ablation_table(block: Block, method: str, notes: dict[str, int]) -> Table:
-    """A method's variants × shots."""
+    """A method's variants × shots (and parts)."""
     names = block.ablations[method]
     changed = dict.fromkeys(parameter for name in names for parameter in block.changed(name))
-    default = [block.of(name, "parameters") for name in names if not block.of(name, "variant")][:1]
+    default = [block.of(name, "parameters") for name in names if not block.changed(name)][:1]
     values = ", ".join(f"{parameter}={values.get(parameter)}" for values in default for parameter in changed)
-    sentence = f"The row without brackets is the method's default ({values})." if default else ""
+    sentence = f"The first row has the method's default ({values})." if default else ""
     return _shots_table(block, names, f"{block.title} · {method}", notes, False, sentence)
 
 
@@ -106,56 +113,64 @@ def _shots_table(
     block: Block, names: list[str], title: str, notes: dict[str, int], compared: bool, sentence: str
 ) -> Table:
     scores = block.scores[block.scores["label"].isin(names)]
+    short = scores[(scores["shots"] > 0) & scores["seeds"].map(lambda seeds: seeds != block.seeds)]
+    if block.halves:  # as the field prints them: zero-shot in the columns of the trained methods
+        scores = pd.concat([block.at(n, scores).assign(shots=n) for n in block.shots or [0]])
     shots = sorted(int(n) for n in scores["shots"].unique())
-    mean, std = (scores.pivot(index="label", columns="shots", values=v).reindex(names) for v in ("mean", "std"))
-    quoted = {n: [_quoted(block, name, n) for name in names] for n in shots}
-    paper_mean = pd.DataFrame({n: [m for m, _ in quoted[n]] for n in shots}, index=names)
-    paper_std = pd.DataFrame({n: [s for _, s in quoted[n]] for n in shots}, index=names)
     trained = [n for n in shots if n]
+    columns = pd.MultiIndex.from_product([shots, block.parts])
+    found = scores.pivot(index="label", columns=["shots", "part"], values=["mean", "std"]).reindex(names)
+    mean, std = (found[value].reindex(columns=columns) for value in ("mean", "std"))
+    quoted = {(n, part): [_quoted(block, name, n) for name in names] for n, part in columns}
+    paper_mean = pd.DataFrame({column: [m for m, _ in pairs] for column, pairs in quoted.items()}, index=names)
+    paper_std = pd.DataFrame({column: [s for _, s in pairs] for column, pairs in quoted.items()}, index=names)
     if len(trained) > 1:  # a row that lacks a shot count has no average
         for frame in (mean, std, paper_mean, paper_std):
-            frame[AVERAGE] = frame[trained].mean(axis=1, skipna=False)
+            for part in block.parts:
+                frame[AVERAGE, part] = frame[[(n, part) for n in trained]].mean(axis=1, skipna=False)
     delta = mean - paper_mean
     delta[mean.index.isin(paper.NO_DIFFERENCE)] = float("nan")
-    short = scores[(scores["shots"] > 0) & scores["seeds"].map(lambda seeds: seeds != block.seeds)]
 
-    header, columns = [Cell("method"), Cell("params")], [_names(block, names, notes)]
-    columns.append([Cell(_count(scores.loc[scores["label"] == name, "params"].max())) for name in names])
-    for n in mean:
-        head = "Avg." if n == AVERAGE else f"{n}-shot"
+    header, body = [Cell("method"), Cell("params")], [_names(block, names, notes)]
+    body.append([Cell(_count(scores.loc[scores["label"] == name, "params"].max())) for name in names])
+    for n, part in mean:
+        at = "Avg." if n == AVERAGE else f"{n}-shot"
+        head = PARTS[part] if block.halves and len(shots) == 1 else f"{at} {PARTS[part]}".strip()
         header.append(Cell(f"{head} measured" if compared else head))
         fewer = (short if n == AVERAGE else short[short["shots"] == n]).groupby("label")["n_seeds"].min()
-        columns.append(_ranked(mean[n], std[n], fewer))
+        body.append(_ranked(mean[n, part], std[n, part], fewer))
         if compared:
             header += [Cell(f"{head} paper"), Cell(f"{head} Δ")]
-            columns.append([Cell(_number(*value)) for value in zip(paper_mean[n], paper_std[n], strict=True)])
-            columns.append([Cell("—" if pd.isna(d) else f"{d:+.2f}".replace("-", "−")) for d in delta[n]])
+            quotes = zip(paper_mean[n, part], paper_std[n, part], strict=True)
+            body.append([Cell(_number(*value)) for value in quotes])
+            body.append([Cell("—" if pd.isna(d) else f"{d:+.2f}".replace("-", "−")) for d in delta[n, part]])
 
     caption = [*_about(block), SPREAD, "Best of a column bold, second underlined."]
     caption += [AVERAGING] if len(trained) > 1 else []
     if not short.empty:
         caption.append(f"(n=…): measured with n seeds, not with the table's {len(block.seeds)}.")
     caption += [sentence] if sentence else []
-    body = [list(row) for row in zip(*columns, strict=True)]
-    return Table(title, caption, header, body, _used(block, names, notes), block.demo)
+    rows = [list(row) for row in zip(*body, strict=True)]
+    return Table(title, caption, header, rows, _used(block, names, notes), block.demo)
 
 
 def task_table(block: Block, notes: dict[str, int]) -> Table:
-    """Tasks × methods at the block's largest shot count (methods without training at none)."""
+    """Tasks (and their parts) × methods at the block's largest shot count (methods without training at none)."""
     largest = max(block.shots, default=0)
-    at = block.task_scores[block.task_scores["shots"].isin([0, largest])]
-    whole = block.scores[block.scores["shots"].isin([0, largest])].assign(task="mean of the tasks")
+    at = block.at(largest, block.task_scores)
+    whole = block.at(largest, block.scores).assign(task="mean of the tasks")
     names = [name for name in block.main if name in set(at["label"])]
-    info = block.rows.drop_duplicates("task").set_index("task")
+    info = block.rows.drop_duplicates(["task", "part"]).set_index(["task", "part"])
     body = []
     for scores, tasks in ((at, block.tasks), (whole, ["mean of the tasks"])):
-        mean, std = (scores.pivot(index="task", columns="label", values=v)[names] for v in ("mean", "std"))
-        for task in tasks:
-            cells = [Cell(task), Cell(""), Cell(""), Cell("")]
+        mean, std = (scores.pivot(index=["task", "part"], columns="label", values=v)[names] for v in ("mean", "std"))
+        for key in product(tasks, block.parts):
+            task, part = key
+            cells = [Cell(" · ".join(filter(None, [task, PARTS[part]]))), Cell(""), Cell(""), Cell("")]
             if scores is at:
-                counts = [_count(info.at[task, name]) for name in ("n_classes", "n_test")]
-                cells[1:] = [Cell(str(info.at[task, "metric"])), *map(Cell, counts)]
-            body.append([*cells, *_ranked(mean.loc[task], std.loc[task])])
+                counts = [_count(info.at[key, name]) for name in ("n_classes", "n_test")]
+                cells[1:] = [Cell(str(info.at[key, "metric"])), *map(Cell, counts)]
+            body.append([*cells, *_ranked(mean.loc[key], std.loc[key])])
     header = [*map(Cell, ("task", "metric", "classes", "test images")), *_names(block, names, notes)]
     caption = [*_about(block), SPREAD, "Best of a row bold, second underlined."]
     title = f"{block.title} · every task at {largest} shots"
@@ -170,6 +185,7 @@ def _about(block: Block) -> list[str]:
         f"Suite {first['title']}, backbone {first['backbone']}, weights {weights}.",
         f"{block.n_tasks}{'' if block.rows['complete'].all() else ' (not the whole suite)'}: {', '.join(block.tasks)}.",
         f"Protocol {first['protocol']}, seeds {', '.join(map(str, block.seeds))}.",
+        HALVES.format(", ".join(map(str, block.shots)) or 0) if block.halves else "",
         _recipe(block),
     ]
     if block.differs:
@@ -237,8 +253,15 @@ def _used(block: Block, names: list[str], notes: dict[str, int]) -> dict[int, st
     return dict(sorted((notes[text], text) for name in names for text in _footnotes(block, name)))
 
 
-def _failure(cell: dict[str, Any]) -> str:
-    columns = ("suite", "backbone", "method", "variant", "protocol", "shots", "seed")
-    named = ", ".join(f"{name} {cell[name]}" for name in columns if cell.get(name) not in (None, ""))
-    reason = str(cell["error"])
-    return f"- {escape_markdown(named)}: {escape_markdown(reason[:300] + '…' * (len(reason) > 300))}"
+def _failures(failed: list[dict[str, Any]]) -> str:
+    """A line for the seeds of a cell that failed for one reason."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for cell in failed:
+        columns = ("suite", "backbone", "method", "variant", "protocol", "shots")
+        named = ", ".join(f"{name} {cell[name]}" for name in columns if cell.get(name) not in (None, ""))
+        seeds.setdefault((named, str(cell["error"])), []).append(str(cell.get("seed")))
+    lines = []
+    for (named, reason), numbers in seeds.items():
+        named += f", seed{'s' * (len(numbers) > 1)} {', '.join(sorted(numbers, key=lambda seed: (len(seed), seed)))}"
+        lines.append(f"- {escape_markdown(named)}: {escape_markdown(reason[:300] + '…' * (len(reason) > 300))}\n")
+    return "".join(lines)

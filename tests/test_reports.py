@@ -82,6 +82,28 @@ def no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr("bench.reports.figures.draw", lambda block, folder: [])
 
 
+def put_halves(root: Path, method: str, shots: int, seed: int, scores: dict[str, tuple[float, float]]) -> None:
+    """Write a record of base2new: `scores` has the accuracy of each task on base and new classes."""
+    path = put(root, method, shots, seed, dict.fromkeys(scores, 0.0), cell={"protocol": "base2new"})
+    record = json.loads(path.read_text())
+    counts = {"metric": "overall_acc", "n_train": 3 * shots, "n_test": 50, "n_classes": 3}
+    record["tasks"] = []
+    for task, (base, new) in scores.items():
+        values = {"base": base, "new": new, "harmonic": 2 * base * new / (base + new)}
+        record["tasks"] += [{**counts, "task": task, "part": part, "accuracy": a} for part, a in values.items()]
+    path.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> Path:
+    """base2new on two tasks: zero-shot, and coop with two seeds at 4 shots."""
+    root = tmp_path / "halves"
+    put_halves(root, "zero-shot", 0, 0, {"a": (40.0, 60.0), "b": (60.0, 60.0)})
+    put_halves(root, "coop", 4, 1, {"a": (80.0, 20.0), "b": (60.0, 60.0)})
+    put_halves(root, "coop", 4, 2, {"a": (80.0, 20.0), "b": (64.0, 64.0)})
+    return root
+
+
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
     """Two tasks; coop at 1 and 4 shots, softcpt better at both, zero-shot once."""
@@ -134,6 +156,46 @@ def test_every_task_alone_at_the_largest_shot_count(toy: Path, tmp_path: Path) -
     assert (task["zero-shot"], task["coop"], task["softcpt"]) == ("30.00", "<u>62.00 ± 2.00</u>", "**67.00 ± 1.00**")
     mean = row(tmp_path / "out", "mean", "toy · tiny · every task at 4 shots")
     assert mean["softcpt"] == "**69.00 ± 1.00**"
+
+
+def test_base_new_and_harmonic_mean_stand_in_one_table(halves: Path, tmp_path: Path) -> None:
+    report(halves, tmp_path / "out")
+    assert table(tmp_path / "out") == [
+        ["method", "params", "Base", "New", "H"],
+        ["zero-shot", "0", "<u>50.00</u>", "**60.00**", "**54.00**"],  # in the columns of the trained methods
+        ["coop", "1,000", "**71.00 ± 1.41**", "<u>41.00 ± 1.41</u>", "<u>47.00 ± 1.41</u>"],  # H: of 32 and 62 ± 2
+    ]
+    tasks = table(tmp_path / "out", "toy · tiny · base2new · every task at 4 shots")
+    assert [cells[0] for cells in tasks[1:4]] == ["a · Base", "a · New", "a · H"]
+    assert tasks[1][-2:] == ["<u>40.00</u>", "**80.00 ± 0.00**"]
+    assert tasks[3][-2:] == ["**48.00**", "<u>32.00 ± 0.00</u>"]
+    assert tasks[-1] == ["mean of the tasks · H", "", "", "", "**54.00**", "<u>47.00 ± 1.41</u>"]
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "3 cells done" in text and text.count("taken for each task and seed, then averaged") == 2
+    assert "at 4 shots. Base and New" in text and "differ in" not in text
+    assert r"& \textbf{60.00}" in re.sub(" +", " ", (tmp_path / "out" / "table.tex").read_text())
+    tidy = pd.read_csv(tmp_path / "out" / "table.csv").set_index(["method", "part"])
+    assert len(tidy) == 6 and tidy.loc[("coop", "harmonic"), "mean"] == pytest.approx(47)
+
+
+def test_base_to_new_has_a_group_of_columns_for_each_shot_count(halves: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        put_halves(halves, "coop", 16, seed, {"a": (90.0, 10.0), "b": (90.0, 10.0)})
+    report(halves, tmp_path / "out")
+    coop, zero = row(tmp_path / "out", "coop"), row(tmp_path / "out", "zero-shot")
+    assert [key for key in coop if key.endswith("H")] == ["4-shot H", "16-shot H", "Avg. H"]
+    assert (coop["16-shot New"], coop["Avg. Base"]) == ("<u>10.00 ± 0.00</u>", "**80.50 ± 0.71**")
+    assert zero["4-shot New"] == zero["16-shot New"] == "**60.00**"
+
+
+@pytest.mark.usefixtures("drawn")
+@pytest.mark.parametrize("shots", [[4], [4, 8, 16]])
+def test_base_to_new_has_one_figure(halves: Path, tmp_path: Path, shots: list[int]) -> None:
+    for n in shots:
+        put_halves(halves, "kgcoop", n, 1, {"a": (90.0, 0.5), "b": (100.0, 100.0)})
+    report(halves, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out" / "figures").glob("*.png")}
+    assert names == {"toy-tiny-base2new-new-over-base.png"}
 
 
 def test_records_csv_has_a_row_a_cell_and_task(toy: Path, tmp_path: Path) -> None:
@@ -341,6 +403,21 @@ def test_variants_stand_in_an_ablation_of_their_own(toy: Path, tmp_path: Path) -
     assert (tmp_path / "out" / "figures" / "toy-tiny-ablation-kgcoop-context.png").is_file()
 
 
+@pytest.mark.usefixtures("drawn")
+def test_a_setting_that_all_variants_share_is_none_of_the_ablation(toy: Path, tmp_path: Path) -> None:
+    for value in (1, 4, 16):
+        variant = "epochs=2" if value == 4 else f"context={value},epochs=2"
+        config = {"params": {"epochs": 2, "context": value}}
+        put(toy, "kgcoop", 4, 1, {"a": value, "b": value}, cell={"variant": variant}, config=config)
+    report(toy, tmp_path / "out")
+    assert row(tmp_path / "out", "kgcoop (epochs=2)")["4-shot"] == "4.00 (n=1)"
+    ablation = [cells[0] for cells in table(tmp_path / "out", "toy · tiny · kgcoop")[1:]]
+    assert ablation == ["kgcoop (epochs=2)", "kgcoop (context=1,epochs=2)", "kgcoop (context=16,epochs=2)"]
+    assert "default (context=4)" in (tmp_path / "out" / "table.md").read_text()
+    assert (tmp_path / "out" / "figures" / "toy-tiny-ablation-kgcoop-context.png").is_file()
+    assert not (tmp_path / "out" / "figures" / "toy-tiny-ablation-kgcoop-epochs.png").exists()
+
+
 def test_a_single_variant_is_a_row_of_the_main_table(toy: Path, tmp_path: Path) -> None:
     put(toy, "kgcoop", 4, 1, {"a": 4.0, "b": 4.0}, cell={"variant": "weight=2.0"})
     report(toy, tmp_path / "out")
@@ -361,13 +438,15 @@ def test_footnotes_are_numbered_in_every_table(toy: Path, tmp_path: Path) -> Non
 
 
 def test_failed_cells_are_listed_with_their_reason(toy: Path, tmp_path: Path) -> None:
-    failed = put(toy, "plot", 4, 2, {"a": 0.0})
-    record = json.loads(failed.read_text())
-    failed.write_text(json.dumps({**record, "status": "failed", "error": "out of | <memory>", "tasks": None}))
+    for seed, error in ((1, "too slow"), (2, "out of | <memory>"), (3, "out of | <memory>")):
+        failed = put(toy, "plot", 4, seed, {"a": 0.0})
+        record = json.loads(failed.read_text())
+        failed.write_text(json.dumps({**record, "status": "failed", "error": error, "tasks": None}))
     frame = report(toy, tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
-    assert "13 cells done, 1 failed" in text and "# Failed cells (1)" in text
-    assert r"method plot, protocol few-shot, shots 4, seed 2: out of \| &lt;memory&gt;" in text
+    assert "13 cells done, 3 failed" in text and "# Failed cells (3)" in text
+    assert "method plot, protocol few-shot, shots 4, seed 1: too slow\n" in text
+    assert r"method plot, protocol few-shot, shots 4, seeds 2, 3: out of \| &lt;memory&gt;" in text
     assert "plot" not in set(frame["method"])
 
 
