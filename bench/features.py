@@ -15,21 +15,23 @@ import json
 import os
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from platformdirs import user_cache_dir
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import Compose, InterpolationMode, Normalize, RandomResizedCrop, ToTensor
 from torchvision.transforms import functional as TF
 
 from bench.backbone import Backbone
@@ -44,6 +46,7 @@ IMAGES_A_BLOCK = 2048  # a kill loses at most one block
 CROPS_A_BATCH = 256
 PIXELS_ON_CPU = 1 << 19  # encoded at a time: larger activations cost more in page faults than batches save
 HASHES_A_COMMIT = 256  # a kill loses at most so many hashes
+BATCHES_AHEAD = 2  # decoded while one is encoded: with one alone, cores would wait for the last image of each
 
 HASHES = "hashes.sqlite"
 
@@ -121,6 +124,7 @@ class ImageFeatures:
         self.backbone = backbone
         self.folder = (folder or cache_folder()) / "features"
         self.hashes = ImageHashes(self.folder)
+        self._resize, self._normalise = _split(backbone)
 
     def get(self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None) -> Tensor:
         """Features [views, n, d] ("pooled") or [views, n, P, d] ("local"), raw (not normalised), float32, from disk."""
@@ -168,54 +172,119 @@ class ImageFeatures:
     def _encode(
         self, paths: Sequence[Path], digests: Sequence[str], view: View, kind: str, bar: Bar | None
     ) -> Iterator[Tensor]:
-        """[views, images of a batch, (P,) d], batch by batch; decoding runs ahead in threads."""
-        n_views = view.last - view.first
-        per_batch = max(1, CROPS_A_BATCH // n_views)
-        batches = [range(i, min(i + per_batch, len(paths))) for i in range(0, len(paths), per_batch)]
-        device = self.backbone.device
-        h, w = self.backbone.image_size
-        at_once = CROPS_A_BATCH if device.type == "cuda" else max(1, PIXELS_ON_CPU // (h * w))
-        model = self.backbone.model
+        """[views, images of a batch, (P,) d], batch by batch."""
+        model, n_views = self.backbone.model, view.last - view.first
         encode = partial(encode_local, model) if kind == "local" else model.encode_image
+        for features in self.through(encode, paths, digests, view):
+            yield features.unflatten(0, (-1, n_views)).transpose(0, 1).contiguous()
+            if bar:
+                bar(len(features))
 
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    def through(
+        self, encode: Callable[[Tensor], Tensor], paths: Sequence[Path], digests: Sequence[str], view: View
+    ) -> Iterator[Tensor]:
+        """What `encode` makes of all views, batch by batch: [images of a batch · views, …], float32, on the CPU.
 
-            def load(batch: range) -> Iterator[Tensor]:
-                return pool.map(lambda i: self._views(paths[i], digests[i], view), batch)
+        Each core has a worker. It decodes images and makes their views, ahead of what is encoded; without a GPU
+        it also runs `encode`, each time on a few views and on one thread. So no core waits for another within an
+        operation, and the numbers do not depend on how many there are.
+        """
+        n_views, (h, w), device = view.last - view.first, self.backbone.image_size, self.backbone.device
+        per_batch = max(1, CROPS_A_BATCH // n_views)
+        batches = [slice(i, i + per_batch) for i in range(0, len(paths), per_batch)]
+        on_cpu = device.type == "cpu"
+        at_once = max(1, PIXELS_ON_CPU // (h * w)) if on_cpu else CROPS_A_BATCH
 
-            ahead = load(batches[0])
-            for k, batch in enumerate(batches):
-                pixels = torch.stack(list(ahead))  # images, views, 3, h, w
-                if k + 1 < len(batches):
-                    ahead = load(batches[k + 1])
-                with torch.no_grad():
-                    x = self._normalise(pixels.flatten(0, 1).to(device)).to(self.backbone.tower.dtype)
-                    features = torch.cat([encode(part) for part in x.split(at_once)])
-                yield features.float().cpu().unflatten(0, (len(batch), n_views)).transpose(0, 1).contiguous()
-                if bar:
-                    bar(len(batch) * n_views)
+        def encoded(part: Tensor) -> Tensor:
+            with torch.no_grad():  # holds for the thread that says it
+                return encode(self._input(part.to(device), view)).float().cpu()
 
-    def _views(self, path: Path, digest: str, view: View) -> Tensor:
-        """[views, 3, h, w] of one image, decoded once: uint8 for training views, normalised for the test view."""
+        with _workers() as pool:
+
+            def load(batch: slice) -> tuple[Tensor, Iterator[None]]:
+                pixels = self._room(len(paths[batch]), view)
+                return pixels, pool.map(self._views, paths[batch], digests[batch], repeat(view), pixels)
+
+            ahead = deque(load(batch) for batch in batches[:BATCHES_AHEAD])
+            for k in range(len(batches)):
+                pixels, loading = ahead.popleft()
+                list(loading)  # waits
+                parts = pixels.flatten(0, 1).split(at_once)
+                features = pool.map(encoded, parts) if on_cpu else map(encoded, parts)
+                if k + BATCHES_AHEAD < len(batches):
+                    ahead.append(load(batches[k + BATCHES_AHEAD]))
+                yield torch.cat(list(features))
+
+    def _room(self, n: int, view: View) -> Tensor:
+        """Where the pixels of n images go: bytes [n, views, h, w, 3], or floats [n, 1, 3, h, w] as preprocessed."""
+        h, w = self.backbone.image_size
+        if view.seed is None and self._resize is None:
+            return torch.empty(n, 1, 3, h, w)
+        return torch.empty(n, view.last - view.first, h, w, 3, dtype=torch.uint8)
+
+    def _views(self, path: Path, digest: str, view: View, out: Tensor) -> None:
+        """Fill one image's part of `_room`; the file is read and decoded once."""
         image = open_image(path)
         if view.seed is None:
-            return self.backbone.preprocess(image)[None]
+            test = self.backbone.preprocess(image) if self._resize is None else _bytes(self._resize(image))
+            out[0] = test
+            return
         h, w = self.backbone.image_size
         mode = InterpolationMode(self.backbone.preprocessing.get("interpolation", "bicubic"))
-        crops = []
-        for v in range(view.first, view.last):
+        for room, v in zip(out, range(view.first, view.last), strict=True):
             (top, left, height, width), flip = _draw_view(image, digest, view.seed, v)
             crop = TF.resized_crop(image, top, left, height, width, [h, w], mode)
-            crops.append(np.asarray(TF.hflip(crop) if flip else crop))
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+            room[:] = _bytes(TF.hflip(crop) if flip else crop)
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
+    def _input(self, pixels: Tensor, view: View) -> Tensor:
+        """What the encoder gets, [n, 3, h, w], of a part of `_room`.
+
+        Channels are innermost in memory for training views and outermost for the test view. Convolutions of the
+        two layouts differ in their last bits, and features that users keep were computed with these.
+        """
         if pixels.is_floating_point():
-            return pixels
-        mean, std = (
-            torch.tensor(self.backbone.preprocessing[k], device=pixels.device).view(3, 1, 1) for k in ("mean", "std")
-        )
-        return (pixels.float() / 255 - mean) / std
+            return pixels.to(self.backbone.tower.dtype)
+        layout = torch.contiguous_format if view.seed is None else torch.channels_last
+        x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=layout).div_(255)
+        mean, std = (torch.as_tensor(v, dtype=x.dtype, device=x.device).view(-1, 1, 1) for v in self._normalise)
+        return x.sub_(mean).div_(std).to(self.backbone.tower.dtype)
+
+
+def _bytes(image: Image.Image) -> Tensor:
+    """uint8 [h, w, 3]."""
+    return torch.from_numpy(np.array(image))
+
+
+def _split(backbone: Backbone) -> tuple[Compose | None, tuple[Any, Any]]:
+    """The test view's steps that make an image of an image, and (mean, std): the rest is done for a batch at once.
+
+    No steps where the preprocessing does not end, as open_clip's does, in "to tensor, normalise".
+    """
+    steps = getattr(backbone.preprocess, "transforms", [])
+    if len(steps) > 2 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize):
+        return Compose(steps[:-2]), (steps[-1].mean, steps[-1].std)
+    return None, (backbone.preprocessing["mean"], backbone.preprocessing["std"])
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, which in a container or a batch job are fewer than the machine has."""
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """A thread for each core, each with torch to itself; what is still queued is dropped when something fails."""
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(usable_cores(), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # a thread's own number is also that of threads that start later
 
 
 def _view_blocks(view: View) -> list[View]:

@@ -25,7 +25,8 @@ def open_image(path: Path | str) -> Image.Image:
                 raise UserError(f"{path}: an image of floating-point values; save it with 8 bits a channel")
             if image.mode.startswith("I"):  # 16-bit grey levels, in whichever mode Pillow reads them
                 return image.convert("I").point(lambda level: level / 256).convert("L").convert("RGB")
-            return image.convert("RGB")
+            image.load()  # before the file is closed
+            return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy all pixels
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large to open safely ({error})") from None
     except FileNotFoundError:

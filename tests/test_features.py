@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,109 @@ def test_features_of_training_views_equal_torchvisions_transform_under_the_docum
             with torch.no_grad():
                 expected = backbone.model.encode_image(recipe(Image.open(path).convert("RGB"))[None])[0]
             torch.testing.assert_close(got[v, n], expected, rtol=1e-5, atol=1e-5)
+
+
+KINDS = {  # how a file is saved; sizes are wide, tall, and smaller than what the encoder sees
+    "photo.jpg": ("RGB", (97, 40)),
+    "tall.jpg": ("RGB", (33, 200)),
+    "grey.jpg": ("L", (50, 50)),
+    "ink.jpg": ("CMYK", (64, 48)),
+    "photo.png": ("RGB", (45, 44)),
+    "palette.png": ("P", (120, 33)),
+    "clear.png": ("RGBA", (40, 60)),
+    "small.gif": ("P", (9, 7)),
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder, rng = tmp_path_factory.mktemp("kinds"), np.random.default_rng(0)
+    for name, (mode, (width, height)) in KINDS.items():
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(folder / name)
+    return [folder / name for name in KINDS]
+
+
+def encoder_inputs(features: ImageFeatures, paths: list[Path], view: View) -> torch.Tensor:
+    """Everything the encoder is given, [images · views, 3, h, w]."""
+    return torch.cat(list(features.through(lambda pixels: pixels, paths, features.hashes.of(paths), view)))
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["open_clip's steps", "unknown steps"])
+def test_encoder_sees_exactly_what_a_plain_loop_shows_it(
+    tiny: Any, backbone: Backbone, kinds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    monkeypatch.setattr(features_module, "CROPS_A_BATCH", 3)
+    plain = open_clips_own(backbone)
+    if whole:  # a preprocessing that is no list of steps is used as it is
+        backbone = replace(backbone, preprocess=lambda image: plain(image))
+    expected = torch.stack([plain(Image.open(path).convert("RGB")) for path in kinds])
+    assert torch.equal(encoder_inputs(ImageFeatures(backbone, tmp_path), kinds, View()), expected)
+
+
+def test_encoder_sees_exactly_torchvisions_training_views(
+    backbone: Backbone, kinds: list[Path], tmp_path: Path
+) -> None:
+    features, expected = ImageFeatures(backbone, tmp_path), []
+    to_tensor, normalise = backbone.preprocess.transforms[-2:]  # type: ignore[attr-defined]
+    for path, digest in zip(kinds, features.hashes.of(kinds), strict=True):
+        image = Image.open(path).convert("RGB")
+        for v in range(2, 5):
+            box, flip = _draw_view(image, digest, 1, v)
+            crop = transforms.functional.resized_crop(image, *box, [32, 32], transforms.InterpolationMode.BICUBIC)
+            expected.append(normalise(to_tensor(transforms.functional.hflip(crop) if flip else crop)))
+    assert torch.equal(encoder_inputs(features, kinds, View(1, 2, 5)), torch.stack(expected))
+
+
+@pytest.mark.parametrize("kind", ["pooled", "local"])
+@pytest.mark.parametrize("view", [View(), View(1, 0, 3)], ids=["test view", "training views"])
+def test_features_do_not_depend_on_cores_or_threads(
+    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: View, kind: str
+) -> None:
+    monkeypatch.setattr(features_module, "CROPS_A_BATCH", 24)
+    monkeypatch.setattr(features_module, "PIXELS_ON_CPU", 8 * 32 * 32)
+    found = []
+    for threads in (1, 2):
+        for cores in (1, 2, 5):
+            monkeypatch.setattr(features_module, "usable_cores", lambda cores=cores: cores)
+            torch.set_num_threads(threads)  # the fixture puts it back
+            found.append(ImageFeatures(backbone, tmp_path / f"{threads}-{cores}").get(tiny.images(), view, kind))
+            assert torch.get_num_threads() == threads
+    assert all(torch.equal(features, found[0]) for features in found)
+
+
+def test_workers_leave_torchs_threads_as_they_were(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
+    """Of the thread that asked, and of threads that start later."""
+    torch.set_num_threads(2)
+    seen: list[int] = []
+    ImageFeatures(backbone, tmp_path).get(tiny.images()[:3], View())
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert [torch.get_num_threads(), *seen] == [2, 2]
+
+
+def test_a_bad_image_stops_the_work_that_is_queued(
+    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "usable_cores", lambda: 1)
+    opened: list[Path] = []
+    original = features_module.open_image
+
+    def slow(path: Path) -> Image.Image:
+        opened.append(path)
+        if len(opened) > 1:
+            time.sleep(0.05)  # so that the failure is heard before all are done
+        return original(path)
+
+    monkeypatch.setattr(features_module, "open_image", slow)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"bad\.png: not an image"):
+        ImageFeatures(backbone, tmp_path).get([bad, *tiny.images()], View(1, 0, 10))
+    assert opened[0] == bad
+    assert len(opened) < len(tiny.images())
+    assert not blocks(tmp_path)
 
 
 def test_batches_and_blocks_leave_the_features_as_they_are(
