@@ -24,6 +24,7 @@ from bench.datasets.splits import Task, load_tasks
 from bench.datasets.suites import Suite, load_suite
 from bench.errors import UserError
 from bench.features import ImageFeatures, View, cache_folder
+from bench.heap import kept_heap
 from bench.learned import keep_state
 from bench.methods import Method, TaskData, find_method, method_names
 from bench.metrics import METRICS
@@ -239,7 +240,8 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
             label = f"{cell.config['method']} {cell.variant.label}".strip()
             cells.set_description(f"{label}, {cell.shots} shots, seed {cell.seed}")
             try:
-                record = _run_cell(run, cell, hide)
+                with kept_heap():
+                    record = _run_cell(run, cell, hide)
             except KeyboardInterrupt as stop:
                 finished = len(run.cells) - len(run.todo())  # a hidden bar does not count
                 raise Interrupted(f"{finished} of {len(run.cells)} cells are finished") from stop
