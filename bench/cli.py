@@ -282,6 +282,8 @@ def _run(argv: list[str]) -> int:
         there = {t.name for t in run.tasks}
         missing = [t.name for t in run.suite.tasks if t.name not in there]
         print(f"Left out, no data: {', '.join(missing)}")
+    for name, why in run.left_out.items():
+        print(f"Left out, {name} cannot score new classes: {why}")
     if a.dry_run:
         plan = run.plan()
         _print(plan)

@@ -59,6 +59,7 @@ class Run:
     recipe: str
     keep: bool
     profile: bool
+    left_out: dict[str, str]  # methods that the protocol cannot take, and why
 
     def todo(self) -> list[Cell]:
         """Cells without a finished record: new ones and failed ones."""
@@ -133,6 +134,11 @@ def prepare(
     names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
     _check(names, tasks, shots, seeds, views)
     classes = list(dict.fromkeys(find_method(name) for name in names))
+    left_out = {c.name: c.closed for c in classes if c.closed} if protocol == BASE2NEW else {}
+    if left_out and methods != "all":
+        said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise UserError(f"--methods: {BASE2NEW} tests classes that no method was trained on; leave out {said}")
+    classes = [c for c in classes if c.name not in left_out]
     for name in {c.name for c in classes}:  # records tell methods apart by name
         if sum(c.name == name for c in classes) > 1:
             raise UserError(f"--methods: two methods are called {name!r}; give one of the classes another `name`")
@@ -156,7 +162,7 @@ def prepare(
     views = views or (recipe_used.views if recipe_used else chosen.views)
     cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views, folder))
     store = RecordStore(Path(results))
-    return Run(chosen, protocol, found, loaded, features, store, cells, folder, recipe or "", keep, profile)
+    return Run(chosen, protocol, found, loaded, features, store, cells, folder, recipe or "", keep, profile, left_out)
 
 
 def _check(

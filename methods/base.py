@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -101,6 +101,7 @@ class Method(ABC):
     image : "pooled" features, or "local" ones.
     order : place in the paper's table. source : where the method comes from.
     footnote : what a reader of a table must know of this row, or "".
+    closed : why it cannot score classes that it was not trained on, or "" where it can.
     """
 
     name: ClassVar[str] = ""
@@ -110,6 +111,7 @@ class Method(ABC):
     order: ClassVar[int] = 100
     source: ClassVar[str] = ""
     footnote: ClassVar[str] = ""
+    closed: ClassVar[str] = ""
 
     Params: ClassVar[Any] = Parameters
 
@@ -126,6 +128,11 @@ class Method(ABC):
 
         class_names : score these instead of the task's own classes (unseen classes; base-to-new).
         """
+
+    @classmethod
+    def refuse_unseen(cls) -> NoReturn:
+        """For `predict` of a `closed` method."""
+        raise UserError(f"{cls.name} cannot score classes that it was not trained on: {cls.closed}")
 
     @property
     def n_params(self) -> int:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
 from bench.methods.base import TaskData
 from bench.methods.coop import CoOp
 
@@ -22,6 +21,7 @@ class CoOpCS(CoOp):
     name = "coop-cs"
     order = 40
     paired = True
+    closed = "it learns one context for each class"
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(sum(len(t.class_names) for t in tasks), rng)}  # ΣC, L, w
@@ -30,7 +30,7 @@ class CoOpCS(CoOp):
         found = []
         for t, own in zip(tasks, names, strict=True):
             if tuple(own) != tuple(self.tasks[t].class_names):
-                raise UserError(f"{self.name} has one context for each class it was trained on: it has none for others")
+                self.refuse_unseen()
             first = 0 if self.separate else sum(len(task.class_names) for task in self.tasks[:t])
             found.append(self.part("context", t)[first : first + len(own)])  # C, L, w
         return found

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
 from bench.methods.base import Clip, Method, Parameters, Report, TaskData, check_shapes, param
 
 LEARNED = ("coef_", "intercept_", "classes_")  # what scikit-learn calls it
@@ -28,6 +27,7 @@ class LinearProbe(Method):
 
     name = "linear-probe"
     needs = frozenset({"plain", "val"})
+    closed = "it learns one weight vector for each class"
     order = 20
     source = "CLIP, arXiv 2103.00020; CoOp, arXiv 2109.01134"
 
@@ -77,7 +77,7 @@ class LinearProbe(Method):
 
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         if class_names is not None and tuple(class_names) != self.tasks[task].class_names:
-            raise UserError("linear-probe learns one weight vector a class: it cannot score a class it has not seen")
+            self.refuse_unseen()
         scores = self.probes[task].predict_log_proba(features.cpu().numpy().astype(np.float64))
         return torch.from_numpy(scores).to(self.device)
 

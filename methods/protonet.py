@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.errors import UserError
 from bench.methods.base import Clip, Method, Report, TaskData, check_shapes
 
 
@@ -21,6 +20,7 @@ class ProtoNet(Method):
     name = "protonet"
     needs = frozenset({"plain"})
     order = 10
+    closed = "it knows a class by its images"
     source = "Prototypical Networks, arXiv 1703.05175"
     footnote = (
         "ProtoNet here stands on CLIP's frozen features; the paper's figures show that its ProtoNet did not: the two "
@@ -37,7 +37,7 @@ class ProtoNet(Method):
 
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         if class_names is not None and tuple(class_names) != self.tasks[task].class_names:
-            raise UserError("protonet knows classes by their images: it cannot score a class that it has not seen")
+            self.refuse_unseen()
         means = self.means[task]
         return self.clip.scale * F.normalize(features.to(means.device), dim=-1) @ means.T
 

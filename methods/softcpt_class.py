@@ -16,12 +16,13 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
 from bench.methods.base import Clip, TaskData, generator, param
 from bench.methods.softcpt import SoftCPT
 from bench.methods.softcpt_nats import SoftCPTNATS
 from bench.methods.training import Batch
 from bench.text import Prompts
+
+OWN_CONTEXT = "it learns a context for each class's feature"
 
 
 class SoftCPTCATA(SoftCPT):
@@ -58,7 +59,7 @@ class SoftCPTCATA(SoftCPT):
         for t, own in zip(tasks, names, strict=True):
             place = {name: i for i, name in enumerate(self.tasks[t].class_names)}
             if not set(own) <= set(place):
-                raise UserError(f"{self.name} has a context for each class it was trained on: it has none for others")
+                self.refuse_unseen()
             first = sum(len(task.class_names) for task in self.tasks[:t])
             rows += [first + place[name] for name in own]
         return Prompts(self.rows(z, rows), list(chain(*names)), paired=True)
@@ -111,6 +112,7 @@ class SoftCPTCSTA(SoftCPTCATA):
     order = 132
     source = "SoftCPT-CSTA, arXiv 2208.13474"
     own_class_context = True
+    closed = OWN_CONTEXT
 
 
 class SoftCPTCSTS(SoftCPTCATS):
@@ -120,3 +122,4 @@ class SoftCPTCSTS(SoftCPTCATS):
     order = 133
     source = "SoftCPT-CSTS, arXiv 2208.13474"
     own_class_context = True
+    closed = OWN_CONTEXT

@@ -178,13 +178,7 @@ def cross_entropy(logits: Tensor, label: int) -> Tensor:
 
 # ---- every method --------------------------------------------------------------------------------------------
 
-SEEN_ONLY = {
-    "coop-cs": "one context for each class it was trained on",
-    "protonet": "knows classes by their images",
-    "linear-probe": "one weight vector a class",
-    "softcpt-csta": "a context for each class it was trained on",
-    "softcpt-csts": "a context for each class it was trained on",
-}
+SEEN_ONLY = {name: find_method(name).closed for name in method_names() if find_method(name).closed}
 
 
 @cache

@@ -2,6 +2,9 @@
 
 import pytest
 
+from bench.cli import main
+from bench.errors import UserError
+from bench.methods import find_method, method_names
 from bench.protocols import harmonic_mean
 
 
@@ -16,7 +19,18 @@ def test_base_to_new_scores_both_halves_and_their_harmonic_mean(tiny, tmp_path) 
         assert part.loc["harmonic", "accuracy"] == pytest.approx(expected)
 
 
-def test_a_method_that_cannot_score_unseen_classes_fails_with_its_reason(tiny, tmp_path) -> None:
-    assert tiny.run(tmp_path, methods=["coop-cs"], shots=[1], seeds=[1], protocol="base2new").empty
-    (record,) = tiny.records(tmp_path).values()
-    assert record["status"] == "failed" and "one context for each class" in record["error"]
+def test_a_method_that_cannot_score_unseen_classes_is_refused_before_anything_is_trained(tiny, tmp_path) -> None:
+    with pytest.raises(UserError, match="leave out coop-cs: it learns one context for each class"):
+        tiny.run(tmp_path, methods=["coop", "coop-cs"], shots=[1], seeds=[1], protocol="base2new")
+    assert not tiny.records(tmp_path)
+
+
+def test_all_methods_under_base_to_new_are_those_that_can_score_unseen_classes(tiny, tmp_path, capsys) -> None:
+    assert main([*tiny.command(tmp_path, "--protocol=base2new", "--dry-run"), "--methods=all"]) == 0
+    said = capsys.readouterr().out
+    closed = {name for name in method_names() if find_method(name).closed}
+    assert closed == {"protonet", "linear-probe", "coop-cs", "softcpt-csta", "softcpt-csts"}
+    for name in closed:
+        assert f"Left out, {name} cannot score new classes: {find_method(name).closed}" in said
+    planned = {line.split()[2] for line in said.splitlines() if line.startswith("tiny ")}
+    assert planned == set(method_names()) - closed
