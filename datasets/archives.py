@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,7 +54,7 @@ def unpack(archive: Path, folder: Path, wanted: Mapping[str, str], report: Repor
     Raises UserError where the archive is damaged, lacks a wanted member, or holds anything hostile: names outside
     the folder, links that leave it, devices, members that stand twice, encryption, more than can be meant.
     """
-    draft = folder / f".{archive.name}.unpack"  # always the same name: what a killed run left is cleared away
+    draft = draft_of(archive, folder)
     for target in wanted.values():
         if there(folder / target):
             raise UserError(f"{folder / target}: is there already and is not overwritten; move it away")
@@ -72,6 +73,11 @@ def unpack(archive: Path, folder: Path, wanted: Mapping[str, str], report: Repor
             _move(draft / target, folder / target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def draft_of(archive: Path, folder: Path) -> Path:
+    """Where an archive is unpacked to first: always the same name, so that what a killed run left is cleared away."""
+    return folder / f".{archive.name}.unpack"
 
 
 def there(path: Path) -> bool:
@@ -103,6 +109,7 @@ class _Member:
     size: int = 0  # bytes, as the archive says
     target: str = ""  # of links
     open: Callable[[], IO[bytes]] | None = None
+    info: tarfile.TarInfo | None = None  # of a tar
 
 
 class _Unpacking:
@@ -119,6 +126,7 @@ class _Unpacking:
         try:
             for member in _members(stream, self.archive):
                 path = self._path(member.name)
+                self._second_opinion(member)
                 self._count(member.size)
                 if member.kind.endswith("link"):
                     base = path.rpartition("/")[0] if member.kind == "link" else ""
@@ -134,6 +142,8 @@ class _Unpacking:
                     else:
                         self._place(path, wanted, lambda file, m=member, p=path: self._write(m, p, file, written))  # type: ignore[misc]
                 report()
+        except _LongHeader as error:
+            raise UserError(f"{self.archive}: refused: {error}") from None
         except DAMAGED as error:
             raise UserError(f"{self.archive}: damaged, or no zip or tar archive ({error}); fetch it again") from None
         self._copy_links(links, written)
@@ -196,6 +206,14 @@ class _Unpacking:
         if "\0" in name or path.startswith("/") or path[1:2] == ":" or ".." in parts:
             raise self._refused(name, "would stand outside of the folder")
         return "/".join(parts)
+
+    def _second_opinion(self, member: _Member) -> None:
+        """Python's own filter for tar members, where this Python has it (from 3.10.12, 3.11.4 on)."""
+        if member.info is not None and hasattr(tarfile, "data_filter"):
+            try:
+                tarfile.data_filter(member.info, str(self.draft))
+            except tarfile.FilterError as error:
+                raise self._refused(member.name, f"is not safe ({error})") from None
 
     def _target(self, member: _Member, base: str) -> str:
         """The path in the archive a link points to."""
@@ -271,7 +289,11 @@ def _zip_members(stream: Any, archive: str) -> Iterator[_Member]:
             elif info.is_dir() or mode == stat.S_IFDIR:
                 yield _Member(name, "folder")
             else:
-                yield _Member(name, "file", info.file_size, open=lambda info=info: content.open(info))  # type: ignore[misc]
+                yield _Member(name, "file", info.file_size, open=partial(content.open, info))
+
+
+class _LongHeader(Exception):
+    """A name or attributes no archive of images has."""
 
 
 class _Header(tarfile.TarInfo):
@@ -281,44 +303,22 @@ class _Header(tarfile.TarInfo):
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
         header = super().frombuf(buf, encoding, errors)
         if header.type in LONG_HEADERS and header.size > MAX_HEADER:
-            raise UserError(f"refused: a tar member's name or attributes take {header.size} bytes")
+            raise _LongHeader(f"a member's name or attributes take {header.size} bytes")
         return header
 
 
 def _tar_members(stream: Any, archive: str) -> Iterator[_Member]:
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as content:
-        for member in _named(content, archive):
-            _second_opinion(member, archive)
+        for member in content:
             if member.isdir():
-                yield _Member(member.name, "folder")
+                yield _Member(member.name, "folder", info=member)
             elif member.issym():
-                yield _Member(member.name, "link", target=member.linkname)
+                yield _Member(member.name, "link", target=member.linkname, info=member)
             elif member.islnk():
-                yield _Member(member.name, "hard link", target=member.linkname)
+                yield _Member(member.name, "hard link", target=member.linkname, info=member)
             elif not member.isreg() or member.issparse():
                 raise UserError(f"{archive}: refused: its member {member.name!r} is neither file, folder nor link")
             else:
-                yield _Member(member.name, "file", member.size, open=lambda m=member: content.extractfile(m))  # type: ignore[misc, arg-type]
+                extract = partial(content.extractfile, member)
+                yield _Member(member.name, "file", member.size, open=extract, info=member)  # type: ignore[arg-type]
             content.members = []  # type: ignore[attr-defined]  # else a list of all members grows
-
-
-def _named(content: tarfile.TarFile, archive: str) -> Iterator[tarfile.TarInfo]:
-    """A tar's members; an error about a header gets the archive's name."""
-    members = iter(content)
-    while True:
-        try:
-            member = next(members, None)
-        except UserError as error:
-            raise UserError(f"{archive}: {error}") from None
-        if member is None:
-            return
-        yield member
-
-
-def _second_opinion(member: tarfile.TarInfo, archive: str) -> None:
-    """Python's own filter for tar members, where this Python has it (from 3.10.12, 3.11.4 on)."""
-    if hasattr(tarfile, "data_filter"):
-        try:
-            tarfile.data_filter(member, os.curdir)
-        except tarfile.FilterError as error:
-            raise UserError(f"{archive}: refused: its member {member.name!r} is not safe ({error})") from None

@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bench.datasets import hub
-from bench.datasets.archives import there, unpack
+from bench.datasets.archives import draft_of, there, unpack
 from bench.datasets.check import check_task, in_the_way, is_split, is_there
 from bench.datasets.splits import select_tasks
 from bench.datasets.suites import Suite, file_of, targets_of
@@ -167,6 +167,10 @@ def plan(suite: Suite, root: Path, names: Sequence[str] | None = None) -> Plan:
 def _state(step: Step, ready: bool) -> str:
     if not step.source:
         return HAVE if hub.is_fetched(step.folder, step.reader) else DOWNLOAD
+    if "unpack" in step.source:
+        file = step.folder / file_of(step.source)
+        if file.is_file() and _note_path(file).is_file():  # a kill came before our archive was removed
+            return UNPACK
     if is_there(step.folder, step.source) or (ready and not is_split(step.source)):
         return HAVE
     if "fetch" not in step.source:
@@ -209,18 +213,23 @@ def _fetch(step: Step, hide: bool | None) -> None:
     with _held(file) as note:
         targets = targets_of(step.source)
         wanted = {member: target for member, target in targets.items() if not there(step.folder / target)}
-        if not wanted:  # another process was faster
-            return
-        if not file.is_file():
-            limit = 2 * step.size + 10_000_000 if step.size else None
-            download(url_of(step.source), file, step.checksum, limit, note, hide)
-        elif step.checksum:
-            _verify(file, step.checksum, "move it away", hide)
-        if "unpack" in step.source:
+        if wanted:  # else another process was faster, or a kill left what is cleared away below
+            _get(step, file, note, hide)
+        if wanted and "unpack" in step.source:
             with _bar(f"unpacking {file.name}", file.stat().st_size, hide) as shown:
                 unpack(file, step.folder, wanted, absolute(shown))
-            if note.ours:  # the user's own archive stays
-                file.unlink()
+        if "unpack" in step.source and note.ours:  # the user's own archive stays
+            shutil.rmtree(draft_of(file, step.folder), ignore_errors=True)
+            file.unlink(missing_ok=True)
+
+
+def _get(step: Step, file: Path, note: _Note, hide: bool | None) -> None:
+    """The file of a source with the right checksum: as it is there, else downloaded."""
+    if not file.is_file():
+        limit = 2 * step.size + 10_000_000 if step.size else None
+        download(url_of(step.source), file, step.checksum, limit, note, hide)
+    elif step.checksum:
+        _verify(file, step.checksum, "move it away", hide)
 
 
 # One process at a time ---------------------------------------------------------------------------------------
@@ -254,10 +263,14 @@ class _Note:
         self._stream.flush()
 
 
+def _note_path(file: Path) -> Path:
+    return file.with_name(f".{file.name}.fetch")
+
+
 @contextmanager
 def _held(file: Path) -> Iterator[_Note]:
     """The note of a file, for this process alone; it is removed when all went well."""
-    path = file.with_name(f".{file.name}.fetch")
+    path = _note_path(file)
     with path.open("a+", encoding="utf-8") as stream:
         if fcntl:
             try:

@@ -1,0 +1,643 @@
+"""data fetch against a real HTTP server: what is planned, what goes over the wire, what is left when it fails."""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import threading
+import zipfile
+from collections import namedtuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.catalogue import fetch
+from bench.cli import main
+from bench.datasets import archives, load_suite, load_tasks
+from bench.datasets import fetch as fetching
+from bench.datasets.check import check_suite
+from bench.datasets.fetch import Step, download, human, plan
+from bench.errors import UserError
+
+CONTENT = os.urandom(100_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+Capture = pytest.CaptureFixture[str]
+
+
+@dataclass
+class Page:
+    """One file of the server, and how it misbehaves."""
+
+    content: bytes = CONTENT
+    etag: str = '"1"'
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+    ranges: bool = True
+    cuts: list[int] = field(default_factory=list)  # bytes after which each of the next answers breaks off
+    says: int | None = None  # a Content-Length that is wrong; -1 for none
+    failures: list[int] = field(default_factory=list)  # status codes of the next answers
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        pages, requests = self.server.pages, self.server.requests  # type: ignore[attr-defined]
+        requests.append((self.path, dict(self.headers)))
+        page = pages.get(self.path, Page(status=404))
+        status, start, total = page.status, 0, len(page.content)
+        if page.failures:
+            status = page.failures.pop(0)
+        wanted = self.headers.get("Range")
+        unchanged = self.headers.get("If-Range") in (None, page.etag)
+        if status == 200 and wanted and page.ranges and unchanged:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            status = 206 if start < total else 416
+        self.send_response(status)
+        for name, value in page.headers.items():
+            self.send_header(name, value)
+        if page.etag:
+            self.send_header("ETag", page.etag)
+        body = page.content[start:] if status in (200, 206) else b"no"
+        if status in (206, 416):
+            self.send_header(
+                "Content-Range", f"bytes {start}-{total - 1}/{total}" if status == 206 else f"bytes */{total}"
+            )
+        if page.says != -1:
+            self.send_header("Content-Length", str(len(body) if page.says is None else page.says))
+        self.end_headers()
+        self.wfile.write(body[: page.cuts.pop(0)] if page.cuts and status in (200, 206) else body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server:
+    def __init__(self) -> None:
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.pages, self.http.requests = {}, []  # type: ignore[attr-defined]
+        self.pages: dict[str, Page] = self.http.pages  # type: ignore[attr-defined]
+        self.requests: list[tuple[str, dict[str, str]]] = self.http.requests  # type: ignore[attr-defined]
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def put(self, name: str, content: bytes = CONTENT, **how: Any) -> str:
+        self.pages[f"/{name}"] = Page(content, **how)
+        return f"http://127.0.0.1:{self.http.server_port}/{name}"
+
+    @property
+    def ranges(self) -> list[str | None]:
+        return [headers.get("Range") for _, headers in self.requests]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(fetching, "PAUSES", (0.0, 0.0, 0.0))
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache: Path) -> None:
+    """Divisions and the like go to the test's own folder."""
+
+
+def targz(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def classes(prefix: str, names: tuple[str, ...] = ("crow", "wren"), images: int = 5) -> dict[str, bytes]:
+    return {f"{prefix}/{name}/{number}.jpg": f"{name}{number}".encode() for name in names for number in range(images)}
+
+
+def suite_file(folder: Path, *sources: str, more: str = "classes: 2, images: 10, ") -> str:
+    """A suite of one task of class folders below images/ with these sources."""
+    file = folder / "birds.yaml"
+    task = "name: Birds, folder: birds, template: 'a {}.', task_name: birds, reader: {kind: folders, images: images}"
+    file.write_text(f"tasks:\n  - {{{task}, {more}sources: [{', '.join(sources)}]}}\n", encoding="utf-8")
+    return str(file)
+
+
+def source(url: str, **keys: str) -> str:
+    return "{url: '" + url + "', fetch: true" + "".join(f", {key}: {value}" for key, value in keys.items()) + "}"
+
+
+def birds(server: Server, tmp_path: Path, **how: Any) -> str:
+    """The suite file of an archive that the server holds."""
+    content = targz(classes("birds-1.0/images"))
+    url = server.put("birds.tar.gz", content, **how)
+    md5 = hashlib.md5(content).hexdigest()
+    return suite_file(tmp_path, source(url, md5=md5, size="1 MB", unpack="{birds-1.0/images: images}"))
+
+
+def states(table: Any) -> list[str]:
+    return list(table["state"])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# From a server to a task --------------------------------------------------------------------------------------
+
+
+def test_fetch_then_check_says_ready_and_the_tasks_load(server: Server, tmp_path: Path, capsys: Capture) -> None:
+    """The forms of the official archives: tar.gz with a top folder, a tar.gz inside a zip, single files, zip lists."""
+    caltech = {
+        "caltech-101/101_ObjectCategories.tar.gz": targz(classes("101_ObjectCategories")),
+        "__MACOSX/caltech-101/._101_ObjectCategories.tar.gz": b"\0",
+        "caltech-101/Annotations.tar": b"not looked at",
+    }
+    pets = {"annotations/trainval.txt": b"", "annotations/test.txt": b"", "annotations/README": b"read me"}
+    rows = [f"{breed}_{n} {label} 1 1" for label, breed in ((1, "Bengal"), (2, "boxer")) for n in range(1, 6)]
+    pets["annotations/trainval.txt"] = pets["annotations/test.txt"] = "\n".join(rows).encode()
+    pets["annotations/test.txt"] = b"Bengal_9 1 1 1\nboxer_9 2 1 1\n"
+    photos = {f"images/{breed}_{n}.jpg": b"x" for breed in ("Bengal", "boxer") for n in (*range(1, 6), 9)}
+    aircraft = {f"fgvc/data/images_variant_{part}.txt": f"{n} A310\n{n + 1} DC-3\n".encode()
+                for n, part in ((1, "train"), (3, "val"), (5, "test"))}  # fmt: skip
+    aircraft |= {f"fgvc/data/images/{n}.jpg": b"x" for n in range(1, 7)}
+    aircraft |= {"fgvc/data/variants.txt": b"A310\nDC-3\n", "fgvc/vgg/tool.m": b"not wanted"}
+    urls = {
+        "caltech": server.put("caltech-101.zip", zipped(caltech)),
+        "images": server.put("images.tar.gz", targz(photos)),
+        "annotations": server.put("annotations.tar.gz", targz(pets)),
+        "fgvc": server.put("aircraft/fgvc.tar.gz", targz(aircraft)),
+    }
+    lists = ", ".join(
+        f"fgvc/data/images_variant_{part}.txt: images_variant_{part}.txt" for part in ("train", "val", "test")
+    )
+    (tmp_path / "small.yaml").write_text(f"""
+defaults: {{template: "a {{}}.", task_name: things}}
+tasks:
+  - name: Caltech
+    reader: {{kind: folders, images: 101_ObjectCategories}}
+    classes: 2
+    images: 10
+    sources:
+      - url: https://example.org/record
+        fetch: {urls["caltech"]}
+        unpack: {{caltech-101/101_ObjectCategories.tar.gz/101_ObjectCategories: 101_ObjectCategories}}
+  - name: Pets
+    reader: {{kind: pets}}
+    classes: 2
+    images: 12
+    sources:
+      - {{url: "{urls["images"]}", fetch: true, unpack: {{images: images}}}}
+      - {{url: "{urls["annotations"]}", fetch: true, unpack: {{annotations: annotations}}}}
+  - name: Aircraft
+    reader: {{kind: fgvc}}
+    classes: 2
+    sources:
+      - url: {urls["fgvc"]}
+        fetch: true
+        unpack: {{fgvc/data/images: images, fgvc/data/variants.txt: variants.txt, {lists}}}
+""")
+    root = tmp_path / "data" / "sets"  # not there yet
+    command = ["data", "fetch", "--suite", str(tmp_path / "small.yaml"), "--data", str(root)]
+    assert main([*command, "--yes"]) == 0
+    assert "fetched: 4, failed: 0" in capsys.readouterr().out
+    suite = load_suite(str(tmp_path / "small.yaml"))
+    table = check_suite(suite, root)
+    assert list(table["state"]) == ["ready"] * 3 and list(table["next"]) == [""] * 3
+    assert list(table["images"]) == [10, 12, 6]
+    assert [task.class_names for task in load_tasks(suite, root)] == [
+        ("crow", "wren"),
+        ("bengal", "boxer"),
+        ("A310", "DC-3"),
+    ]
+    assert names(root / "Caltech") == ["101_ObjectCategories", "split_bench_Caltech.json"]  # no archives, no notes
+    assert names(root / "Pets") == ["annotations", "images", "split_bench_Pets.json"]
+    assert names(root / "Aircraft") == sorted(["images", "variants.txt", *(f"images_variant_{p}.txt" for p in
+                                               ("train", "val", "test"))])  # fmt: skip
+    asked = len(server.requests)
+    assert main([*command, "--yes"]) == 0  # nothing is done twice
+    assert len(server.requests) == asked == 4
+    assert "Nothing is left to download; 4 of 4 are there." in capsys.readouterr().out
+
+
+def test_a_plan_comes_first_and_without_yes_nothing_is_downloaded(
+    server: Server, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.put("birds.zip")
+    by_hand = "{what: all.rar, url: 'https://example.org/share', size: 2 GB, licence: ask}"
+    split = "{what: split_zhou_Birds.json, url: 'https://example.org/split'}"
+    what = "{url: '" + url + "', fetch: true, size: 600 MB, licence: CC0, unpack: {.: images}}"
+    suite = suite_file(tmp_path, what, by_hand, split)
+    command = ["data", "fetch", "--suite", suite, "--data", str(tmp_path / "root")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # no terminal
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if "birds.zip" in line)
+    assert all(word in row for word in ("Birds", "600 MB", "CC0", "none known", "to download"))
+    assert f"By hand, into {tmp_path}/root/birds:" in shown
+    assert "- all.rar (2 GB, ask): https://example.org/share" in shown
+    assert "split_*.json are CoOp's divisions" in shown
+    assert "To download: 1 files, 600 MB" in shown and "1.8 GB are needed" not in shown and "1.2 GB are needed" in shown
+    assert "add --yes" in shown
+    assert main([*command, "--yes", "--dry-run"]) == 0
+    assert server.requests == [] and not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(("answer", "state"), [("y", "fetched: 1"), ("n", ""), ("", "")])
+def test_at_a_terminal_it_asks(
+    server: Server, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, answer: str, state: str
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+    assert main(["data", "fetch", "--suite", birds(server, tmp_path), "--data", str(tmp_path / "root")]) == 0
+    assert (tmp_path / "root").exists() == bool(server.requests) == bool(state)
+    assert state in capsys.readouterr().out
+
+
+def test_a_failure_stops_its_own_source_only(server: Server, tmp_path: Path, capsys: Capture) -> None:
+    gone, lists = "http://127.0.0.1:9/refused.zip", server.put("lists.txt", b"a list")
+    suite = suite_file(tmp_path, source(server.put("no.zip", status=404)), source(gone), source(lists))
+    assert main(["data", "fetch", "--suite", suite, "--data", str(tmp_path / "root"), "--yes"]) == 1
+    told = capsys.readouterr()
+    assert [line.partition(":")[0] for line in told.err.splitlines()] == ["failed", "failed"]
+    assert "no.zip: the server says 404" in told.err and "refused.zip: cannot be reached" in told.err
+    assert "fetched: 1, failed: 2" in told.out
+    assert names(tmp_path / "root" / "birds") == ["lists.txt"]
+
+
+def test_without_a_network_each_failure_is_one_line_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "PAUSES", ())
+    with pytest.raises(UserError, match=r"no\.invalid is not found .*is there a network\?") as caught:
+        download("http://no.invalid/x.zip", tmp_path / "x.zip")
+    assert "\n" not in str(caught.value) and names(tmp_path) == []
+
+
+def test_the_python_call_returns_a_row_a_source(server: Server, tmp_path: Path) -> None:
+    suite = birds(server, tmp_path)
+    table = fetch(suite, str(tmp_path / "root"), quiet=True)
+    assert states(table) == ["fetched"] and list(table["task"]) == ["Birds"] and list(table["problem"]) == [""]
+    assert states(fetch(suite, str(tmp_path / "root"), ["birds"], confirm=lambda _: False)) == ["have"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["--suite", "rs8"], "--data: give the folder"),
+        (["--suite", "demo", "--data", "x"], "renders its own images"),
+        (["--suite", "rs9", "--data", "x"], "did you mean 'rs8'"),
+        (["--suite", "rs8", "--data", "x", "--tasks", "AIDS"], "did you mean 'AID'"),
+        (["--suite", "rs8", "--data", __file__], "a folder is wanted, this is a file"),
+        (["--suite", "rs8", "--data", "x", "--ye"], "unknown argument '--ye'; did you mean '--yes'"),
+    ],
+)
+def test_mistakes_are_one_line(capsys: Capture, command: list[str], said: str) -> None:
+    assert main(["data", "fetch", *command]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_tasks_that_share_a_folder_share_its_sources(tmp_path: Path) -> None:
+    (step,) = plan(load_suite("fashion20"), tmp_path).steps
+    assert step.task == "Fashion00 to Fashion19" and len(step.tasks) == 20 and step.state == "by hand"
+
+
+def test_what_a_library_downloads_goes_through_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hub.yaml").write_text(
+        "tasks:\n  - {name: Hub, template: '{}', task_name: x, reader: {kind: huggingface, hub: someone/colours}}\n"
+    )
+    calls: list[Path] = []
+    monkeypatch.setattr("bench.datasets.hub.fetch", lambda folder, options: calls.append(folder))
+    table = fetch(str(tmp_path / "hub.yaml"), str(tmp_path / "root"))
+    assert states(table) == ["fetched"] and list(table["what"]) == ["huggingface someone/colours"]
+    assert calls == [tmp_path / "root" / "Hub"]
+
+
+# What is there already ----------------------------------------------------------------------------------------
+
+
+def test_images_that_are_there_are_left_alone_and_the_plan_says_so(
+    server: Server, tmp_path: Path, capsys: Capture
+) -> None:
+    suite = birds(server, tmp_path)
+    mine = tmp_path / "root" / "birds" / "images" / "crow"
+    mine.mkdir(parents=True)
+    for number in range(5):
+        (mine / f"{number}.jpg").write_bytes(b"mine")
+    assert main(["data", "fetch", "--suite", suite, "--data", str(tmp_path / "root"), "--yes"]) == 0
+    shown = capsys.readouterr().out
+    assert "Birds is partial" in shown and f"move {mine.parent} away to get the whole" in shown
+    assert server.requests == [] and len(names(mine)) == 5
+    (step,) = check_suite(load_suite(suite), tmp_path / "root")["next"]
+    assert f"move {mine.parent} away, and `python -m bench data fetch` gets the whole" in step
+
+
+def test_a_task_that_is_ready_in_another_layout_needs_nothing(server: Server, tmp_path: Path) -> None:
+    suite = birds(server, tmp_path)
+    Path(suite).write_text(
+        Path(suite).read_text().replace("images: images}, classes", "images: [images, photos]}, classes")
+    )
+    for name in classes("photos"):
+        (tmp_path / "root" / "birds" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / "birds" / name).write_bytes(b"mine")
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["have"] and server.requests == []
+
+
+def test_an_archive_the_user_brought_is_unpacked_and_kept(server: Server, tmp_path: Path) -> None:
+    suite = birds(server, tmp_path)
+    folder = tmp_path / "root" / "birds"
+    folder.mkdir(parents=True)
+    (folder / "birds.tar.gz").write_bytes(server.pages["/birds.tar.gz"].content)
+    assert states(fetch(suite, str(tmp_path / "root"), confirm=lambda _: False)) == ["to unpack"]
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
+    assert names(folder) == ["birds.tar.gz", "images"] and server.requests == []
+
+
+def test_an_archive_of_the_user_with_another_checksum_is_named_and_kept(server: Server, tmp_path: Path) -> None:
+    suite = birds(server, tmp_path)
+    folder = tmp_path / "root" / "birds"
+    folder.mkdir(parents=True)
+    (folder / "birds.tar.gz").write_bytes(b"mine")
+    table = fetch(suite, str(tmp_path / "root"))
+    assert states(table) == ["failed"] and "move it away" in table["problem"][0]
+    assert (folder / "birds.tar.gz").read_bytes() == b"mine" and names(folder) == ["birds.tar.gz"]
+
+
+@pytest.mark.parametrize("moment", ["verified", "unpacking", "moved", "unpacked"])
+def test_killed_at_any_moment_the_next_run_does_the_rest_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    suite, root = birds(server, tmp_path), str(tmp_path / "root")
+    owner, name = {
+        "verified": (fetching, "unpack"),
+        "unpacking": (archives._Unpacking, "_write"),
+        "moved": (archives, "_move"),
+        "unpacked": (Path, "unlink"),
+    }[moment]
+    original = getattr(owner, name)
+
+    def killed(*args: Any, **more: Any) -> None:
+        if moment != "unpacked":
+            raise KeyboardInterrupt
+        if args[0].name == "birds.tar.gz":
+            raise KeyboardInterrupt
+        original(*args, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, name, killed)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a kill clears nothing away
+        fetch(suite, root)
+    assert ".birds.tar.gz.fetch" in names(tmp_path / "root" / "birds")
+    fetch(suite, root)
+    assert check_suite(load_suite(suite), tmp_path / "root")["state"][0] == "ready"
+    assert len(server.requests) == 1
+    assert names(tmp_path / "root" / "birds") == ["images"], "what we downloaded is cleared away"
+
+
+def test_two_at_a_time_do_not_write_one_file(server: Server, tmp_path: Path) -> None:
+    suite = birds(server, tmp_path)
+    folder = tmp_path / "root" / "birds"
+    folder.mkdir(parents=True)
+    with (folder / ".birds.tar.gz.fetch").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        table = fetch(suite, str(tmp_path / "root"))
+    assert states(table) == ["failed"] and "another `data fetch` is at it" in table["problem"][0]
+    assert server.requests == []
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
+
+
+def test_a_hostile_archive_is_refused_and_what_was_downloaded_is_named(server: Server, tmp_path: Path) -> None:
+    url = server.put("birds.tar.gz", targz({**classes("images"), "../../evil": b"evil"}))
+    suite = suite_file(tmp_path, source(url, unpack="{images: images}"))
+    table = fetch(suite, str(tmp_path / "root"))
+    assert states(table) == ["failed"] and "'../../evil' would stand outside" in table["problem"][0]
+    assert "evil" not in {path.name for path in tmp_path.rglob("*")}
+    assert not (tmp_path / "root" / "birds" / "images").exists()
+
+
+# Space --------------------------------------------------------------------------------------------------------
+
+
+def test_too_little_space_is_said_before_anything_is_downloaded(
+    server: Server, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 1_900_000))
+    suite = birds(server, tmp_path)  # 1 MB packed, 1 MB unpacked
+    assert main(["data", "fetch", "--suite", suite, "--data", str(tmp_path / "root"), "--yes"]) == 2
+    told = capsys.readouterr()
+    assert "2.0 MB are needed" in told.err and "1.9 MB are free" in told.err and "not enough" in told.out
+    assert server.requests == [] and not (tmp_path / "root").exists()
+    with pytest.raises(UserError, match="are needed"):
+        fetch(suite, str(tmp_path / "root"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 2_100_000))
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
+
+
+def test_a_file_larger_than_said_or_than_what_is_free(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.put("x.zip", says=50_000_000)
+    with pytest.raises(UserError, match=r"is 50 MB long, the suite file says about 5\.0 MB"):
+        download(url, tmp_path / "x.zip", limit=10_000_000)
+    endless = server.put("y.zip", says=-1)
+    with pytest.raises(UserError, match="sends more than 10 kB"):
+        download(endless, tmp_path / "y.zip", limit=10_000)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 1_000_000))
+    with pytest.raises(UserError, match=r"50 MB are to come, 1.0 MB are free in"):
+        download(url, tmp_path / "x.zip")
+    assert len(server.requests) == 3  # none of these is tried again
+
+
+def test_sizes_as_people_say_them() -> None:
+    sizes = {"600 MB": 600_000_000, "4.7 GB": 4_700_000_000, "under 1 MB": 1_000_000, "large": None}
+    for text, size in sizes.items():
+        assert Step(("a",), Path("a"), {"size": text}, {}, "").size == size
+    assert [human(size) for size in (0, 999, 1200, 4.7e9, 37e9, 2.5e12)] == [
+        "0 bytes", "999 bytes", "1.2 kB", "4.7 GB", "37 GB", "2.5 TB"]  # fmt: skip
+
+
+# Over the wire ------------------------------------------------------------------------------------------------
+
+
+def held(file: Path, version: str = "", url: str = "") -> Any:
+    """The note of a file, as an earlier run left it."""
+    note = fetching._Note(io.StringIO())
+    if url:
+        note.write(url, version)
+    return note
+
+
+def test_a_cut_connection_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    url = server.put("x.bin", cuts=[50_000, 20_000])
+    download(url, tmp_path / "x.bin", ("md5", MD5))
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT and names(tmp_path) == ["x.bin"]
+    assert server.ranges == [None, "bytes=50000-", "bytes=70000-"]
+
+
+def test_the_next_call_goes_on_too_by_the_servers_version(server: Server, tmp_path: Path) -> None:
+    """No checksum: If-Range is what keeps two versions apart."""
+    suite = suite_file(tmp_path, source(server.put("x.bin", cuts=[30_000, 10_000, 10_000, 10_000])))
+    table = fetch(suite, str(tmp_path / "root"))
+    assert states(table) == ["failed"]
+    assert "ended after 60000 of 100000 bytes; 60 kB are kept, the same command goes on" in table["problem"][0]
+    assert names(tmp_path / "root" / "birds") == [".x.bin.fetch", "x.bin.part"]
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
+    assert server.ranges[-1] == "bytes=60000-" and server.requests[-1][1]["If-Range"] == '"1"'
+    assert (tmp_path / "root/birds/x.bin").read_bytes() == CONTENT
+    assert names(tmp_path / "root" / "birds") == ["x.bin"]
+
+
+def test_another_version_on_the_server_starts_anew(server: Server, tmp_path: Path) -> None:
+    url = server.put("x.bin", etag='"2"')
+    (tmp_path / "x.bin.part").write_bytes(b"of the old version")
+    download(url, tmp_path / "x.bin", None, None, held(tmp_path, '"1"', url))
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT
+    assert len(server.requests) == 1 and server.ranges == ["bytes=18-"]
+
+
+def test_a_server_that_overlooks_if_range_does_not_mix_versions(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.put("x.bin", etag='"2"')
+    (tmp_path / "x.bin.part").write_bytes(b"of the old version")
+    original = Handler.do_GET
+
+    def overlooked(handler: Handler) -> None:
+        del handler.headers["If-Range"]
+        original(handler)
+
+    monkeypatch.setattr(Handler, "do_GET", overlooked)
+    download(url, tmp_path / "x.bin", None, None, held(tmp_path, '"1"', url))
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges == ["bytes=18-", None]
+
+
+def test_a_part_nobody_can_vouch_for_is_not_gone_on_with(server: Server, tmp_path: Path) -> None:
+    for etag, headers in (("", {}), ('W/"1"', {})):
+        url = server.put("x.bin", etag=etag, headers=headers)
+        (tmp_path / "x.bin.part").write_bytes(b"whose?")
+        download(url, tmp_path / "x.bin", None, None, held(tmp_path))
+        assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] is None
+    (tmp_path / "x.bin.part").write_bytes(CONTENT[:100])  # a checksum vouches
+    download(url, tmp_path / "x.bin", ("md5", MD5), None, held(tmp_path))
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] == "bytes=100-"
+
+
+def test_a_date_stands_in_for_an_etag(server: Server, tmp_path: Path) -> None:
+    date = "Wed, 21 Oct 2015 07:28:00 GMT"
+    url = server.put("x.bin", etag="", headers={"Last-Modified": date}, cuts=[10])
+    note = held(tmp_path)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="ended after 10 of"):
+        patch.setattr(fetching, "PAUSES", ())
+        download(url, tmp_path / "x.bin", None, None, note)
+    server.pages["/x.bin"].etag = date  # of the test's server: what If-Range is compared with
+    download(url, tmp_path / "x.bin", None, None, note)
+    assert server.requests[-1][1]["If-Range"] == date and (tmp_path / "x.bin").read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_anew(server: Server, tmp_path: Path) -> None:
+    url = server.put("x.bin", ranges=False, cuts=[50_000])
+    download(url, tmp_path / "x.bin", ("md5", MD5))
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges == [None, "bytes=50000-"]
+
+
+def test_nothing_left_to_send(server: Server, tmp_path: Path) -> None:
+    """416: all of it is there, or the part is longer than the file."""
+    url = server.put("x.bin")
+    (tmp_path / "x.bin.part").write_bytes(CONTENT)
+    download(url, tmp_path / "x.bin", ("md5", MD5))
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT and len(server.requests) == 1
+    (tmp_path / "y.bin.part").write_bytes(CONTENT + b"more")
+    download(url, tmp_path / "y.bin", ("md5", MD5))
+    assert (tmp_path / "y.bin").read_bytes() == CONTENT and server.ranges[1:] == ["bytes=100004-", None]
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256"])
+def test_a_wrong_checksum_names_both_and_the_next_call_starts_anew(server: Server, tmp_path: Path, kind: str) -> None:
+    good, bad = hashlib.new(kind, CONTENT).hexdigest(), hashlib.new(kind, b"other").hexdigest()
+    url = server.put("x.bin", b"other")
+    suite = suite_file(tmp_path, source(url, **{kind: f"'{good}'"}))
+    table = fetch(suite, str(tmp_path / "root"))
+    assert states(table) == ["failed"]
+    assert f"its {kind} is {bad}, expected is {good}" in table["problem"][0] and "x.bin" in table["problem"][0]
+    assert names(tmp_path / "root" / "birds") == []
+    server.put("x.bin")
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"] and server.ranges[-1] is None
+
+
+def test_a_length_the_server_does_not_keep_is_an_error(server: Server, tmp_path: Path) -> None:
+    url = server.put("x.bin", says=100_001)
+    with pytest.raises(UserError, match="the connection ended after 100000 of 100001 bytes"):
+        download(url, tmp_path / "x.bin")
+    assert not (tmp_path / "x.bin").exists()
+
+
+def test_a_busy_server_is_asked_again_a_few_times(server: Server, tmp_path: Path) -> None:
+    url = server.put("x.bin", failures=[503, 429, 500])
+    download(url, tmp_path / "x.bin")
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT and len(server.requests) == 4
+    server.pages["/x.bin"].failures = [503] * 9
+    with pytest.raises(UserError, match="the server says 503"):
+        download(url, tmp_path / "y.bin")
+    assert len(server.requests) == 8
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_what_is_not_there_is_not_asked_again(server: Server, tmp_path: Path, status: int) -> None:
+    with pytest.raises(UserError, match=rf"x\.bin: the server says {status}"):
+        download(server.put("x.bin", status=status), tmp_path / "x.bin")
+    assert len(server.requests) == 1 and names(tmp_path) == []
+
+
+def test_redirects_are_followed_to_http_only(server: Server, tmp_path: Path) -> None:
+    final = server.put("final.bin", cuts=[50_000])
+    url = server.put("x.bin", b"", status=302, headers={"Location": final}, etag="")
+    download(url, tmp_path / "x.bin", ("md5", MD5))
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT
+    assert server.ranges == [None, None, "bytes=50000-", "bytes=50000-"]
+    for target in ("file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x"):
+        server.pages["/x.bin"].headers["Location"] = target
+        with pytest.raises(UserError, match=r"not followed|not allowed"):
+            download(url, tmp_path / "y.bin")
+    server.pages["/x.bin"].headers["Location"] = url  # for ever
+    with pytest.raises(UserError, match="the server says 302") as caught:
+        download(url, tmp_path / "y.bin")
+    assert "\n" not in str(caught.value) and names(tmp_path) == ["x.bin"]
+
+
+def test_never_from_https_back_to_http() -> None:
+    request = fetching.urllib.request.Request("https://example.org/x")
+    with pytest.raises(UserError, match="which is not followed"):
+        fetching._Redirects().redirect_request(request, None, 302, "Found", {}, "http://example.org/x")
+    assert fetching._Redirects().redirect_request(request, None, 302, "Found", {}, "https://example.org/y")
+
+
+def test_files_of_this_machine_are_no_downloads(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError):
+        patch.setattr(fetching, "PAUSES", ())
+        download((tmp_path / "secret").as_uri(), tmp_path / "x")
+    assert names(tmp_path) == ["secret"]
+
+
+def test_a_broken_note_is_nothing(tmp_path: Path) -> None:
+    for text in ("", "{", "[]", "3", json.dumps({"url": "a", "version": "b"})):
+        note = fetching._Note(io.StringIO(text))
+        assert note.ours == text.startswith('{"') and note.version("a") == ("b" if note.ours else "")
+        assert note.version("other") == ""
