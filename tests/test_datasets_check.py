@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.datasets import Item, load_suite
+from bench.cli import main
+from bench.datasets import Item, load_suite, load_tasks
 from bench.datasets.check import check_suite
 from bench.datasets.items import list_folder, missing_images
 
@@ -65,6 +66,63 @@ def test_every_state_with_what_to_do_next(tmp_path: Path) -> None:
     assert f"put the images into {tmp_path / 'own'}" in table.loc["Own", "next"]
     assert "split_zhou_Broken.json: not JSON" in table.loc["Broken", "next"]
     assert sorted(path for path in tmp_path.rglob("*")) == before  # nothing written
+
+
+def test_fewer_images_than_expected_are_partial_where_no_list_names_them(tmp_path: Path) -> None:
+    suite = """
+defaults: {template: "a {}.", task_name: things, classes: 2, images: 12}
+tasks:
+  - {name: Folders, sources: [{what: all.zip, url: "https://example.org/all.zip"}]}
+  - {name: Enough, images: 10}
+  - {name: Listed}
+"""
+    (tmp_path / "suite.yaml").write_text(suite)
+    for name in ("Folders", "Enough", "Listed"):
+        class_folders(tmp_path / name)
+    rows = [[[f"{c}/{n}.jpg", label, c] for label, c in enumerate("ab")] for n in range(3)]
+    split = dict(zip(("train", "val", "test"), rows, strict=True))
+    (tmp_path / "Listed" / "split_zhou_Listed.json").write_text(json.dumps(split))
+    suite_of = load_suite(str(tmp_path / "suite.yaml"))
+    table = check_suite(suite_of, tmp_path).set_index("task")
+    assert list(table["state"]) == ["partial", "ready", "ready"]  # who gives a list says what belongs to it
+    assert list(table["images"]) == [10, 10, 6] and list(table["images_expected"]) == [12, 10, 12]
+    assert "holds 10 of 12 images; a run uses these, or: put into" in table.loc["Folders", "next"]
+    assert list(table["next"][1:]) == ["", ""]
+    assert len(load_tasks(suite_of, tmp_path)) == 3  # a run takes them all
+    assert check_suite(suite_of, tmp_path)["state"][0] == "partial"  # also once the division is written
+
+
+def test_the_command_prints_found_and_expected_and_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "suite.yaml").write_text(
+        SUITE.replace("{name: Ready, classes: 2}", "{name: Ready, classes: 2, images: 10}")
+    )
+    for name in ("Ready", "Few", "Gaps"):
+        class_folders(tmp_path / name)
+    command = ["data", "check", "--suite", str(tmp_path / "suite.yaml"), "--data", str(tmp_path)]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "images found / expected" in lines[0] and "classes found / expected" in lines[0]
+    ready, few = (next(line for line in lines if line.startswith(name)) for name in ("Ready", "Few"))
+    assert "10 / 10" in ready and "2 / 2" in ready and "10 / ?" in few and "2 / 3" in few
+    assert any(line.startswith("- Few: ") and "https://example.org/few.zip" in line for line in lines)
+    assert main([*command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    keys = ("images", "images_expected", "classes", "classes_expected")
+    assert [rows[0][key] for key in keys] == [10, 10, 2, 2]
+
+
+def test_next_names_the_fetch_command_where_it_can_do_it(tmp_path: Path) -> None:
+    table = check_suite(load_suite("general10"), tmp_path).set_index("task")
+    assert "`python -m bench data fetch` gets dtd-r1.0.1.tar.gz (600 MB); put into" in table.loc["DTD", "next"]
+    assert "data fetch" not in table.loc["StanfordCars", "next"]
+    (tmp_path / "hub.yaml").write_text(
+        "tasks:\n  - {name: Hub, template: '{}', task_name: x, reader: {kind: torchvision, class: DTD}}\n"
+    )
+    (tmp_path / "Hub").mkdir()
+    (step,) = check_suite(load_suite(str(tmp_path / "hub.yaml")), tmp_path)["next"]
+    assert "`python -m bench data fetch` gets the images" in step
 
 
 def test_the_table_goes_to_json(tmp_path: Path) -> None:

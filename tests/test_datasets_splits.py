@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench.datasets import Item, Split, Suite, load_suite, load_tasks
 from bench.datasets.items import Listing
-from bench.datasets.splitfiles import coop_form, read_split, write_json
+from bench.datasets.splitfiles import MAX_JSON, coop_form, read_json, read_split, write_json
 from bench.datasets.splits import divide
 from bench.errors import UserError
 
@@ -205,6 +206,39 @@ def test_authors_split_file_is_read_task_by_task(tmp_path: Path) -> None:
     assert [item.path for item in second.train] == ["x/1.jpg", "x/2.jpg"] and len(first.test) == 2
     images_of(tmp_path, AUTHORS)
     assert load(tmp_path).source == "split_dk_Birds.json"
+
+
+@pytest.mark.parametrize("name", ["split_zhou_Birds.json.gz", "split_zhou_Birds.json"])
+def test_a_bomb_is_refused_without_being_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """50 MB of blanks, 50 kB as gzip; the bound is lowered to 1 MB so that the test is quick."""
+    monkeypatch.setattr("bench.datasets.splitfiles.MAX_JSON", 1_000_000)
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(b" " * 50_000_000, 1) if name.endswith(".gz") else b" " * 50_000_000)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"split_zhou_Birds\.json.*: holds more than 1 MB") as caught:
+        read_json(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    assert peak < 5_000_000
+
+
+def test_the_bound_leaves_room_for_the_largest_lists(tmp_path: Path) -> None:
+    assert MAX_JSON >= 1_300_000 * 100  # ImageNet's images, a long row each
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(["x" * 1000]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.datasets.splitfiles.MAX_JSON", file.stat().st_size)
+        assert read_json(file) == ["x" * 1000]  # exactly the bound
+
+
+def test_damaged_gzip_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.json.gz"
+    whole = gzip.compress(json.dumps(list(range(1000))).encode())
+    for content in (whole[:-20], whole[:20] + b"\xff" * 40 + whole[60:], whole[:-6] + b"\0" + whole[-5:]):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"x\.json\.gz: (not JSON|cannot be read)"):
+            read_json(file)
 
 
 def test_coops_file_goes_before_the_authors_and_gzip_is_read(tmp_path: Path) -> None:

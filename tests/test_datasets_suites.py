@@ -1,11 +1,17 @@
 """Suite files: the four of the paper as data, a user's own, and what is said when one is wrong."""
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
 
 from bench.datasets import load_suite, load_tasks, suite_names
+from bench.datasets.kinds import READERS
+from bench.datasets.suites import file_of, targets_of
 from bench.errors import UserError
+
+SPLITS = Path(__file__).parents[2] / "shared" / "data" / "coop_splits"
 
 OWN_SUITE = """
 title: My suite
@@ -95,6 +101,60 @@ def test_every_task_has_a_source_and_a_name_to_read(name: str) -> None:
         assert task.template.count("{}") == 1
 
 
+OFFICIAL_IMAGES = {
+    "Caltech101": 8242,
+    "DTD": 5640,
+    "EuroSAT": 27000,
+    "OxfordFlowers": 8189,
+    "OxfordPets": 7349,
+    "StanfordCars": 16185,
+    "UCF101": 13320,
+}
+
+
+def test_images_are_those_of_the_official_split_files() -> None:
+    tasks = {task.name: task for task in load_suite("general10").tasks}
+    assert {name: tasks[name].n_images for name in OFFICIAL_IMAGES} == OFFICIAL_IMAGES
+    if not SPLITS.is_dir():
+        pytest.skip("the official split files are not here")
+    for name, images in OFFICIAL_IMAGES.items():
+        split = tasks[name].reader.get("split_name", name)
+        with gzip.open(SPLITS / f"split_zhou_{split}.json.gz") as file:
+            parts = json.load(file)
+        assert sum(len(parts[part]) for part in ("train", "val", "test")) == images, name
+        labels = {label for part in ("train", "val", "test") for _, label, _ in parts[part]}
+        assert len(labels) == tasks[name].n_classes
+
+
+def test_checksums_are_those_of_torchvisions_classes() -> None:
+    """Each md5 of General-10 can be read in torchvision's own sources, with its address."""
+    import torchvision
+
+    folder = Path(torchvision.__file__).parent / "datasets"
+    modules = ("caltech", "dtd", "eurosat", "food101", "flowers102", "oxford_iiit_pet", "sun397")
+    known = "".join((folder / f"{module}.py").read_text(encoding="utf-8") for module in modules)
+    sources = [source for task in load_suite("general10").tasks for source in task.sources if "md5" in source]
+    assert len(sources) == 9
+    for source in sources:
+        url = source["url"] if source["fetch"] is True else source["fetch"]
+        assert source["md5"] in known, url
+        assert url in known or url.rpartition("/")[2] in known
+
+
+@pytest.mark.parametrize("name", ["general10", "plant6", "rs8"])
+def test_what_is_fetched_goes_where_the_reader_looks(name: str) -> None:
+    fetched = [(task, source) for task in load_suite(name).tasks for source in task.sources if "fetch" in source]
+    assert fetched
+    for task, source in fetched:
+        assert not any(host in source["url"] for host in ("drive.google", "kaggle"))
+        assert "size" in source and file_of(source).endswith((".zip", ".tgz", ".tar.gz", ".mat"))
+        images = task.reader.get("images", READERS[task.reader["kind"]].images)
+        looked_at = [images] if isinstance(images, str) else images
+        targets = targets_of(source).values()
+        lists = (".mat", ".txt", "annotations", "ucfTrainTestlist")
+        assert any(target in looked_at for target in targets) or all(t.endswith(lists) for t in targets), task.name
+
+
 # A user's own ------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +238,24 @@ def test_suite_names_in_any_case() -> None:
         (("folder: birds", "folder: /birds"), "`folder` must be a path below the data root, not '/birds'"),
         (("folder: birds", "metric: mean"), "unknown metric 'mean'; did you mean 'mean_acc'"),
         (("folder: birds", "classes: many"), "`classes` must be a whole number from 2 up, not 'many'"),
+        (("folder: birds", "images: 0"), "`images` must be a whole number from 1 up, not 0"),
+        (("folder: birds", "images: true"), "`images` must be a whole number from 1 up, not True"),
+        (("folder: birds", "sources: [{url: http://x/a.zip, feth: true}]"), "did you mean 'fetch'"),
+        (("folder: birds", "sources: [{url: file:///a.zip, fetch: true}]"), "`fetch` must be an http(s) address"),
+        (("folder: birds", "sources: [{url: http://x/a.zip, fetch: 'ftp://x/a.zip'}]"), "not 'ftp://x/a.zip'"),
+        (("folder: birds", "sources: [{fetch: true}]"), "`fetch` must be an http(s) address"),
+        (("folder: birds", "sources: [{fetch: 3}]"), "`fetch` must be an http(s) address"),
+        (("folder: birds", "sources: [{fetch: 'http://x/y/'}]"), "`file` must be the name to save"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', file: ../a}]"), "without folders, not '../a'"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', file: .a}]"), "without folders, not '.a'"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', md5: 12}]"), "`md5` must be 32 hexadecimal digits"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', sha256: x}]"), "`sha256` must be 64 hexadecimal digits"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', unpack: images}]"), "`unpack` must be a map of texts"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', unpack: {}}]"), "`unpack` must be a map of texts"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', unpack: {a: ../b}}]"), "`unpack` must be a path below"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', unpack: {a: .}}]"), "`unpack` needs a name"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', unpack: {a: c, b: C}}]"), "two members to one place"),
+        (("folder: birds", "sources: [{url: http://x/a, unpack: {a: b}}]"), "`unpack` says nothing without `fetch`"),
         (("folder: birds", "sources: [http://x]"), "`sources` must be a list of maps"),
         (("folder: birds", "sources: [{link: http://x}]"), "unknown key 'link'"),
         (("folder: birds", "folder: birds\n    folder: cats"), "key 'folder' stands twice"),
