@@ -539,6 +539,15 @@ def test_a_part_nobody_can_vouch_for_is_not_gone_on_with(server: Server, tmp_pat
     assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] == "bytes=100-"
 
 
+def test_a_weak_etag_is_no_version(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files with one weak ETag may differ in bytes, so HTTP forbids it in If-Range."""
+    monkeypatch.setattr(fetching, "PAUSES", ())
+    url, note = server.put("x.bin", etag='W/"1"', cuts=[10]), held(tmp_path)
+    with pytest.raises(UserError, match="ended after 10 of"):
+        download(url, tmp_path / "x.bin", None, None, note)
+    assert note.ours and note.version(url) == ""
+
+
 def test_a_date_stands_in_for_an_etag(server: Server, tmp_path: Path) -> None:
     date = "Wed, 21 Oct 2015 07:28:00 GMT"
     url = server.put("x.bin", etag="", headers={"Last-Modified": date}, cuts=[10])

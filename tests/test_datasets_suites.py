@@ -8,7 +8,7 @@ import pytest
 
 from bench.datasets import load_suite, load_tasks, suite_names
 from bench.datasets.kinds import READERS
-from bench.datasets.suites import file_of, targets_of
+from bench.datasets.suites import SOURCE_KEYS, file_of, targets_of
 from bench.errors import UserError
 
 SPLITS = Path(__file__).parents[2] / "shared" / "data" / "coop_splits"
@@ -285,6 +285,12 @@ def test_a_file_that_is_no_suite_is_named(tmp_path: Path, text: str) -> None:
     file = own_suite(tmp_path, text)
     with pytest.raises(UserError, match=r"mine\.yaml"):
         load_suite(str(file))
+
+
+def test_every_key_of_a_source_is_explained() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    table = page.partition("| key of a source |")[2].partition("\n\n")[0]
+    assert [key for key in SOURCE_KEYS if f"`{key}`" not in table] == []
 
 
 def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
