@@ -45,16 +45,24 @@ examples
   python -m bench explain my_package.my_module:MyMethod
 """
 
-DATA_EXAMPLES = """\
+CHECK_EXAMPLES = """\
 examples
   python -m bench data check --suite general10 --data ~/data
   python -m bench data check --suite my-suite.yaml --data ~/data --json
+"""
+
+FETCH_EXAMPLES = """\
+examples
   python -m bench data fetch --suite general10 --data ~/data --dry-run
       what may be downloaded, how large it is, under which licence, and what must be fetched by hand
   python -m bench data fetch --suite general10 --data ~/data --tasks DTD,Food101 --yes
       download and unpack; stop it when you like, the same command goes on
+"""
+
+SPLITS_EXAMPLES = """\
+examples
   python -m bench data splits --suite rs8 --data ~/data --shots 1,16 --seeds 1,2,3 --out draws
-      the few-shot draws as files, for others to use; `run --draws draws` takes such files, these or your own
+      the few-shot draws as files, for others to use; `python -m bench run` takes such files, these or your own
 """
 
 WORDS_EXAMPLES = """\
@@ -232,6 +240,11 @@ def _run_parser() -> Parser:
         help="do not keep what was learned (kept beside each record; SoftCPT's takes 34 MB a cell with RN50)",
     )  # fmt: skip
     how.add_argument(
+        "--seeds-at-once", action="store_true",
+        help="train the seeds of a cell side by side: for GPUs, where small steps wait for each other; results are "
+        "equal up to the rounding of sums, a kill loses all seeds of the cell in flight",
+    )  # fmt: skip
+    how.add_argument(
         "--profile", action="store_true",
         help="write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev)",
     )  # fmt: skip
@@ -276,6 +289,7 @@ def _run(argv: list[str]) -> int:
         precision=a.precision,
         keep=not a.discard,
         profile=a.profile,
+        seeds_at_once=a.seeds_at_once,
     )
     left_out = len(run.suite.tasks) - len(run.tasks)
     if left_out and not a.tasks:
@@ -416,7 +430,8 @@ def _data(argv: list[str]) -> int:
     words = {"check": _check_data, "fetch": _fetch_data, "splits": _write_draws}
     if not argv or argv[0] in ("-h", "--help"):
         about = "A suite's data: check what is on disk, fetch the rest; splits: the few-shot draws as files."
-        _parser("data check|fetch|splits", about, DATA_EXAMPLES).print_help()
+        examples = CHECK_EXAMPLES + FETCH_EXAMPLES.partition("\n")[2] + SPLITS_EXAMPLES.partition("\n")[2]
+        _parser("data check|fetch|splits", about, examples).print_help()
         return 0
     if argv[0] not in words:
         raise UserError(f"data {argv[0]!r} is unknown; {nearest(argv[0], words)}")
@@ -424,7 +439,7 @@ def _data(argv: list[str]) -> int:
 
 
 def _check_data(argv: list[str]) -> int:
-    p = _parser("data check", "What of a suite is on disk, and what to do about the rest.", DATA_EXAMPLES)
+    p = _parser("data check", "What of a suite is on disk, and what to do about the rest.", CHECK_EXAMPLES)
     _data_arguments(p)
     p.add_argument("--json", action="store_true", help="for programs: one object a task")
     a = p.read(argv)
@@ -448,7 +463,7 @@ def _check_data(argv: list[str]) -> int:
 
 def _fetch_data(argv: list[str]) -> int:
     about = "Download and unpack what of a suite may be downloaded, and say how to get the rest."
-    p = _parser("data fetch", about, DATA_EXAMPLES)
+    p = _parser("data fetch", about, FETCH_EXAMPLES)
     _data_arguments(p)
     p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
     p.add_argument("--yes", action="store_true", help="download without asking")
@@ -504,14 +519,17 @@ def _print_plan(plan: Any) -> None:
 
 
 def _asked() -> bool:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         print("Nothing is downloaded yet: add --yes.")
         return False
-    return input("Download? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("Download? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        return False
 
 
 def _write_draws(argv: list[str]) -> int:
-    p = _parser("data splits", "Write the few-shot draws of a suite's tasks as files.", DATA_EXAMPLES)
+    p = _parser("data splits", "Write the few-shot draws of a suite's tasks as files.", SPLITS_EXAMPLES)
     _data_arguments(p)
     p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
     p.add_argument("--shots", metavar="N,N", default="1,2,4,8,16", help="images a class (default: %(default)s)")

@@ -470,8 +470,9 @@ def _verify(file: Path, checksum: tuple[str, str], advice: str, hide: bool | Non
 
 
 def _in_a_line(error: UserError | OSError, folder: Path) -> str:
+    """What to tell; a server's words may hold anything, but nothing that moves a terminal's cursor."""
     text = str(error) if isinstance(error, UserError) else f"{error.filename or folder}: {error.strerror or error}"
-    return " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def human(size: float) -> str:

@@ -54,10 +54,10 @@ def test_bench_alone_says_what_there_is(capsys: Capture) -> None:
     assert capsys.readouterr().out == alone
 
 
-@pytest.mark.parametrize("command", ["run", "report", "list", "cache"])
+@pytest.mark.parametrize("command", ["run", "report", "list", "cache", "data check", "data fetch", "data splits"])
 def test_help_teaches_by_example(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert end.value.code == 0
     shown = capsys.readouterr().out
     examples = shown.partition("examples\n")[2]
@@ -93,6 +93,8 @@ TYPOS = [
     ["run", "--device", "tpu"],
     ["run", "--views", "0"],
     ["run", "--method", "coop"],
+    ["data", "fech"],
+    ["data", "fetch", "--suite", "general"],
     ["list", "metods"],
     ["list", "suites", "generel10"],
     ["report", "--results"],

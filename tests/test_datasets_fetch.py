@@ -259,12 +259,18 @@ def test_a_plan_comes_first_and_without_yes_nothing_is_downloaded(
     assert server.requests == [] and not (tmp_path / "root").exists()
 
 
-@pytest.mark.parametrize(("answer", "state"), [("y", "fetched: 1"), ("n", ""), ("", "")])
+@pytest.mark.parametrize(("answer", "state"), [("y", "fetched: 1"), ("n", ""), ("", ""), (None, "")])
 def test_at_a_terminal_it_asks(
-    server: Server, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, answer: str, state: str
+    server: Server, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, answer: str | None, state: str
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda _: answer)
+
+    def typed(_: str) -> str:
+        if answer is None:  # Ctrl-D
+            raise EOFError
+        return answer
+
+    monkeypatch.setattr("builtins.input", typed)
     assert main(["data", "fetch", "--suite", birds(server, tmp_path), "--data", str(tmp_path / "root")]) == 0
     assert (tmp_path / "root").exists() == bool(server.requests) == bool(state)
     assert state in capsys.readouterr().out
@@ -279,6 +285,15 @@ def test_a_failure_stops_its_own_source_only(server: Server, tmp_path: Path, cap
     assert "no.zip: the server says 404" in told.err and "refused.zip: cannot be reached" in told.err
     assert "fetched: 1, failed: 2" in told.out
     assert names(tmp_path / "root" / "birds") == ["lists.txt"]
+
+
+def test_a_servers_words_cannot_paint_the_terminal(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Handler.send_response
+    monkeypatch.setattr(Handler, "send_response", lambda h, code: original(h, code, "\x1b[2J\x07gone"))
+    table = fetch(suite_file(tmp_path, source(server.put("x.zip", status=404))), str(tmp_path / "root"))
+    assert "the server says 404 ?[2J?gone" in table["problem"][0]
 
 
 def test_without_a_network_each_failure_is_one_line_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
