@@ -501,10 +501,12 @@ def _print_plan(plan: Any) -> None:
     for folder, steps in table[table["state"] == "by hand"].groupby("to", sort=False):
         print(f"\nBy hand, into {folder}:")
         for row in steps.itertuples():
-            details = ", ".join(text for text in (row.size, row.licence) if text)
+            details = ", ".join(text for text in (row.size, row.licence and f"licence: {row.licence}") if text)
             print(f"- {row.what}{f' ({details})' if details else ''}: {row[table.columns.get_loc('from') + 1]}")
+    if (table["state"] == "by hand").any():
+        print("\nUnpack archives fetched by hand into the folder named.")
     if (table["what"].str.startswith("split_") & (table["state"] == "by hand")).any():
-        print("\nsplit_*.json are CoOp's divisions. Without one the images are divided by the task's own rule.")
+        print("split_*.json are CoOp's divisions. Without one the images are divided by the task's own rule.")
     print()
     for note in plan.notes:
         print(f"Note: {note}.")
@@ -513,7 +515,8 @@ def _print_plan(plan: Any) -> None:
         return
     unknown = sum(step.size is None for step in plan.open)
     more = f" and {unknown} of unknown size" if unknown else ""
-    print(f"To download: {len(plan.open)} files, {human(plan.to_download)}{more}, into {plan.root}.")
+    files = "1 file" if len(plan.open) == 1 else f"{len(plan.open)} files"
+    print(f"To download: {files}, {human(plan.to_download)}{more}, into {plan.root}.")
     enough = "" if plan.needed <= plan.free else ": not enough"
     print(f"On disk, while unpacking: {human(plan.needed)} are needed, {human(plan.free)} are free{enough}.")
 

@@ -251,9 +251,9 @@ def test_a_plan_comes_first_and_without_yes_nothing_is_downloaded(
     row = next(line for line in shown.splitlines() if "birds.zip" in line)
     assert all(word in row for word in ("Birds", "600 MB", "CC0", "none known", "to download"))
     assert f"By hand, into {tmp_path}/root/birds:" in shown
-    assert "- all.rar (2 GB, ask): https://example.org/share" in shown
+    assert "- all.rar (2 GB, licence: ask): https://example.org/share" in shown
     assert "split_*.json are CoOp's divisions" in shown
-    assert "To download: 1 files, 600 MB" in shown and "1.8 GB are needed" not in shown and "1.2 GB are needed" in shown
+    assert "To download: 1 file, 600 MB" in shown and "1.2 GB are needed" in shown
     assert "add --yes" in shown
     assert main([*command, "--yes", "--dry-run"]) == 0
     assert server.requests == [] and not (tmp_path / "root").exists()
