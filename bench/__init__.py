@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.catalogue import cache, check, listing, write_draws
+    from bench.catalogue import cache, check, fetch, listing, write_draws
     from bench.explain import explain
     from bench.harness import run
     from bench.learned import load_cell, predict, words
@@ -28,6 +28,7 @@ __all__ = [
     "cache",
     "check",
     "explain",
+    "fetch",
     "listing",
     "load_cell",
     "predict",
@@ -44,6 +45,7 @@ _HOMES = {
     "listing": "bench.catalogue",
     "cache": "bench.catalogue",
     "check": "bench.catalogue",
+    "fetch": "bench.catalogue",
     "write_draws": "bench.catalogue",
     "explain": "bench.explain",
     "load_cell": "bench.learned",

@@ -59,6 +59,7 @@ class Run:
     recipe: str
     keep: bool
     profile: bool
+    seeds_at_once: bool
     left_out: dict[str, str]  # methods that the protocol cannot take, and why
 
     def todo(self) -> list[Cell]:
@@ -118,6 +119,7 @@ def prepare(
     precision: Precision = "float32",
     keep: bool = True,
     profile: bool = False,
+    seeds_at_once: bool = False,
     *,
     quiet: bool = False,
 ) -> Run:
@@ -162,7 +164,21 @@ def prepare(
     views = views or (recipe_used.views if recipe_used else chosen.views)
     cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views, folder))
     store = RecordStore(Path(results))
-    return Run(chosen, protocol, found, loaded, features, store, cells, folder, recipe or "", keep, profile, left_out)
+    return Run(
+        suite=chosen,
+        protocol=protocol,
+        tasks=found,
+        backbone=loaded,
+        features=features,
+        store=store,
+        cells=cells,
+        draws=folder,
+        recipe=recipe or "",
+        keep=keep,
+        profile=profile,
+        seeds_at_once=seeds_at_once,
+        left_out=left_out,
+    )
 
 
 def _check(
@@ -216,6 +232,8 @@ def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
     precision : "float32", or "bfloat16" for the backbone's two towers.
     keep : keep what each cell learned beside its record, for `bench.words` and `bench.predict`.
     profile : write a trace of a few training steps of each cell beside its record.
+    seeds_at_once : train the seeds of a cell side by side: faster on a GPU, where small steps wait for each other. Each
+        learns what it learns alone, up to the rounding of sums; a kill loses all seeds of the cell in flight.
     quiet : no progress bars.
 
     Returns
@@ -239,60 +257,115 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
     hide = True if quiet else None
     run.store.folder.mkdir(parents=True, exist_ok=True)  # better now than after the first training
     with tqdm(total=len(run.cells), initial=len(run.cells) - len(todo), unit="cell", disable=hide) as cells:
-        for cell in todo:
-            if run.is_done(cell):  # by another process, meanwhile
-                cells.update()
+        for group in _groups(run, todo):
+            left = [cell for cell in group if not run.is_done(cell)]  # another process may have done some meanwhile
+            cells.update(len(group) - len(left))
+            if not left:
                 continue
-            label = f"{cell.config['method']} {cell.variant.label}".strip()
-            cells.set_description(f"{label}, {cell.shots} shots, seed {cell.seed}")
+            method = f"{left[0].config['method']} {left[0].variant.label}".strip()
+            seeds = f"seed{'s' * (len(left) > 1)} {', '.join(str(c.seed) for c in left)}"
+            cells.set_description(f"{method}, {left[0].shots} shots, {seeds}")
             try:
-                with kept_heap():
-                    record = _run_cell(run, cell, hide)
+                for cell, record in zip(left, _run_cells(run, left, hide), strict=True):
+                    if record["status"] == "done" or not run.is_done(cell):
+                        run.store.write(record)
+                    failed += [record] if record["status"] == "failed" else []
+                    cells.update()
             except KeyboardInterrupt as stop:
                 finished = len(run.cells) - len(run.todo())  # a hidden bar does not count
                 raise Interrupted(f"{finished} of {len(run.cells)} cells are finished") from stop
-            except Exception as error:
-                record = _failure(cell, error)
-                failed.append(record)
-            if record["status"] == "done" or not run.is_done(cell):
-                run.store.write(record)
-            cells.update()
     return failed
 
 
-def _run_cell(run: Run, cell: Cell, hide: bool | None) -> dict[str, Any]:
-    """Features, training, test: the record of one cell."""
+def _groups(run: Run, todo: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that are trained together: one, or those that differ in the seed alone."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in todo:
+        same = (cell.variant.method, cell.variant.label, cell.shots) if run.seeds_at_once else cell.key
+        groups.setdefault(same, []).append(cell)
+    return list(groups.values())
+
+
+def _run_cells(run: Run, cells: Sequence[Cell], hide: bool | None) -> Iterator[dict[str, Any]]:
+    """The records of cells that are trained together; what fails together is tried cell by cell."""
+    try:
+        with kept_heap():
+            trained = _train(run, cells, hide)
+    except Exception as error:
+        if len(cells) == 1:
+            yield _failure(cells[0], error)
+            return
+        for cell in cells:
+            yield from _run_cells(run, [cell], hide)
+        return
+    for cell, method, data in zip(cells, trained.methods, trained.data, strict=True):
+        try:
+            record = _record(run, cell, method, data, trained)
+        except Exception as error:
+            record = _failure(cell, error)
+        yield record
+
+
+@dataclass
+class _Trained:
+    """Cells' methods after training, and what it took."""
+
+    methods: list[Method]
+    data: list[list[TaskData]]
+    tests: list[torch.Tensor]
+    feature_seconds: float
+    train_seconds: float
+    memory: PeakMemory
+    threads: int
+    seeds: list[int]
+
+
+def _train(run: Run, cells: Sequence[Cell], hide: bool | None) -> _Trained:
+    """Features, and training side by side."""
     memory = PeakMemory(str(run.backbone.device))
     start = time.perf_counter()
-    kind = cell.variant.method.image
-    tests = _test_features(run, kind, hide)
-    data = [_task_data(run, task, cell, hide) for task in run.tasks]
+    kind, params = cells[0].variant.method, cells[0].variant.params
+    tests = _test_features(run, kind.image, hide)
+    data = [[_task_data(run, task, cell, hide) for task in run.tasks] for cell in cells]
     encoded = time.perf_counter()
-    method = cell.variant.method(cell.variant.params)
+    methods, seeds = [kind(params) for _ in cells], [cell.seed for cell in cells]
     with bar("  training", 0, "step", hide) as shown, _threads(run.backbone) as threads:
-        trace = run.store.path(cell.name, cell.key).with_suffix(".trace.json.gz") if run.profile else None
+        trace = run.store.path(cells[0].name, cells[0].key).with_suffix(".trace.json.gz") if run.profile else None
         with profiled(trace, absolute(shown)) as report:
-            method.fit(run.backbone, data, cell.seed, report)
+            if len(cells) == 1:
+                methods[0].fit(run.backbone, data[0], seeds[0], report)
+            else:
+                kind.fit_together(methods, run.backbone, data, seeds, report)
     if run.backbone.device.type == "cuda":
         torch.cuda.synchronize()
-    trained = time.perf_counter()
+    seconds = time.perf_counter() - encoded
+    return _Trained(methods, data, tests, encoded - start, seconds, memory, threads, seeds)
+
+
+def _record(run: Run, cell: Cell, method: Method, data: list[TaskData], trained: _Trained) -> dict[str, Any]:
+    """Test a cell's method, keep what it learned; the cell's record."""
+    start = time.perf_counter()
     scored = [
-        row for t, task in enumerate(run.tasks) for row in _score(run, method, t, task, tests[t], len(data[t].labels))
+        row
+        for t, task in enumerate(run.tasks)
+        for row in _score(run, method, t, task, trained.tests[t], len(data[t].labels))
     ]
     end = time.perf_counter()
     learned = run.store.path(cell.name, cell.key).with_suffix(".safetensors")
     kept = run.keep and keep_state(learned, method, data, cell.config)
+    n = len(trained.seeds)
     return {
         **_head(cell, "done"),
         "tasks": scored,
         "score": _mean_over_tasks(scored),
         "n_params": method.n_params,
-        "feature_seconds": encoded - start,
-        "train_seconds": trained - encoded,
-        "test_seconds": end - trained,
-        "peak_memory_mb": memory.megabytes(),
+        "feature_seconds": trained.feature_seconds / n,
+        "train_seconds": trained.train_seconds / n,
+        **({"trained_together": trained.seeds} if n > 1 else {}),
+        "test_seconds": end - start,
+        "peak_memory_mb": trained.memory.megabytes(),
         "device": _device_name(run.backbone.device),
-        "threads": threads,
+        "threads": trained.threads,
         "demo": run.suite.demo,
         "title": run.suite.title,
         "note": run.suite.note,

@@ -122,6 +122,23 @@ class Method(ABC):
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
         """Learn from all tasks' few-shot features; everything random follows from `seed`."""
 
+    @classmethod
+    def fit_together(
+        cls,
+        methods: Sequence[Any],
+        clip: Clip,
+        tasks: Sequence[Sequence[TaskData]],
+        seeds: Sequence[int],
+        report: Report,
+    ) -> None:
+        """Fit several of this class, of the same parameters, each on its own few-shot sets with its own seed.
+
+        Each learns what it would learn alone, up to the rounding of sums. Here they go one after the other; a class
+        that has them go side by side must do in `fit` what it does here.
+        """
+        for k, (method, own, seed) in enumerate(zip(methods, tasks, seeds, strict=True)):
+            method.fit(clip, own, seed, lambda done, total, k=k: report(k * total + done, len(methods) * total))
+
     @abstractmethod
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         """Scores [n, C] of raw image features [n, d] for a task (its index in `fit`'s list).

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.methods.base import TaskData, param
-from bench.methods.prompt import PromptMethod, PromptParams
-from bench.methods.training import Batch
+from bench.methods.prompt import PromptMethod, PromptParams, Step
 from bench.text import Prompts
 
 
@@ -53,32 +52,34 @@ class CoCoOp(PromptMethod):
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         return [self.part("context", t) for t in tasks]  # 1, L, w each: before an image's shift
 
-    def losses(self, together: Sequence[Batch]) -> list[Tensor]:
-        tasks = [batch.present[0] for batch in together]
-        names = [self.tasks[t].class_names for t in tasks]
-        logits = self._logits([batch.features for batch in together], tasks, names)
-        return [F.cross_entropy(own, batch.labels) for own, batch in zip(logits, together, strict=True)]
+    @classmethod
+    def losses(cls, together: Sequence[Step]) -> list[Tensor]:
+        logits = cls._logits([(method, batch.features, batch.present[0], None) for method, batch in together])
+        return [F.cross_entropy(own, batch.labels) for own, (_, batch) in zip(logits, together, strict=True)]
 
-    def gradients(self, together: Sequence[Batch]) -> None:
+    @classmethod
+    def gradients(cls, together: Sequence[Step]) -> None:
         # Images do not meet in the loss: gradients of parts add up to the batches'.
-        for parts, shares in self._within_bound(together):
-            losses = self.losses(parts)
+        for parts, shares in cls._within_bound(together):
+            losses = cls.losses(parts)
             torch.stack([loss * share for loss, share in zip(losses, shares, strict=True)]).sum().backward()
 
-    def _logits(
-        self, features: Sequence[Tensor], tasks: Sequence[int], names: Sequence[Sequence[str]]
-    ) -> list[Tensor]:
-        """[B, C] for each task's normalised images: every image brings its own prompts."""
-        prompts = []
-        for images, t, own in zip(features, tasks, names, strict=True):
-            hidden = F.relu(F.linear(images, self.part("weight_in", t), self.part("bias_in", t)))
-            shift = F.linear(hidden, self.part("weight_out", t), self.part("bias_out", t))  # B, w
-            prompts.append(Prompts(self.part("context", t) + shift[:, None], own))  # B, L, w
-        text = self.clip.tower.encode(prompts, self.params.position)  # B, C, d each
+    @classmethod
+    def _logits(cls, asked: Sequence[tuple[CoCoOp, Tensor, int, Sequence[str] | None]]) -> list[Tensor]:
+        """[B, C] for each (method, normalised images [B, d], task, class names or None for the task's own)."""
+        first = asked[0][0]
+        prompts = [method._prompts(images, t, names) for method, images, t, names in asked]
+        text = first.clip.tower.encode(prompts, first.params.position)  # B, C, d each
         return [
-            self.clip.scale * torch.einsum("bd,bcd->bc", images, F.normalize(own, dim=-1))
-            for images, own in zip(features, text, strict=True)
+            first.clip.scale * torch.einsum("bd,bcd->bc", images, F.normalize(own, dim=-1))
+            for (_, images, *_), own in zip(asked, text, strict=True)
         ]
+
+    def _prompts(self, images: Tensor, t: int, names: Sequence[str] | None) -> Prompts:
+        """Every image brings its own prompts: contexts [B, L, w]."""
+        hidden = F.relu(F.linear(images, self.part("weight_in", t), self.part("bias_in", t)))
+        shift = F.linear(hidden, self.part("weight_out", t), self.part("bias_out", t))  # B, w
+        return Prompts(self.part("context", t) + shift[:, None], self.tasks[t].class_names if names is None else names)
 
     def _tokens(self, names: Sequence[str]) -> int:
         """Tokens that are encoded for one image."""
@@ -89,22 +90,22 @@ class CoCoOp(PromptMethod):
         """How many images may be encoded at a time."""
         return max(1, self.params.max_tokens // self._tokens(names))
 
-    def _within_bound(self, together: Sequence[Batch]) -> Iterator[tuple[list[Batch], list[float]]]:
+    @classmethod
+    def _within_bound(cls, together: Sequence[Step]) -> Iterator[tuple[list[Step], list[float]]]:
         """Parts of batches that stay within `max_tokens` together, and each part's share of its batch."""
-        parts: list[Batch] = []
+        parts: list[Step] = []
         shares: list[float] = []
         tokens = 0
-        for batch in together:
-            names = self.tasks[batch.present[0]].class_names
-            size, each = self._chunk(names), self._tokens(names)
+        for method, batch in together:
+            names = method.tasks[batch.present[0]].class_names
+            size, each = method._chunk(names), method._tokens(names)
             for first in range(0, len(batch.labels), size):
-                rows = slice(first, first + size)
-                part = Batch(batch.features[rows], batch.labels[rows], batch.tasks[rows], batch.present)
+                part = batch.part(slice(first, first + size))
                 n = len(part.labels)
-                if parts and tokens + n * each > self.params.max_tokens:
+                if parts and tokens + n * each > method.params.max_tokens:
                     yield parts, shares
                     parts, shares, tokens = [], [], 0
-                parts.append(part)
+                parts.append((method, part))
                 shares.append(n / len(batch.labels))
                 tokens += n * each
         yield parts, shares
@@ -113,4 +114,4 @@ class CoCoOp(PromptMethod):
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         names = self.tasks[task].class_names if class_names is None else class_names
         chunks = F.normalize(features.to(self.clip.device), dim=-1).split(self._chunk(names))
-        return torch.cat([self._logits([chunk], [task], [names])[0] for chunk in chunks])
+        return torch.cat([self._logits([(self, chunk, task, names)])[0] for chunk in chunks])

@@ -70,6 +70,7 @@ def sinkhorn(cost: Tensor, epsilon: float, iterations: int, tolerance: float) ->
         rows = torch.where(moving, new, rows)
         columns = torch.where(moving, (1 / n_columns) / (kernel.mT @ rows[..., None])[..., 0], columns)
         moving = moving & (change >= tolerance)
-        if not moving.any():
+        # On a device the answer would have to be waited for; what has stopped stays as it is there, too.
+        if moving.device.type == "cpu" and not moving.any():
             break
     return rows[..., None] * kernel * columns[..., None, :]

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from bench.methods.base import Clip, TaskData, param
 from bench.methods.coop import CoOp
+from bench.methods.prompt import Step
 from bench.methods.training import Batch
 from bench.methods.zero_shot import template_features
 
@@ -35,26 +37,38 @@ class ProGrad(CoOp):
         super().setup(clip, tasks, seed)
         self.teacher = [template_features(clip, task) for task in tasks]  # C, d each
 
-    def gradients(self, together: Sequence[Batch]) -> None:
-        cross_entropy = knowledge = torch.zeros((), device=self.clip.device)
-        weight = self.params.temperature
-        for batch, text in self.encoded(together):
-            for t, own_text in zip(batch.present, text, strict=True):
-                # Alone, a task's batch is all its own: no selection, and no wait for what it would select.
-                mine = slice(None) if len(batch.present) == 1 else batch.tasks == t
-                images, labels = batch.features[mine], batch.labels[mine]
-                logits = self.scores(images, own_text)
-                taught = self.scores(images, self.teacher[t])
-                share = len(labels) / len(batch.labels)
-                cross_entropy = cross_entropy + share * F.cross_entropy(logits, labels)
-                knowledge = knowledge + share * weight**2 * F.kl_div(
-                    F.log_softmax(logits / weight, dim=-1), F.softmax(taught / weight, dim=-1), reduction="batchmean"
-                )
-        parameters = [self.part("context", t) for t in dict.fromkeys(t for b in together for t in b.present)]
-        if not self.separate:
-            parameters = parameters[:1]  # one tensor for all tasks
-        own = torch.autograd.grad(cross_entropy, parameters, retain_graph=True)
-        known = torch.autograd.grad(knowledge, parameters)
+    @classmethod
+    def gradients(cls, together: Sequence[Step]) -> None:
+        cross_entropy, knowledge = [], []
+        parameters: list[Tensor] = []
+        for method, batch, text in cls.encoded(together):
+            own, known = method.two_losses(batch, text)
+            cross_entropy.append(own)
+            knowledge.append(known)
+            parameters += [p for p in method.trained(batch) if not any(p is other for other in parameters)]
+        own = torch.autograd.grad(torch.stack(cross_entropy).sum(), parameters, retain_graph=True)
+        known = torch.autograd.grad(torch.stack(knowledge).sum(), parameters)
+        share = together[0][0].params.projection
         for parameter, g, k in zip(parameters, own, known, strict=True):
             direction = F.normalize(k.flatten(), dim=0).view_as(k)
-            parameter.grad = g - self.params.projection * (g * direction).sum().clamp(max=0) * direction
+            parameter.grad = g - share * (g * direction).sum().clamp(max=0) * direction
+
+    def trained(self, batch: Batch) -> list[Tensor]:
+        """The parameters that a batch's losses hang on."""
+        return [self.part("context", t) for t in batch.present]
+
+    def two_losses(self, batch: Batch, text: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy, and KL to the zero-shot prediction; means over the batch."""
+        cross_entropy = knowledge = torch.zeros((), device=self.clip.device)
+        heat = self.params.temperature
+        for t, own_text in zip(batch.present, text, strict=True):
+            mine = (batch.known[1] == t).nonzero()[:, 0].tolist()
+            images, labels = self.rows(batch.features, mine), self.rows(batch.labels, mine)
+            logits = self.scores(images, own_text)
+            taught = self.scores(images, self.teacher[t])
+            share = len(mine) / len(batch.labels)
+            cross_entropy = cross_entropy + share * F.cross_entropy(logits, labels)
+            knowledge = knowledge + share * heat**2 * F.kl_div(
+                F.log_softmax(logits / heat, dim=-1), F.softmax(taught / heat, dim=-1), reduction="batchmean"
+            )
+        return cross_entropy, knowledge

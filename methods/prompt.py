@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,11 @@ from bench.methods.training import (
 )
 from bench.text import POSITIONS, Position, Prompts
 
-SIDE_BY_SIDE = 1500  # class names that separate trainings encode in one step, at most: bounds the memory
+# Class names that separate trainings encode in one step, at most: bounds the memory (RN50's tower: 3 MB a name).
+SIDE_BY_SIDE = {"cpu": 1500, "cuda": 6000}
+
+Step = tuple[Any, Batch]
+"""A batch, and the method that trains on it."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,22 @@ class PromptMethod(Method):
         [P, L, w] each: every context goes with every name; or (`paired`) [C, L, w], one a name.
         """
 
-    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        """[C, d] for each task's class names ([P, C, d] with several contexts), normalised, differentiable.
+    def prompts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Prompts]:
+        """What the tower reads for each task's class names.
 
         A method whose prompts depend on the image has none: it overrides `losses` and `predict`.
         """
         pairs = zip(self.contexts(tasks, names), names, strict=True)
-        prompts = [Prompts(context, own, self.paired) for context, own in pairs]
-        features = self.clip.tower.encode(prompts, self.params.position)
-        return [F.normalize(f[0] if len(f) == 1 and not self.paired else f, dim=-1) for f in features]
+        return [Prompts(context, own, self.paired) for context, own in pairs]
+
+    def normalised(self, encoded: Sequence[Tensor], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        """[C, d] for each task's class names ([P, C, d] with several contexts), from `prompts` as encoded."""
+        return [F.normalize(f[0] if len(f) == 1 and not self.paired else f, dim=-1) for f in encoded]
+
+    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        """Normalised text features of each task's class names, differentiable."""
+        encoded = self.clip.tower.encode(self.prompts(tasks, names), self.params.position)
+        return self.normalised(encoded, names)
 
     def scores(self, features: Tensor, text: Tensor) -> Tensor:
         """[B, C] = τ · cosine of normalised image features [B, d] and a task's (or several tasks') text features."""
@@ -103,67 +115,79 @@ class PromptMethod(Method):
         """Joint cross-entropy; `text` are the features of the batch's tasks, in the order of `batch.present`."""
         return joint_cross_entropy(self.scores(batch.features, torch.cat(list(text))), batch, [len(f) for f in text])
 
-    def encoded(self, together: Sequence[Batch]) -> Iterator[tuple[Batch, list[Tensor]]]:
-        """Batches with their tasks' text features: one call of the tower; tasks without an image are left out."""
-        present = [t for batch in together for t in batch.present]
-        text = iter(self.text_features(present, [self.tasks[t].class_names for t in present]))
-        return ((batch, list(islice(text, len(batch.present)))) for batch in together)
+    def scored(self, batch: Batch) -> tuple[Batch, list[Sequence[str]]]:
+        """A batch, and the class names that it is scored among, by task; tasks without an image are left out."""
+        return batch, [self.tasks[t].class_names for t in batch.present]
 
-    def losses(self, together: Sequence[Batch]) -> list[Tensor]:
-        """The loss of each batch; each is of another training."""
-        return [self.loss(batch, text) for batch, text in self.encoded(together)]
+    @classmethod
+    def encoded(cls, together: Sequence[Step]) -> Iterator[tuple[Any, Batch, list[Tensor]]]:
+        """Method, batch and text features of each step: one call of the tower for all of them."""
+        first = together[0][0]
+        scored = [(method, *method.scored(batch)) for method, batch in together]
+        prompts = [method.prompts(batch.present, names) for method, batch, names in scored]
+        features = iter(first.clip.tower.encode([p for own in prompts for p in own], first.params.position))
+        for (method, batch, names), own in zip(scored, prompts, strict=True):
+            yield method, batch, method.normalised(list(islice(features, len(own))), names)
 
-    def gradients(self, together: Sequence[Batch]) -> None:
-        """Put the step's gradients into the parameters' `.grad`."""
-        torch.stack(self.losses(together)).sum().backward()
+    @classmethod
+    def losses(cls, together: Sequence[Step]) -> list[Tensor]:
+        """The loss of each step; each is of another training."""
+        return [method.loss(batch, text) for method, batch, text in cls.encoded(together)]
+
+    @classmethod
+    def gradients(cls, together: Sequence[Step]) -> None:
+        """Put the steps' gradients into the parameters' `.grad`."""
+        torch.stack(cls.losses(together)).sum().backward()
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         """Make the parameters at their start values; alone, a task gets the values it would get among others."""
         self.clip, self.tasks, self.learned = clip, list(tasks), {}
         self._text: dict[int, Tensor] = {}
-        for which, label in self._trainings():
-            start = self.initialise([tasks[t] for t in which], generator(seed, label, "start"))
+        for which in self.trainings():
+            start = self.initialise([tasks[t] for t in which], generator(seed, self._label(which), "start"))
             for name, value in start.items():
                 key = f"{name}-{which[0]}" if self.separate else name
                 self.learned[key] = value.to(clip.device).requires_grad_(True)
 
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
-        self.setup(clip, tasks, seed)
-        groups = self._side_by_side()
-        recipe = self.params
-        steps = [
-            max(steps_an_epoch(sum(len(tasks[t].labels) for t in which), recipe.batch) for which, _ in group)
-            for group in groups
-        ]
+        self.fit_together([self], clip, [tasks], [seed], report)
+
+    @classmethod
+    def fit_together(
+        cls,
+        methods: Sequence[Any],
+        clip: Clip,
+        tasks: Sequence[Sequence[TaskData]],
+        seeds: Sequence[int],
+        report: Report,
+    ) -> None:
+        for method, own, seed in zip(methods, tasks, seeds, strict=True):
+            method.setup(clip, own, seed)
+        every = [(m, which, seed) for m, seed in zip(methods, seeds, strict=True) for which in m.trainings()]
+        groups = _side_by_side(every, SIDE_BY_SIDE["cuda" if clip.device.type == "cuda" else "cpu"])
+        recipe = methods[0].params
+        steps = [max(steps_an_epoch(m.n_images(which), recipe.batch) for m, which, _ in group) for group in groups]
         progress = Progress(report, recipe.epochs * sum(steps))
         for group in groups:
-            trainings = [
-                Training(
-                    [p for name, p in self.learned.items() if not self.separate or name.endswith(f"-{which[0]}")],
-                    batches(self.tasks, which, recipe, generator(seed, label, "batches"), clip.device),
-                )
-                for which, label in group
-            ]
-            train(trainings, self.gradients, recipe, progress)
+            train([m.training(which, seed) for m, which, seed in group], methods[0].gradients, recipe, progress)
 
-    def _trainings(self) -> list[tuple[list[int], str]]:
-        """Tasks of each training, and the label its random numbers come from."""
-        if self.separate:
-            return [([t], task.name) for t, task in enumerate(self.tasks)]
-        return [(list(range(len(self.tasks))), "all tasks")]
+    def trainings(self) -> list[list[int]]:
+        """The tasks of each training."""
+        everything = list(range(len(self.tasks)))
+        return [[t] for t in everything] if self.separate else [everything]
 
-    def _side_by_side(self) -> list[list[tuple[list[int], str]]]:
-        """The trainings, in groups that are trained in the same steps."""
-        groups: list[list[tuple[list[int], str]]] = [[]]
-        n_names = 0
-        for training in self._trainings():
-            own = sum(len(self.tasks[t].class_names) for t in training[0])
-            if groups[-1] and n_names + own > SIDE_BY_SIDE:
-                groups.append([])
-                n_names = 0
-            groups[-1].append(training)
-            n_names += own
-        return groups
+    def training(self, which: Sequence[int], seed: int) -> Training:
+        """The training of some tasks."""
+        own = [p for name, p in self.learned.items() if not self.separate or name.endswith(f"-{which[0]}")]
+        rng = generator(seed, self._label(which), "batches")
+        return Training(self, own, batches(self.tasks, which, self.params, rng, self.clip.device))
+
+    def n_images(self, which: Sequence[int]) -> int:
+        return sum(len(self.tasks[t].labels) for t in which)
+
+    def _label(self, which: Sequence[int]) -> str:
+        """What a training's random numbers come from, beside the seed."""
+        return self.tasks[which[0]].name if self.separate else "all tasks"
 
     @torch.no_grad()
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
@@ -187,3 +211,17 @@ class PromptMethod(Method):
         self.setup(clip, tasks, seed=0)  # the names and shapes; the values are replaced
         check_shapes(self.name, {name: tuple(value.shape) for name, value in self.learned.items()}, state)
         self.learned = {name: state[name].to(clip.device, torch.float32) for name in self.learned}
+
+
+def _side_by_side(every: list[tuple[Any, list[int], int]], most: int) -> list[list[tuple[Any, list[int], int]]]:
+    """Trainings (method, tasks, seed) in groups that are trained in the same steps: of `most` class names at most."""
+    groups: list[list[tuple[Any, list[int], int]]] = [[]]
+    n_names = 0
+    for method, which, seed in every:
+        own = sum(len(method.tasks[t].class_names) for t in which)
+        if groups[-1] and n_names + own > most:
+            groups.append([])
+            n_names = 0
+        groups[-1].append((method, which, seed))
+        n_names += own
+    return groups

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.methods.base import TaskData
 from bench.methods.prompt import PromptMethod
+from bench.text import Prompts
 
 
 class SharedCoOp(PromptMethod):
@@ -29,7 +30,10 @@ class SharedCoOp(PromptMethod):
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         return [self.learned["context"]] * len(tasks)
 
-    def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+    def prompts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Prompts]:
         # All names at once: the prefix is computed once, not once a task.
-        (features,) = super().text_features(tasks[:1], [list(chain(*names))])
-        return list(features.split([len(n) for n in names]))
+        return [Prompts(self.learned["context"], list(chain(*names)))]
+
+    def normalised(self, encoded: Sequence[Tensor], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        (features,) = super().normalised(encoded, names)
+        return list(features.split([len(own) for own in names]))

@@ -9,8 +9,8 @@ our reading. Learned: 2d · L · w + (1 or Σ|C_t|) · K · w + (1 or T) · M ·
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -68,17 +68,18 @@ class SoftCPTCATA(SoftCPT):
         super().setup(clip, tasks, seed)
         self._draw = generator(seed, "absent classes")
 
-    def encoded(self, together: Sequence[Batch]) -> Iterator[tuple[Batch, list[Tensor]]]:
+    def scored(self, batch: Batch) -> tuple[Batch, list[Sequence[str]]]:
         if self.params.absent >= 1:
-            return super().encoded(together)
-        (batch,) = together
-        labels, names = batch.labels.clone(), []
+            return super().scored(batch)
+        labels, tasks = batch.known
+        names: list[Sequence[str]] = []
+        among = labels.clone()
         for t in batch.present:
-            mine = batch.tasks == t
-            chosen = self._some_classes(len(self.tasks[t].class_names), batch.labels[mine].cpu())
-            labels[mine] = torch.searchsorted(chosen.to(labels.device), batch.labels[mine])
+            mine = tasks == t
+            chosen = self._some_classes(len(self.tasks[t].class_names), labels[mine])
+            among[mine] = torch.searchsorted(chosen, labels[mine])
             names.append([self.tasks[t].class_names[c] for c in chosen])
-        return iter([(replace(batch, labels=labels), self.text_features(batch.present, names))])
+        return Batch.of(batch.features, among, tasks), names
 
     def _some_classes(self, n: int, present: Tensor) -> Tensor:
         """Classes a step scores, ascending: those of its images, and a random share of the task's others."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,18 +29,36 @@ class Recipe(Parameters):
     init_std: float = param(0.02, "standard deviation of random start values", least=0)
 
 
+Owner = TypeVar("Owner")
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Images of one step.
+    """Images of one step, on the device; and what the host asks of them, so that it never waits for the device.
 
-    features : [B, d], L2-normalised. labels : [B], within each image's own task.
-    tasks : [B], index of each image's task. present : tasks with an image here, ascending.
+    features : [B, d], L2-normalised. labels : [B], within each image's own task. tasks : [B], each image's task.
+    known : (labels, tasks) on the CPU.
     """
 
     features: Tensor
     labels: Tensor
     tasks: Tensor
-    present: list[int]
+    known: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor, tasks: Tensor) -> Batch:
+        """From labels and tasks on the CPU."""
+        there = [x.to(features.device, non_blocking=True) for x in (labels, tasks)]
+        return cls(features, there[0], there[1], (labels, tasks))
+
+    @cached_property
+    def present(self) -> list[int]:
+        """Tasks with an image here, ascending."""
+        return self.known[1].unique().tolist()
+
+    def part(self, rows: slice) -> Batch:
+        labels, tasks = self.known
+        return Batch(self.features[rows], self.labels[rows], self.tasks[rows], (labels[rows], tasks[rows]))
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
@@ -54,9 +74,10 @@ def steps_an_epoch(n_images: int, batch: int) -> int:
 
 
 @dataclass(frozen=True)
-class Training:
-    """One optimisation: the parameters that are its own, and its steps' learning rates and batches."""
+class Training(Generic[Owner]):
+    """One optimisation: whose it is, the parameters that are its own, and its steps' learning rates and batches."""
 
+    owner: Owner
     parameters: list[Tensor]
     steps: Iterator[tuple[float, Batch]]
 
@@ -82,15 +103,16 @@ def batches(
         order_there = order.to(device, non_blocking=True)
         for step in range(steps_an_epoch(n, size)):
             part = slice(step * size, (step + 1) * size)
-            chosen = order_there[part]
-            present = owner[order[part]].unique().tolist()
-            batch = Batch(images[chosen], labels_there[chosen], owner_there[chosen], present)
+            chosen, known = order_there[part], order[part]
+            batch = Batch(
+                images[chosen], labels_there[chosen], owner_there[chosen], (labels[known], owner[known])
+            )
             yield learning_rate(recipe, epoch + 1), batch
 
 
 def train(
-    trainings: Sequence[Training],
-    gradients: Callable[[Sequence[Batch]], None],
+    trainings: Sequence[Training[Owner]],
+    gradients: Callable[[Sequence[tuple[Owner, Batch]]], None],
     recipe: Recipe,
     on_step: Callable[[], None],
 ) -> None:
@@ -101,6 +123,7 @@ def train(
     Parameters
     ----------
     gradients : puts the gradients of the batches' losses, each of its own training, into the parameters' `.grad`.
+        Given are the batches and whose they are.
     """
     optimiser = torch.optim.SGD(
         [{"params": training.parameters} for training in trainings],
@@ -112,7 +135,7 @@ def train(
         at_hand = []
         for group, training in zip(optimiser.param_groups, trainings, strict=True):
             for group["lr"], batch in islice(training.steps, 1):
-                at_hand.append(batch)
+                at_hand.append((training.owner, batch))
         if not at_hand:
             return
         optimiser.zero_grad(set_to_none=True)  # SGD passes over parameters without a gradient

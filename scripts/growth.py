@@ -64,7 +64,7 @@ def measure(tower: str, n_tasks: int) -> dict[str, Any]:
     start = time.perf_counter()
     for _, batch in batches(tasks, range(n_tasks), method.params, torch.Generator().manual_seed(0), clip.device):
         optimiser.zero_grad()
-        method.gradients([batch])
+        method.gradients([(method, batch)])
         optimiser.step()
         seconds.append(time.perf_counter() - start)
         present.append(len(batch.present))

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import bench
 from bench.cli import main
@@ -315,6 +316,32 @@ def test_failed_cell_is_recorded_the_others_go_on_and_a_rerun_retries_only_it(
     assert fits.fits == 6
     assert {r["status"] for r in tiny.records(runs).values()} == {"done"}
     assert "failed" not in capsys.readouterr().err.splitlines()[-1:]
+
+
+def test_seeds_at_once_learn_what_they_learn_alone_and_say_so(
+    tiny: Any, tmp_path: Path, count_calls: CountCalls
+) -> None:
+    trainings = count_calls(CoOp, "fit")
+    options = ["coop.lr=0.01"]  # the tiny suite's steep recipe would enlarge the rounding of sums
+    tiny.run(tmp_path / "alone", options=options)
+    assert len(trainings) == 4
+    tiny.run(tmp_path / "at-once", options=options, seeds_at_once=True)
+    assert len(trainings) == 4  # none by itself
+    alone, together = tiny.numbers(tmp_path / "alone"), tiny.numbers(tmp_path / "at-once")
+    assert alone.keys() == together.keys()
+    for path, record in together.items():
+        assert record.pop("trained_together", None) == ([1, 2] if "coop" in path else None)
+        assert record == alone[path]
+    for path in (tmp_path / "alone").rglob("*.safetensors"):
+        one, other = load_file(path), load_file(tmp_path / "at-once" / path.relative_to(tmp_path / "alone"))
+        for name, value in one.items():
+            assert (value - other[name]).norm() < 1e-4 * value.norm()
+
+
+def test_seeds_at_once_of_which_one_fails_are_run_one_by_one(tiny: Any, flaky: str, tmp_path: Path) -> None:
+    tiny.run(tmp_path / "runs", methods=[flaky], shots=[1, 2], seeds=[1, 2], seeds_at_once=True)
+    states = {Path(p).name[:11]: record["status"] for p, record in tiny.records(tmp_path / "runs").items()}
+    assert states == {"1shot-seed1": "done", "1shot-seed2": "done", "2shot-seed1": "failed", "2shot-seed2": "done"}
 
 
 def test_failed_cells_are_left_out_of_the_returned_table(tiny: Any, flaky: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import bench.text
 from bench.errors import UserError
 from bench.methods import Method, TaskData, find_method, method_names, param
 from bench.methods.base import Parameters
+from bench.methods.prompt import SIDE_BY_SIDE
 from bench.methods.training import Batch, Recipe, joint_cross_entropy, learning_rate
 from bench.options import numbers, variants
 from bench.text import TextTower
@@ -269,7 +270,7 @@ def test_epoch_e_uses_view_e_mod_v(clip, monkeypatch):
 def test_joint_loss_is_over_each_image_s_own_classes():
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 9, generator=rng) * 3
-    batch = Batch(torch.zeros(4, 1), torch.tensor([2, 0, 4, 1]), torch.tensor([5, 2, 7, 5]), [2, 5, 7])
+    batch = Batch.of(torch.zeros(4, 1), torch.tensor([2, 0, 4, 1]), torch.tensor([5, 2, 7, 5]))
     columns = {2: slice(0, 1), 5: slice(1, 4), 7: slice(4, 9)}  # 1, 3 and 5 classes
     expected = [
         -torch.log_softmax(row[columns[t]], dim=0)[label]
@@ -292,9 +293,9 @@ def test_coop_learns_the_same_for_a_task_alone_and_among_others(clip):
 def test_how_many_tasks_train_side_by_side_changes_the_steps_not_the_result(clip, bound, monkeypatch):
     """3, 5 and 4 classes: each task by itself, two and one, all together."""
     tasks = make_tasks(shots=(3, 6, 4))  # of different numbers of steps
-    monkeypatch.setattr("bench.methods.prompt.SIDE_BY_SIDE", 0)
+    monkeypatch.setitem(SIDE_BY_SIDE, "cpu", 0)
     by_itself = fitted("coop", clip, tasks).learned
-    monkeypatch.setattr("bench.methods.prompt.SIDE_BY_SIDE", bound)
+    monkeypatch.setitem(SIDE_BY_SIDE, "cpu", bound)
     encoded = []
     encode = type(clip.tower).encode
     monkeypatch.setattr(type(clip.tower), "encode", lambda self, p, *a: encoded.append(len(p)) or encode(self, p, *a))

@@ -114,7 +114,7 @@ def fit(name: str, where: World, epochs: int | None = None, **params: Any) -> tu
     def gradients(together: Any) -> None:
         with torch.no_grad():
             losses = method.losses(together)
-        for batch, loss in zip(together, losses, strict=True):
+        for (_, batch), loss in zip(together, losses, strict=True):
             n_images = sum(len(where.tasks[t].labels) for t in (batch.present if method.separate else range(3)))
             mine = [s for s in steps if not method.separate or s.images[0][0] == batch.present[0]]
             images = list(zip(batch.tasks.tolist(), batch.features, batch.labels.tolist(), strict=True))

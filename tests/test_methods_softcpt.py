@@ -84,9 +84,9 @@ def test_some_of_the_absent_classes_are_scored_and_all_of_those_in_the_batch() -
     asked: list[list[list[str]]] = []
 
     class Recording(SoftCPTCSTA):
-        def text_features(self, tasks: Any, names: Any) -> Any:
+        def prompts(self, tasks: Any, names: Any) -> Any:
             asked.append([list(own) for own in names])
-            return super().text_features(tasks, names)
+            return super().prompts(tasks, names)
 
     params = Recording.Params(epochs=2, batch=4, context=LENGTH, task_context=3, class_context=2, absent=0.5)
     method: Any = Recording(params)
@@ -94,7 +94,7 @@ def test_some_of_the_absent_classes_are_scored_and_all_of_those_in_the_batch() -
     rng = torch.Generator().manual_seed(0)
     sizes = set()
     for _, batch in batches(world().tasks, range(3), params, rng, torch.device("cpu")):
-        (loss,) = method.losses([batch])
+        (loss,) = method.losses([(method, batch)])
         (names,) = asked[-1:]
         terms = []
         for image, label, t in zip(batch.features, batch.labels.tolist(), batch.tasks.tolist(), strict=True):

@@ -46,7 +46,7 @@ def step() -> tuple[CoCoOp, Batch, Any]:
     labels = torch.randint(CLASSES, (IMAGES,), generator=rng)
     method = CoCoOp()
     method.setup(clip, [TaskData("task", "", names, "{}", features[None], labels)], seed=1)
-    return method, Batch(features, labels, torch.zeros(IMAGES, dtype=torch.long), [0]), model
+    return method, Batch.of(features, labels, torch.zeros(IMAGES, dtype=torch.long)), model
 
 
 def plain_gradients(method: CoCoOp, batch: Batch, model: Any, n: int) -> dict[str, torch.Tensor]:
@@ -66,7 +66,7 @@ def plain_gradients(method: CoCoOp, batch: Batch, model: Any, n: int) -> dict[st
 def own_gradients(method: CoCoOp, batch: Batch) -> dict[str, torch.Tensor]:
     for value in method.learned.values():
         value.grad = None
-    method.gradients([batch])
+    method.gradients([(method, batch)])
     return {name: value.grad for name, value in method.learned.items() if value.grad is not None}
 
 
@@ -86,7 +86,7 @@ def test_a_step_costs_less_than_a_tenth_of_the_plain_way(
     if benchmark.disabled:
         pytest.skip("a measurement: runs with --benchmark-enable")
     method, batch, model = step
-    first = Batch(*(t[:PLAIN_IMAGES] for t in (batch.features, batch.labels, batch.tasks)), batch.present)
+    first = batch.part(slice(PLAIN_IMAGES))
     for name, gradient in plain_gradients(method, batch, model, PLAIN_IMAGES).items():
         torch.testing.assert_close(own_gradients(method, first)[name], gradient, rtol=1e-3, atol=1e-5)  # the same work
     benchmark.pedantic(own_gradients, (method, batch), rounds=5, warmup_rounds=1)

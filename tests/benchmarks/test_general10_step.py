@@ -50,7 +50,7 @@ def step() -> tuple[SoftCPT, Batch, Any]:
     owner = torch.arange(32) % len(classes)
     labels = torch.tensor([int(torch.randint(classes[t], (), generator=rng)) for t in owner])
     features = F.normalize(torch.randn(32, EMBED, generator=rng), dim=-1)
-    return method, Batch(features, labels, owner, list(range(len(classes)))), model
+    return method, Batch.of(features, labels, owner), model
 
 
 def plain_step(method: SoftCPT, model: Any, share: int) -> int:
@@ -70,7 +70,7 @@ def plain_step(method: SoftCPT, model: Any, share: int) -> int:
 def own_step(method: SoftCPT, batch: Batch) -> None:
     for value in method.learned.values():
         value.grad = None
-    method.gradients([batch])
+    method.gradients([(method, batch)])
 
 
 def needed_tokens(method: SoftCPT) -> tuple[int, int]:
