@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import sqlite3
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +31,7 @@ from platformdirs import user_cache_dir
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.transforms import Compose, InterpolationMode, Normalize, RandomResizedCrop, ToTensor
+from torchvision.transforms import Compose, InterpolationMode, Normalize, ToTensor
 from torchvision.transforms import functional as TF
 
 from bench.backbone import Backbone
@@ -44,6 +44,9 @@ FORMAT = 1  # raised when the same key would stand for other numbers
 VIEWS_A_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
 IMAGES_A_BLOCK = 2048  # a kill loses at most one block
 CROPS_A_BATCH = 256
+CROP_AREAS = (0.08, 1.0)  # of a training view: share of the image
+CROP_SHAPES = (3 / 4, 4 / 3)  # and width over height
+CROP_TRIES = 10
 PIXELS_ON_CPU = 1 << 19  # encoded at a time: larger activations cost more in page faults than batches save
 HASHES_A_COMMIT = 256  # a kill loses at most so many hashes
 BATCHES_AHEAD = 2  # decoded while one is encoded: with one alone, cores would wait for the last image of each
@@ -292,19 +295,36 @@ def _view_blocks(view: View) -> list[View]:
     return [View(view.seed, a, b) for a, b in pairwise(edges)]
 
 
-_rng_lock = threading.Lock()
-
-
-def _draw_view(image: Any, digest: str, seed: int, v: int) -> tuple[tuple[int, int, int, int], bool]:
+def _draw_view(image: Image.Image, digest: str, seed: int, v: int) -> tuple[tuple[int, int, int, int], bool]:
     """Crop (top, left, height, width) and flip of training view v: the recipe's distribution, one draw for ever.
 
-    torchvision draws from torch's global generator; it is seeded for the draw and put back, under a lock.
+    The draws are those of torchvision's RandomResizedCrop and RandomHorizontalFlip under this seed. They are written
+    out because torchvision's come from the one generator of the process, for which the workers would queue up.
     """
     number = int.from_bytes(hashlib.blake2b(f"{digest}/{seed}/{v}".encode(), digest_size=8).digest(), "big")
-    with _rng_lock, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(number % 2**63)
-        box = RandomResizedCrop.get_params(image, scale=[0.08, 1.0], ratio=[3 / 4, 4 / 3])
-        return box, bool(torch.rand(1) < 0.5)
+    rng = torch.Generator()
+    rng.manual_seed(number % 2**63)
+    crop = _draw_crop(*image.size, rng)
+    return crop, bool(torch.rand(1, generator=rng) < 0.5)
+
+
+def _draw_crop(width: int, height: int, rng: torch.Generator) -> tuple[int, int, int, int]:
+    """As `RandomResizedCrop.get_params`: area and shape are drawn until they fit, ten times at most."""
+    low, high = torch.log(torch.tensor(CROP_SHAPES)).tolist()
+    for _ in range(CROP_TRIES):
+        area = width * height * torch.empty(1).uniform_(*CROP_AREAS, generator=rng).item()
+        shape = torch.exp(torch.empty(1).uniform_(low, high, generator=rng)).item()
+        w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < w <= width and 0 < h <= height:
+            top = torch.randint(height - h + 1, (1,), generator=rng).item()
+            left = torch.randint(width - w + 1, (1,), generator=rng).item()
+            return int(top), int(left), h, w
+    w, h = width, height  # none fits: the middle, cut to the nearest shape allowed
+    if width / height < CROP_SHAPES[0]:
+        h = round(width / CROP_SHAPES[0])
+    elif width / height > CROP_SHAPES[1]:
+        w = round(height * CROP_SHAPES[1])
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def _read(path: Path) -> Tensor | None:

@@ -318,6 +318,19 @@ def test_crops_and_flips_are_distributed_as_in_the_recipe() -> None:
     assert len(set(draws)) > 2900
 
 
+@pytest.mark.parametrize("size", [(500, 375), (61, 64), (20, 300), (900, 30), (1, 1), (1, 40), (3, 2)])
+def test_draws_are_torchvisions_to_the_last_number(size: tuple[int, int]) -> None:
+    """Also of shapes that no crop fits, and of tiny images."""
+    image = Image.new("RGB", size)
+    for v in range(300):
+        name = f"digest/7/{v}".encode()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % 2**63)
+            box = transforms.RandomResizedCrop.get_params(image, scale=[0.08, 1.0], ratio=[3 / 4, 4 / 3])
+            expected = box, bool(torch.rand(1) < 0.5)
+        assert _draw_view(image, "digest", 7, v) == expected
+
+
 def test_views_are_a_function_of_image_seed_and_number_alone() -> None:
     image = Image.new("RGB", (120, 90))
     first = _draw_view(image, "a", 1, 0)
