@@ -80,7 +80,8 @@ def load_tasks(
     if missing and not (allow_missing and tasks):
         head = f"suite {suite.name}: data of {len(missing)} of {len(missing) + len(tasks)} tasks is missing"
         hint = "put it there, or leave these tasks out with --allow-missing" if tasks else "put it there"
-        raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing]))
+        way = f"`python -m bench data fetch --suite {suite.argument} --data {data_root}` gets what may be downloaded."
+        raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing, way]))
     return tasks
 
 

@@ -443,6 +443,7 @@ def test_missing_tasks_are_named_together_with_folder_and_link(tmp_path: Path) -
     said = str(caught.value)
     for task in load_suite("plant6").tasks:
         assert task.name in said and str(tmp_path / task.folder) in said and task.sources[0]["url"] in said
+    assert f"`python -m bench data fetch --suite plant6 --data {tmp_path}`" in said
 
 
 def test_allow_missing_leaves_tasks_out_but_not_all(tmp_path: Path) -> None:
@@ -453,7 +454,7 @@ def test_allow_missing_leaves_tasks_out_but_not_all(tmp_path: Path) -> None:
     )
     class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
     suite = load_suite(str(file))
-    with pytest.raises(UserError, match=r"1 of 2 tasks is missing.*--allow-missing"):
+    with pytest.raises(UserError, match=rf"(?s)1 of 2 tasks is missing.*--allow-missing.*--suite {file} --data"):
         load_tasks(suite, tmp_path)
     assert [task.name for task in load_tasks(suite, tmp_path, allow_missing=True)] == ["Birds"]
     assert [task.name for task in load_tasks(suite, tmp_path, names=["BIRDS"])] == ["Birds"]

@@ -58,6 +58,11 @@ class Suite:
     path: Path
     backbone: str | None  # the default backbone, where the suite brings one
 
+    @property
+    def argument(self) -> str:
+        """What `--suite` takes: the name of one of the package's, the path of a user's own."""
+        return self.name if self.path.parent == _folder() else str(self.path)
+
 
 def suite_names() -> list[str]:
     """The suites that come with the package."""
