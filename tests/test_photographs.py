@@ -86,7 +86,8 @@ def test_missing_tasks_are_an_error_that_says_what_to_put_where(tmp_path: Path, 
     error = capsys.readouterr().err
     assert error.startswith("error: suite rs8: data of 6 of 8 tasks is missing")
     assert "--allow-missing" in error.splitlines()[0]
-    lines = error.splitlines()[1:]
+    *lines, last = error.splitlines()[1:]
+    assert f"data fetch --suite rs8 --data {DATA}" in last
     assert [line.split(":")[0].strip() for line in lines] == [
         "NWPU-RESISC45", "UCMerced", "WHU-RS19", "OPTIMAL-31", "RSI-CB128", "EuroSAT",
     ]  # fmt: skip
