@@ -148,17 +148,15 @@ def write_draws(
     -------
     DataFrame : one row a task and shot count with the numbers of files, classes, and images to train and validate on.
     """
-    from bench.datasets.draws import VAL_SHOTS, write_draw
-    from bench.datasets.fewshot import few_shot
+    from bench.datasets.draws import write_draw
     from bench.datasets.splits import load_tasks
     from bench.datasets.suites import load_suite
 
     rows = []
     for task in load_tasks(load_suite(suite), _root(data), tasks, allow_missing):
         for n in shots:
-            for seed in seeds:
-                write_draw(task, Path(out).expanduser(), n, seed)
-            train, val = few_shot(task.split.train, n, seeds[0]), few_shot(task.split.val, min(n, VAL_SHOTS), seeds[0])
+            drawn = [write_draw(task, Path(out).expanduser(), n, seed) for seed in seeds]
+            _, train, val = drawn[0]  # every seed draws as many
             row = {"task": task.name, "shots": n, "files": len(seeds), "classes": len(task.class_names)}
             rows.append({**row, "train images": len(train), "validation images": len(val)})
     return pd.DataFrame(rows)

@@ -19,8 +19,11 @@ from bench.errors import UserError
 VAL_SHOTS = 4  # validation few-shot: at most so many images a class
 
 
-def write_draw(task: Task, folder: Path, shots: int, seed: int) -> Path:
-    """Write the draw of a task to `folder`/<task>/shot_<shots>-seed_<seed>.json and return that file."""
+def write_draw(task: Task, folder: Path, shots: int, seed: int) -> tuple[Path, list[Item], list[Item]]:
+    """Write the draw of a task to `folder`/<task>/shot_<shots>-seed_<seed>.json.
+
+    Returns that file and what it holds: the images to train and to validate on.
+    """
     split = task.split
     parts = {
         "train": few_shot(split.train, shots, seed),
@@ -36,7 +39,7 @@ def write_draw(task: Task, folder: Path, shots: int, seed: int) -> Path:
         write_json(file, content)
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error})") from None
-    return file
+    return file, parts["train"], parts["val"]
 
 
 def find_draw(task: Task, folder: Path, shots: int, seed: int) -> Path | None:
@@ -66,9 +69,13 @@ def _json_rows(file: Path) -> dict[str, list[tuple[str, int]]]:
     rows: dict[str, list[tuple[str, int]]] = {}
     for part in ("train", "val"):
         rows[part] = []
-        for row in content.get(part, []):
-            if not isinstance(row, list) or len(row) < 2 or not isinstance(row[1], int):
-                raise UserError(f"{file}: an entry of {part!r} must be [path, label, class name], not {row!r}")
+        entries = content.get(part, [])
+        if not isinstance(entries, list):
+            raise UserError(f"{file}: {part!r} must be a list of [path, label, class name], not {repr(entries)[:80]}")
+        for row in entries:
+            if not isinstance(row, list) or len(row) < 2 or type(row[1]) is not int:  # true is no label
+                said = repr(row)[:80]
+                raise UserError(f"{file}: an entry of {part!r} must be [path, label, class name], not {said}")
             rows[part].append((safe_path(file, row[0]), row[1]))
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 from bench.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+
+# What a disk says of a folder that is not there, that is a file, or whose path is longer than any can be.
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class MissingData(UserError):
@@ -101,8 +105,11 @@ def missing_images(root: Path, items: Iterable[Item]) -> set[str]:
         try:
             with os.scandir(root / folder) as entries:
                 names = names - {entry.name for entry in entries}
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+        except PermissionError:
+            raise UserError(f"{root / folder}: cannot be read; give yourself permission to read it") from None
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise UserError(f"{root / folder}: cannot be read ({error.strerror})") from None
         prefix = f"{folder}/" if folder else ""
         missing.update(prefix + name for name in names)
     return missing

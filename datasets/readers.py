@@ -109,6 +109,8 @@ def _class_folders(root: Path, pool: str, options: Options) -> list[tuple[str, s
 def read_fashion20(folder: Path, options: Options) -> Listing:
     """One task of Fashion-20: `images/<task id>/<class id>/*`, names in `task_info.csv`."""
     task = options["task"]
+    if task < 0:
+        raise UserError(f"{folder}: the reader's `task` must be a whole number from 0 up, not {task}")
     info = folder / "task_info.csv"
     root = image_root(folder, options, "images")
     task_name, names = _fashion20_names(info, task)

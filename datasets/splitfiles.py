@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import posixpath
 import zlib
 from collections import Counter
@@ -22,6 +23,7 @@ from bench.errors import UserError
 from bench.files import write_whole
 
 PARTS = ("train", "val", "test")
+MAX_PART = 255  # bytes of a file's or folder's name: what every usual disk takes
 MAX_JSON = 200_000_000  # bytes, unpacked: the rows of more than two million images
 
 
@@ -30,6 +32,8 @@ def read_split(file: Path, root: Path, task: int = 0, allow_leak: bool = False) 
 
     `task` selects one of several tasks in an authors' file; `allow_leak` accepts images in two parts.
     """
+    if task < 0:
+        raise UserError(f"{file}: the reader's `task` must be a whole number from 0 up, not {task}")
     content = read_json(file)
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in PARTS):
         raise UserError(f"{file}: a split file is an object with the lists 'train', 'val' and 'test'")
@@ -72,7 +76,10 @@ def coop_form(split: Split) -> dict[str, list[list[object]]]:
 
 
 def safe_path(file: Path, path: object) -> str:
-    """A path of a split file, without "." and double "/"; one that leaves the image folder is an error."""
+    """A path of a split file, without "." and double "/".
+
+    An error where it leaves the image folder, or could be no file's: asking the disk for it would fail in other ways.
+    """
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise UserError(f"{file}: {path!r} is not an image path")
     normal = posixpath.normpath(path.replace("\\", "/"))  # judged as Windows would read it, too
@@ -80,7 +87,21 @@ def safe_path(file: Path, path: object) -> str:
         raise UserError(f"{file}: {path!r} is an absolute path; paths are relative to the image folder")
     if normal == ".." or normal.startswith("../"):
         raise UserError(f"{file}: {path!r} leaves the image folder")
+    if not path.isascii() or len(path) > MAX_PART:  # else there is nothing to look for: lists have millions of paths
+        _check_parts_of(file, path)
     return posixpath.normpath(path)
+
+
+def _check_parts_of(file: Path, path: str) -> None:
+    try:
+        longest = max(len(os.fsencode(part)) for part in path.split("/"))
+    except UnicodeEncodeError:
+        raise UserError(f"{file}: {path[:80]!r} is not an image path; no file has a name of such characters") from None
+    if longest > MAX_PART:
+        raise UserError(
+            f"{file}: {path[:80]!r}... is not an image path; a name in it takes {longest} bytes, "
+            f"a file's has at most {MAX_PART}"
+        )
 
 
 def check_parts(file: Path, parts: Mapping[str, Sequence[Item]], allow_leak: bool) -> None:
@@ -125,7 +146,7 @@ def _coop_entries(file: Path, content: dict[str, Any]) -> tuple[tuple[str, ...],
     for part in PARTS:
         parts[part] = []
         for path, label, name in _triples(file, part, content[part], "[path, label, class name]"):
-            _check_label(file, label)
+            _check_number(file, "label", label)
             if not isinstance(name, str):
                 raise UserError(f"{file}: the class name {name!r} of {path!r} is not text")
             if by_label.setdefault(label, name) != name:
@@ -150,9 +171,10 @@ def _authors_entries(
         for path, labels, tasks in _triples(file, part, content[part], "[path, [label], [task]]"):
             if not (isinstance(labels, list) and isinstance(tasks, list) and len(labels) == len(tasks) == 1):
                 raise UserError(f"{file}: {path!r} must have one label and one task, not {labels!r} and {tasks!r}")
+            _check_number(file, "task", tasks[0])
             if tasks[0] != task:
                 continue
-            _check_label(file, labels[0])
+            _check_number(file, "label", labels[0])
             if labels[0] >= len(names):
                 raise UserError(
                     f"{file}: label {labels[0]} of {path!r} is out of range; {len(names)} classes have names"
@@ -178,6 +200,6 @@ def _triples(file: Path, part: str, rows: Iterable[Any], form: str) -> Iterator[
         yield row[0], row[1], row[2]
 
 
-def _check_label(file: Path, label: object) -> None:
-    if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-        raise UserError(f"{file}: label {label!r} is not a whole number from 0 up")
+def _check_number(file: Path, what: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UserError(f"{file}: {what} {value!r} is not a whole number from 0 up")

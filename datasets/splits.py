@@ -172,7 +172,11 @@ def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) 
     if "train" in listing.parts:
         return without(divide(listing), gone), listing.task_name
     # Of a part of the data nothing is written: it would be wrong once the rest is there.
-    complete = not gone and spec.n_classes in (None, len(listing.class_names))
+    complete = (
+        not gone
+        and spec.n_classes in (None, len(listing.class_names))
+        and (spec.n_images is None or len({item.path for item in everything}) >= spec.n_images)
+    )
     return without(_written_split(spec, folder, listing, write and complete), gone), listing.task_name
 
 
@@ -191,7 +195,7 @@ def _written_split(spec: TaskSpec, folder: Path, listing: Listing, write: bool) 
     name = f"split_bench_{spec.name}.json"
     for place in (folder, cache_place(folder)):
         if (place / name).is_file():
-            return _read_written(place / name, listing)
+            return _read_written(place / name, listing, spec.reader.get("allow_leak", False))
     split = divide(listing)
     for place in writable_places(folder) if write else []:
         try:
@@ -203,8 +207,11 @@ def _written_split(spec: TaskSpec, folder: Path, listing: Listing, write: bool) 
     return split
 
 
-def _read_written(file: Path, listing: Listing) -> Split:
-    """A division written earlier. Labels and names come from the listing, so the suite file may change."""
+def _read_written(file: Path, listing: Listing, allow_leak: bool) -> Split:
+    """A division written earlier. Labels and names come from the listing, so the suite file may change.
+
+    An image in two parts is refused as in any split file: somebody may have edited this one.
+    """
     content = read_json(file)
     found = {item.path: item for items in listing.parts.values() for item in items}
     try:
@@ -219,6 +226,7 @@ def _read_written(file: Path, listing: Listing) -> Split:
             f"e.g. {min(new | gone)!r}); remove it to divide the images again"
         )
     parts = {part: [found[path] for path in paths[part]] for part in PARTS}
+    check_parts(file, parts, allow_leak)
     source = f"{listing.source} ({file.name})"
     return Split.of(listing.root, listing.class_names, parts, source=source)
 

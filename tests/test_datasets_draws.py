@@ -25,10 +25,10 @@ def task() -> Task:
 
 
 def test_a_written_draw_is_the_draw(tmp_path: Path, task: Task) -> None:
-    file = write_draw(task, tmp_path, shots=8, seed=2)
+    file, *drawn = write_draw(task, tmp_path, shots=8, seed=2)
     assert file == tmp_path / "Birds" / "shot_8-seed_2.json" == find_draw(task, tmp_path, 8, 2)
     train, val = read_draw(file, task.split)
-    assert train == few_shot(task.split.train, 8, 2)
+    assert drawn == [train, val] and train == few_shot(task.split.train, 8, 2)
     assert val == few_shot(task.split.val, 4, 2)  # validation takes at most 4 a class
     assert json.loads(file.read_text())["train"][0][1:] == [0, "class a"]  # CoOp's rows
     assert find_draw(task, tmp_path, 4, 2) is None
@@ -50,6 +50,9 @@ def test_any_fixed_choice_can_be_given(tmp_path: Path, task: Task) -> None:
         ({"train": [["a/train0.jpg", 0, "a"]]}, "no training image of class 'class b'"),
         ({"train": [["a/train0.jpg", 0, "a"]] * 2}, "stands twice in 'train'"),
         ({"train": [["a/train0.jpg"]]}, "an entry of 'train' must be"),
+        ({"train": [], "val": None}, "'val' must be a list of [path, label, class name], not None"),
+        ({"train": [["b/train0.jpg", True, "b"]]}, "an entry of 'train' must be"),
+        ({"train": [["\ud800.jpg", 0, "a"]]}, "no file has a name of such characters"),
         ({"train": [], "val": [["a/train0.jpg", 0, "a"]]}, "is not among the val images"),
     ],
 )

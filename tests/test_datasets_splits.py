@@ -5,6 +5,7 @@ import json
 import os
 import random
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.datasets import Item, Split, Suite, load_suite, load_tasks
-from bench.datasets.items import Listing
+from bench.datasets.items import Listing, missing_images
 from bench.datasets.splitfiles import MAX_JSON, coop_form, read_json, read_split, write_json
 from bench.datasets.splits import divide
 from bench.errors import UserError
@@ -152,6 +153,31 @@ def test_a_broken_written_division_is_named(tmp_path: Path, content: str) -> Non
         load(tmp_path)
 
 
+def test_a_written_division_with_an_image_in_two_parts_is_refused(tmp_path: Path) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    load(tmp_path)
+    file = birds / "split_bench_Birds.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "test": content["test"] + content["train"][:1]}))
+    said = rf"split_bench_Birds\.json: 1 images stand in both 'train' and 'test', e.g. '{content['train'][0][0]}'"
+    with pytest.raises(UserError, match=said):
+        load(tmp_path)
+    assert load(tmp_path, "{kind: folders, allow_leak: true}").test  # as in a split file that came with the data
+    file.write_text(json.dumps({**content, "train": content["train"] + content["train"][:1]}))
+    with pytest.raises(UserError, match=r"split_bench_Birds\.json: 1 images stand twice in 'train'"):
+        load(tmp_path, "{kind: folders, allow_leak: true}")
+
+
+def test_a_part_of_the_images_is_not_divided_for_good(tmp_path: Path) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 4, "wren": 4})
+    split = load(tmp_path, more=", images: 20")
+    assert sum(len(items) for items in split.parts.values()) == 8  # used as it is
+    assert not list(tmp_path.rglob("split_bench_*"))
+    class_folders(birds, {"crow": 10, "wren": 10})
+    assert sum(len(items) for items in load(tmp_path, more=", images: 20").parts.values()) == 20
+    assert (birds / "split_bench_Birds.json").is_file()
+
+
 # Given split files -------------------------------------------------------------------------------------------
 
 GOOD: dict[str, Any] = {
@@ -273,6 +299,15 @@ HOSTILE = {
     ),
     "path that is no text": (lambda s: s["train"][0].__setitem__(0, 3), "3 is not an image path"),
     "path with NUL": (lambda s: s["train"][0].__setitem__(0, "a\0.jpg"), "is not an image path"),
+    "path no disk can hold": (
+        lambda s: s["train"][0].__setitem__(0, "\ud800/1.jpg"),
+        "'\\ud800/1.jpg' is not an image path; no file has a name of such characters",
+    ),
+    "name too long": (
+        lambda s: s["train"][0].__setitem__(0, f"a/{'x' * 252}.jpg"),
+        "a name in it takes 256 bytes, a file's has at most 255",
+    ),
+    "folder too long in bytes": (lambda s: s["train"][0].__setitem__(0, f"{'ü' * 128}/1.jpg"), "takes 256 bytes"),
     "empty path": (lambda s: s["train"][0].__setitem__(0, ""), "'' is not an image path"),
     "negative label": (lambda s: s["train"][0].__setitem__(1, -1), "label -1 is not a whole number"),
     "label as text": (lambda s: s["train"][0].__setitem__(1, "0"), "label '0' is not a whole number"),
@@ -324,6 +359,7 @@ HOSTILE_AUTHORS = {
         "label 2 of 'a/1.jpg' is out of range",
     ),
     "two labels": (lambda s: s["train"][0].__setitem__(1, [0, 1]), "must have one label and one task"),
+    "task as text": (lambda s: s["train"][0].__setitem__(2, ["0"]), "task '0' is not a whole number"),
     "label no list": (lambda s: s["train"][0].__setitem__(1, 0), "must have one label and one task"),
     "no class names": (lambda s: s["meta"].pop("taskid2cname"), "'meta' must hold 'taskid2cname'"),
     "class names no lists": (lambda s: s["meta"].__setitem__("taskid2cname", ["a"]), "'meta' must hold"),
@@ -343,6 +379,37 @@ def test_hostile_authors_file_is_refused(tmp_path: Path, kind: str) -> None:
 def test_authors_file_without_the_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds tasks 0 to 1, not task 2"):
         read_split(write(tmp_path, AUTHORS), tmp_path, task=2)
+
+
+@pytest.mark.parametrize("content", [AUTHORS, GOOD])
+def test_a_negative_task_does_not_count_from_the_end(tmp_path: Path, content: dict[str, Any]) -> None:
+    write(tmp_path, content, "mine.json")
+    images_of(tmp_path, content)
+    with pytest.raises(UserError, match=r"mine\.json: the reader's `task` must be a whole number from 0 up, not -1"):
+        load(tmp_path, "{kind: coop, split: mine.json, task: -1}")
+
+
+def test_paths_no_disk_would_take_are_missing_images(tmp_path: Path) -> None:
+    long = "/".join(["x" * 200] * 30) + "/1.jpg"  # each name is short enough, the path is not
+    write(tmp_path, changed(lambda s: s["val"].append([long, 0, "crow"])))
+    images_of(tmp_path)
+    with pytest.raises(UserError, match=r"1 images that split_zhou_Birds\.json lists are not in"):
+        load(tmp_path)
+    assert load(tmp_path, allow_missing=True).source.endswith("1 images missing")
+
+
+def test_a_folder_of_listed_images_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, GOOD)
+    images_of(tmp_path)
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)  # the super-user, who may run this test, is refused nothing
+    with pytest.raises(UserError, match=r"/birds/a: cannot be read; give yourself permission"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "\x00", "NaN", "[1, 2]", '"text"', "[" * 100_000])
@@ -378,23 +445,52 @@ def test_names_are_kept_whatever_they_hold(tmp_path: Path) -> None:
     assert load(tmp_path).class_names == ("<b>crow</b> & co", "jay, blue (Cyanocitta)", "🐦 ☃")
 
 
-entries = st.lists(st.tuples(st.text(max_size=8), st.integers(-1, 4), st.text(max_size=3)), max_size=8)
+any_text = st.text(st.characters(exclude_categories=()), max_size=8)  # lone surrogates, too
+values = st.none() | st.booleans() | st.integers(-1, 4) | st.floats() | any_text | st.just(["a"])
 
 
-@unhurried
-@given(st.fixed_dictionaries({"train": entries, "val": entries, "test": entries}))
-def test_a_split_file_is_read_whole_or_refused(tmp_path_factory: pytest.TempPathFactory, content: dict) -> None:
-    file = tmp_path_factory.mktemp("split") / "split_zhou_Birds.json"
-    file.write_text(json.dumps(content))
-    try:
-        split, _ = read_split(file, file.parent)
-    except UserError as error:
-        assert str(file) in str(error)
-        return
-    assert [len(items) for items in split.parts.values()] == [len(content[part]) for part in split.parts]
-    for items in split.parts.values():
+@st.composite
+def split_files(draw: st.DrawFn) -> dict[str, Any]:
+    """A split file as it should be, of which up to three entries are then changed to anything."""
+    names = draw(st.lists(any_text, min_size=1, max_size=4, unique=True))
+    stems = draw(st.lists(any_text, min_size=3, max_size=9, unique=True))
+    content: dict[str, list[Any]] = {"train": [], "val": [], "test": []}
+    for number, stem in enumerate(stems):
+        label = number % len(names)
+        row = [f"{draw(st.sampled_from('ab'))}/{number}{stem}.jpg", label, names[label]]
+        content[draw(st.sampled_from(["train", "val", "test"]))].append(row)
+    for _ in range(draw(st.integers(0, 3))):
+        rows = content[draw(st.sampled_from(["train", "val", "test"]))]
+        if rows:
+            row = draw(st.sampled_from(rows))
+            row[draw(st.integers(0, len(row) - 1))] = draw(values)
+            draw(st.sampled_from([lambda: None, row.pop, lambda: rows.append(row)]))()  # noqa: B023 (called at once)
+    return content
+
+
+def test_a_split_file_is_read_whole_or_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    outcomes: Counter[str] = Counter()
+
+    @unhurried
+    @given(split_files())
+    def read_whole_or_refused(content: dict[str, Any]) -> None:
+        file = tmp_path_factory.mktemp("split") / "split_zhou_Birds.json"
+        file.write_text(json.dumps(content))
+        try:
+            split, _ = read_split(file, file.parent)
+        except UserError as error:
+            outcomes["refused"] += 1
+            assert str(file) in str(error) and "\n" not in str(error)
+            return
+        outcomes["read"] += 1
+        assert [len(items) for items in split.parts.values()] == [len(content[part]) for part in split.parts]
+        items = [item for items in split.parts.values() for item in items]
         assert all(0 <= item.label < len(split.class_names) for item in items)
         assert all((file.parent / item.path).resolve().is_relative_to(file.parent.resolve()) for item in items)
+        assert missing_images(file.parent, items) == {item.path for item in items}  # the disk can be asked for them
+
+    read_whole_or_refused()
+    assert min(outcomes["read"], outcomes["refused"]) >= 10, outcomes
 
 
 json_values = st.recursive(

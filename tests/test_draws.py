@@ -31,6 +31,8 @@ def test_every_task_shots_and_seed_has_a_file(draws: Path, tiny: Any) -> None:
     assert [row[1:] for row in content["train"]] == [[c, n] for c, n in enumerate(CLASSES) for _ in range(2)]
     table = bench.write_draws(tiny.suite, str(tiny.data), str(draws), [2], [1])
     assert table["train images"].tolist() == [6, 6, 6]
+    written = json.loads((draws / "Colour" / "shot_2-seed_1.json").read_text())
+    assert table["validation images"].tolist()[0] == len(written["val"])
 
 
 CLASSES = ("blue paint", "green paint", "red paint")  # in the folders' order
