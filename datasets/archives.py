@@ -7,8 +7,10 @@ beside the target; it is moved into place when all of it is there.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
+import lzma
 import os
 import shutil
 import stat
@@ -29,15 +31,23 @@ MAX_GROWTH = 20  # unpacked size over the archive's: images hardly shrink, lists
 SMALL = 100_000_000  # bytes any archive may unpack to, however small it is
 MAX_RATIO = 200  # of one member of a zip
 MAX_HEADER = 1_000_000  # bytes of a tar member's long name or attributes, which tarfile holds in memory
+MAX_LIST = 100_000_000  # bytes of a zip's list of members, which zipfile holds in memory
+MAX_HOPS = 40  # links from link to link, as in Linux
 CHUNK = 1 << 20
+# What tarfile, zipfile and what they call raise on broken input: both parse bytes without looking at each first.
 DAMAGED = (
-    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error),
-    *(EOFError, ValueError, OverflowError, NotImplementedError, RuntimeError),
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, ValueError, ArithmeticError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError),
 )
 LONG_HEADERS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
+
+
+class BadArchive(UserError):
+    """A file that is damaged or another one than was meant: fetching it again may help."""
+
 
 Report = Callable[[int, int], None]  # (bytes of the archive that are read, its size)
 
@@ -68,7 +78,7 @@ def unpack(archive: Path, folder: Path, wanted: Mapping[str, str], report: Repor
             work.read(stream, wanted, lambda: report(min(stream.tell(), size), size))
         for member, target in wanted.items():
             if not os.path.lexists(draft / target):
-                raise UserError(f"{archive}: holds no {member!r}; is it the right archive?")
+                raise BadArchive(f"{archive}: holds no {member!r}; is it the right archive?")
         for target in wanted.values():
             _move(draft / target, folder / target)
     finally:
@@ -142,11 +152,21 @@ class _Unpacking:
                     else:
                         self._place(path, wanted, lambda file, m=member, p=path: self._write(m, p, file, written))  # type: ignore[misc]
                 report()
-        except _LongHeader as error:
+        except _Hostile as error:
             raise UserError(f"{self.archive}: refused: {error}") from None
         except DAMAGED as error:
-            raise UserError(f"{self.archive}: damaged, or no zip or tar archive ({error}); fetch it again") from None
+            raise self._damaged(error) from None
+        except OSError as error:
+            # bzip2 raises it without a number, and a place before the file's beginning is an "invalid argument"; all
+            # else is the disk's.
+            if error.errno not in (None, errno.EINVAL):
+                raise
+            raise self._damaged(error) from None
         self._copy_links(links, written)
+
+    def _damaged(self, error: Exception) -> BadArchive:
+        text = str(error) or type(error).__name__
+        return BadArchive(f"{self.archive}: damaged, or no zip or tar archive ({text}); fetch it again")
 
     def _place(self, path: str, wanted: Mapping[str, str], put: Callable[[Path], object]) -> None:
         """`put(file)` where a member is wanted."""
@@ -168,24 +188,26 @@ class _Unpacking:
 
     def _copy_links(self, links: dict[str, tuple[str, Path]], written: dict[str, Path]) -> None:
         """Links become copies of what they point to: nothing is ever written that points anywhere."""
-        while links:
-            ready = {path: link for path, link in links.items() if link[0] in written}
-            if not ready:
-                path, (target, _) = next(iter(links.items()))
+        for path, (target, file) in links.items():
+            end = target
+            for _ in range(MAX_HOPS):  # bounded: following a chain of n links from each of them would take n * n steps
+                if end not in links:
+                    break
+                end = links[end][0]
+            if end in links or end not in written:
                 raise self._refused(path, f"is a link to {target!r}, which is no file that is unpacked with it")
-            for path, (target, file) in ready.items():
-                self._count(written[target].stat().st_size)
-                if os.path.lexists(file):
-                    raise self._refused(path, "stands there twice")
-                shutil.copyfile(written[target], file)
-                written[path] = file
-                del links[path]
+            self._count(written[end].stat().st_size)
+            if os.path.lexists(file):
+                raise self._refused(path, "stands there twice")
+            shutil.copyfile(written[end], file)
 
     def _count(self, size: int) -> None:
+        if size < 0:  # tar can write that; it would buy others room below the bound
+            raise UserError(f"{self.archive}: refused: a member says it takes {size} bytes")
         self.members += 1
         self.bytes += size
         if self.members > MAX_MEMBERS:
-            raise UserError(f"{self.archive}: refused: more than {MAX_MEMBERS} members")
+            raise UserError(f"{self.archive}: refused: {_too_many()}")
         if self.bytes > self.limit:
             raise UserError(f"{self.archive}: refused: unpacks to more than {self.limit / 1e6:.0f} MB, too much for it")
         if self.bytes > self.free:
@@ -195,7 +217,9 @@ class _Unpacking:
         """A member's path with "/" between its parts; one that could lead elsewhere is refused."""
         path = name.replace("\\", "/")  # judged as Windows would read it, too
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        if "\0" in name or path.startswith("/") or path[1:2] == ":" or ".." in parts:
+        # A drive counts in any part: to Windows, images/C:/x and even images/C:x are places on drive C, and images/a:b
+        # is a stream behind the file a.
+        if "\0" in name or path.startswith("/") or ".." in parts or any(":" in part for part in parts):
             raise self._refused(name, "would stand outside of the folder")
         return "/".join(parts)
 
@@ -218,7 +242,7 @@ class _Unpacking:
                 raise self._refused(member.name, f"is a link out of the folder, to {member.target!r}")
             elif part not in ("", "."):
                 parts.append(part)
-        if target.startswith("/") or target[1:2] == ":":
+        if target.startswith("/") or ":" in target:
             raise self._refused(member.name, f"is a link out of the folder, to {member.target!r}")
         return "/".join(parts)
 
@@ -263,8 +287,42 @@ class _Peek:
         return first
 
 
+def _too_many() -> str:
+    return f"more than {MAX_MEMBERS} members"
+
+
+class _Entries(list[zipfile.ZipInfo]):
+    """A zip's list of members, which zipfile builds whatever length it has."""
+
+    def append(self, info: zipfile.ZipInfo) -> None:
+        if len(self) >= MAX_MEMBERS:
+            raise _Hostile(_too_many())
+        super().append(info)
+
+
+class _ZipFile(zipfile.ZipFile):
+    def _RealGetContents(self) -> None:
+        self.filelist = _Entries()
+        super()._RealGetContents()  # type: ignore[misc]
+
+
+class _ZipStream:
+    """A zip's file for zipfile, which would read the list of members in one piece, however large it says it is."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MAX_LIST:
+            raise _Hostile(f"its list of members takes {size} bytes")
+        return bytes(self._stream.read(size))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def _zip_members(stream: Any, archive: str) -> Iterator[_Member]:
-    with zipfile.ZipFile(stream) as content:
+    with _ZipFile(_ZipStream(stream)) as content:  # type: ignore[call-overload]
         for info in content.infolist():
             name = info.orig_filename  # `filename` is cut at the first NUL
             mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where the zip was not made on Unix
@@ -284,19 +342,29 @@ def _zip_members(stream: Any, archive: str) -> Iterator[_Member]:
                 yield _Member(name, "file", info.file_size, open=partial(content.open, info))
 
 
-class _LongHeader(Exception):
-    """A name or attributes no archive of images has."""
+class _Hostile(Exception):
+    """What no archive of images has; raised where a library calls back."""
 
 
 class _Header(tarfile.TarInfo):
-    """tarfile reads long names and attributes into memory whatever size they say: here they are bounded."""
+    """tarfile reads long names, attributes and maps of sparse files into memory whatever size they say: not here."""
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
         header = super().frombuf(buf, encoding, errors)
         if header.type in LONG_HEADERS and header.size > MAX_HEADER:
-            raise _LongHeader(f"a member's name or attributes take {header.size} bytes")
+            raise _Hostile(f"a member's name or attributes take {header.size} bytes")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise _irregular(header.name)
         return header
+
+    def _proc_gnusparse_10(self, following: tarfile.TarInfo, *_: object) -> None:
+        """The newer form's map stands in the data; tarfile would read it to the end."""
+        raise _irregular(following.name)
+
+
+def _irregular(name: str) -> _Hostile:
+    return _Hostile(f"its member {name!r} is neither file, folder nor link")
 
 
 def _tar_members(stream: Any, archive: str) -> Iterator[_Member]:
@@ -308,8 +376,8 @@ def _tar_members(stream: Any, archive: str) -> Iterator[_Member]:
                 yield _Member(member.name, "link", target=member.linkname, info=member)
             elif member.islnk():
                 yield _Member(member.name, "hard link", target=member.linkname, info=member)
-            elif not member.isreg() or member.issparse():
-                raise UserError(f"{archive}: refused: its member {member.name!r} is neither file, folder nor link")
+            elif not member.isreg() or member.issparse() or any(k.startswith("GNU.sparse") for k in member.pax_headers):
+                raise _irregular(member.name)
             else:
                 extract = partial(content.extractfile, member)
                 yield _Member(member.name, "file", member.size, open=extract, info=member)  # type: ignore[arg-type]

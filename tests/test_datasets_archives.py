@@ -171,6 +171,7 @@ def test_stopped_at_any_file_leaves_nothing_and_a_kill_leaves_nothing_in_the_way
 # Hostile archives ---------------------------------------------------------------------------------------------
 
 OUTSIDE = ["../evil", "top/../../evil", "/evil", "C:/evil", "top\\..\\..\\evil", "c:evil", "top/images/../../x"]
+OUTSIDE += ["top/images/C:/evil", "./C:/evil", "top/images/C:evil", "top/images/file:stream"]  # to Windows
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
@@ -191,7 +192,9 @@ def test_a_name_with_nul(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-@pytest.mark.parametrize("target", ["/etc/passwd", "../../../../etc/passwd", "C:\\secret", "..\\..\\..\\secret"])
+@pytest.mark.parametrize(
+    "target", ["/etc/passwd", "../../../../etc/passwd", "C:\\secret", "..\\..\\..\\secret", "./C:/secret"]
+)
 def test_links_out_of_the_folder(tmp_path: Path, kind: bytes, target: str) -> None:
     def link(archive: tarfile.TarFile) -> None:
         entry(archive, "top/images/link", type=kind, linkname=target)
@@ -246,6 +249,82 @@ def test_sparse_members(tmp_path: Path) -> None:
     refused(file, "is neither file, folder nor link")
 
 
+def raw_header(name: str, kind: bytes, size: int = 0) -> bytearray:
+    """A tar header with a checksum that is right, for what tarfile would not write."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return bytearray(info.tobuf(tarfile.GNU_FORMAT))
+
+
+def with_checksum(header: bytearray) -> bytes:
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def test_a_sparse_members_map_is_not_read(tmp_path: Path) -> None:
+    """Both forms say "and the map goes on": tarfile would hold all of it, or fail at the end of the file."""
+    old = raw_header("top/images/huge", tarfile.GNUTYPE_SPARSE)
+    old[482] = 1  # the map goes on in the next block
+    (tmp_path / "x.tar").write_bytes(with_checksum(old))  # and there the file ends
+    refused(tmp_path / "x.tar", "is neither file, folder nor link")
+    numbers = b"".join(b"%011o\0" % 1 for _ in range(42))
+    block = numbers + b"\1" + bytes(512 - len(numbers) - 1)
+    (tmp_path / "x.tgz").write_bytes(gzip.compress(with_checksum(old) + block * 20_000))
+    headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    new = tar(tmp_path / "y.tgz", {}, "w:gz",
+              lambda a: entry(a, "s", b"9999999\n" + b"1\n" * 2_000_000, pax_headers=headers))  # fmt: skip
+    for file in (tmp_path / "x.tgz", new):
+        tracemalloc.start()
+        refused(file, "is neither file, folder nor link")
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        tracemalloc.stop()
+
+
+def test_a_size_below_zero_buys_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "SMALL", 1_000_000)
+    lies: tuple[dict[str, object], ...] = (
+        {"pax_headers": {"GNU.sparse.realsize": "-9000000"}},
+        {"pax_headers": {"size": "-1"}},
+    )
+    for fields, said in zip(lies, ("neither file", "says it takes -1 bytes"), strict=True):
+
+        def lie(archive: tarfile.TarFile, fields: dict[str, object] = fields) -> None:
+            entry(archive, "top/images/lie", **fields)
+            entry(archive, "top/images/huge", bytes(2_000_000))
+
+        refused(tar(tmp_path / "x.tgz", GOOD, more=lie), said)
+
+
+def test_a_long_chain_of_links_is_refused_and_many_links_take_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chain(length: int) -> Callable[[tarfile.TarFile], None]:
+        def links(archive: tarfile.TarFile) -> None:
+            for number in range(length):  # each before what it points to
+                target = f"l{number + 1}" if number + 1 < length else "a/1.jpg"
+                entry(archive, f"top/images/l{number}", type=tarfile.SYMTYPE, linkname=target)
+
+        return links
+
+    unpack(tar(tmp_path / "x.tgz", GOOD, more=chain(40)), tmp_path / "good", {"top/images": "images"})
+    assert (tmp_path / "good/images/l0").read_bytes() == b"one"
+    refused(tar(tmp_path / "x.tgz", GOOD, more=chain(3000)), "'top/images/l0' is a link to 'top/images/l1'")
+    looked_up = 0
+
+    class Counted(dict[str, tuple[str, Path]]):
+        def __getitem__(self, key: str) -> tuple[str, Path]:
+            nonlocal looked_up
+            looked_up += 1
+            return super().__getitem__(key)
+
+    work = archives._Unpacking("x", tmp_path, 10**9, 10**9)
+    (tmp_path / "file").write_bytes(b"one")
+    links = Counted({f"l{n}": (f"l{n + 1}" if n % 40 < 39 else "file", tmp_path / f"l{n}") for n in range(400)})
+    work._copy_links(links, {"file": tmp_path / "file"})
+    assert looked_up <= 400 * 40 and (tmp_path / "l0").read_bytes() == b"one"
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_member_that_stands_twice(tmp_path: Path) -> None:
     refused(
@@ -271,6 +350,17 @@ def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     unpack(zipped(tmp_path / "good.zip", GOOD), tmp_path / "good", {"top/images": "images"})
     refused(zipped(tmp_path / "x.zip", {**GOOD, "x": b""}), "more than 3 members")
     refused(tar(tmp_path / "x.tar", {**GOOD, "x": b""}, "w"), "more than 3 members")
+
+
+def test_a_zips_list_of_members_is_not_built_beyond_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = zipped(tmp_path / "x.zip", {f"top/images/{number}": b"" for number in range(20_000)})
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 300)
+    tracemalloc.start()
+    refused(file, "refused: more than 300 members")
+    assert tracemalloc.get_traced_memory()[1] < 8_000_000  # the file's bytes; zipfile's objects would be far more
+    tracemalloc.stop()
+    monkeypatch.setattr(archives, "MAX_LIST", 10_000)
+    refused(file, "refused: its list of members takes")
 
 
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +411,33 @@ def test_more_than_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(content)
     refused(tmp_path / "x.zip", "fetch it again")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_kinds_of_zip_members_that_are_damaged(tmp_path: Path, kind: int) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", kind) as archive:
+        archive.writestr("top/images/a.jpg", os.urandom(2000))
+    unpack(tmp_path / "x.zip", tmp_path / "good", {"top/images": "images"})
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[60:90] = bytes(30)
+    (tmp_path / "x.zip").write_bytes(content)
+    refused(tmp_path / "x.zip", "fetch it again")
+
+
+def test_whatever_bit_is_wrong_the_error_is_one_line(tmp_path: Path) -> None:
+    """tarfile and zipfile raise many kinds of errors on broken input."""
+    whole = {"x.tar": tar(tmp_path / "x.tar", GOOD, "w", fifty_copies), "x.zip": zipped(tmp_path / "x.zip", GOOD)}
+    for name, file in whole.items():
+        content = file.read_bytes()
+        places = range(0, min(len(content), 2048), 7)
+        for place in places:
+            broken = bytes([*content[:place], content[place] ^ 0xFF, *content[place + 1 :]])
+            (tmp_path / f"broken-{name}").write_bytes(broken)
+            try:
+                unpack(tmp_path / f"broken-{name}", tmp_path / "task", {"top/images": "images"})
+            except UserError as error:
+                assert "\n" not in str(error)
+            shutil.rmtree(tmp_path / "task", ignore_errors=True)
 
 
 def test_archives_cut_off_or_with_a_flipped_bit(tmp_path: Path) -> None:
