@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -470,6 +471,7 @@ def _fetch_data(argv: list[str]) -> int:
     p.add_argument("--dry-run", action="store_true", help="show what there is to download; download nothing")
     a = p.read(argv)
     from bench.catalogue import fetch
+    from bench.datasets.check import printable
 
     agreed = False
 
@@ -482,41 +484,44 @@ def _fetch_data(argv: list[str]) -> int:
         agreed = a.yes or _asked()
         return agreed
 
-    table = fetch(a.suite, a.data or os.environ.get("BENCH_DATA"), _names(a.tasks), confirm)
+    table = fetch(a.suite, a.data or os.environ.get("BENCH_DATA"), _tasks(a.tasks), confirm)
     if not agreed:
         return 0
     counts = table["state"].value_counts()
     for row in table[table["state"] == "failed"].itertuples():
         print(f"failed: {row.task}, {row.what}: {row.problem}", file=sys.stderr)
     print(", ".join(f"{state}: {counts.get(state, 0)}" for state in ("fetched", "failed", "by hand")))
-    print(f"What is there now: python -m bench data check --suite {a.suite} --data {a.data or '$BENCH_DATA'}")
+    data = shlex.quote(a.data) if a.data else '"$BENCH_DATA"'
+    print(f"What is there now: python -m bench data check --suite {shlex.quote(a.suite)} --data {printable(data)}")
     return 1 if "failed" in counts else 0
 
 
 def _print_plan(plan: Any) -> None:
+    from bench.datasets.check import printable
     from bench.datasets.fetch import human
 
-    table = plan.table()
+    table = plan.table().apply(lambda column: column.map(printable))  # folders may have any name
     _print(table[["task", "what", "size", "licence", "checksum", "state"]])
     for folder, steps in table[table["state"] == "by hand"].groupby("to", sort=False):
         print(f"\nBy hand, into {folder}:")
         for row in steps.itertuples():
             details = ", ".join(text for text in (row.size, row.licence and f"licence: {row.licence}") if text)
-            print(f"- {row.what}{f' ({details})' if details else ''}: {row[table.columns.get_loc('from') + 1]}")
+            link = row[table.columns.get_loc("from") + 1]
+            print(f"- {row.what}{f' ({details})' if details else ''}: {row.problem or link}")
     if (table["state"] == "by hand").any():
         print("\nUnpack archives fetched by hand into the folder named.")
     if (table["what"].str.startswith("split_") & (table["state"] == "by hand")).any():
         print("split_*.json are CoOp's divisions. Without one the images are divided by the task's own rule.")
     print()
     for note in plan.notes:
-        print(f"Note: {note}.")
+        print(f"Note: {printable(note)}.")
     if not plan.open:
         print(f"Nothing is left to download; {(table['state'] == 'have').sum()} of {len(table)} are there.")
         return
     unknown = sum(step.size is None for step in plan.open)
     more = f" and {unknown} of unknown size" if unknown else ""
     files = "1 file" if len(plan.open) == 1 else f"{len(plan.open)} files"
-    print(f"To download: {files}, {human(plan.to_download)}{more}, into {plan.root}.")
+    print(f"To download: {files}, {human(plan.to_download)}{more}, into {printable(str(plan.root))}.")
     enough = "" if plan.needed <= plan.free else ": not enough"
     print(f"On disk, while unpacking: {human(plan.needed)} are needed, {human(plan.free)} are free{enough}.")
 
@@ -545,9 +550,18 @@ def _write_draws(argv: list[str]) -> int:
 
     shots, seeds = numbers(a.shots, "--shots", least=1), numbers(a.seeds, "--seeds", least=0)
     data = a.data or os.environ.get("BENCH_DATA")
-    _print(write_draws(a.suite, data, a.out, shots, seeds, _names(a.tasks), a.allow_missing))
+    _print(write_draws(a.suite, data, a.out, shots, seeds, _tasks(a.tasks), a.allow_missing))
     print(f"`python -m bench run --suite {a.suite} --draws {a.out}` uses them.")
     return 0
+
+
+def _tasks(text: str | None) -> list[str] | None:
+    names = _names(text)
+    if names == []:
+        raise UserError(
+            f"--tasks {text!r}: names no task; give names with commas between them, or leave it out for all"
+        )
+    return names
 
 
 def _data_arguments(p: Parser) -> None:

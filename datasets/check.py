@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +11,15 @@ from bench.datasets import hub
 from bench.datasets.archives import there
 from bench.datasets.items import MissingData
 from bench.datasets.splits import Task, load_task
-from bench.datasets.suites import Suite, TaskSpec, targets_of
+from bench.datasets.suites import Suite, TaskSpec, file_of, targets_of
 from bench.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("task", "state", "images", "images_expected", "classes", "classes_expected", "split", "next")
+
+PACKED = (".zip", ".rar", ".7z", ".tar", ".tar.gz", ".tgz")
 
 Row = tuple[str, str, int, int | None, int, int | None, str, str]
 
@@ -25,18 +29,20 @@ def check_suite(suite: Suite, data_root: Path) -> pd.DataFrame:
 
     state: "ready"; "partial" (some images or classes are not there: usable with --allow-missing where a run refuses
     it); "missing"; "broken" (there, but wrong). The expected numbers are the suite file's `images` and `classes`,
-    `next` says what to do.
+    `next` says what to do. All texts can be printed as they are.
     """
     import pandas as pd
 
-    rows = [check_task(spec, Path(data_root)) for spec in suite.tasks]
+    root = Path(data_root)
+    checked = [check_task(spec, root, fetch_command(suite, root, spec.name)) for spec in suite.tasks]
+    rows = [[printable(value) if isinstance(value, str) else value for value in row] for row in checked]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = {"images": "int64", "classes": "int64", "images_expected": "Int64", "classes_expected": "Int64"}
     return table.astype(numbers)
 
 
-def check_task(spec: TaskSpec, data_root: Path) -> Row:
-    """The values of one task, in the order of `COLUMNS`."""
+def check_task(spec: TaskSpec, data_root: Path, command: str = "python -m bench data fetch") -> Row:
+    """The values of one task, in the order of `COLUMNS`; `command` is what fetches its data."""
     try:
         task = load_task(spec, data_root, write=False)
     except MissingData as error:
@@ -45,9 +51,9 @@ def check_task(spec: TaskSpec, data_root: Path) -> Row:
         return spec.name, "broken", 0, spec.n_images, 0, spec.n_classes, "", str(error)
     else:
         fewer = _too_few(task)
-        advice = f"{fewer}; a run uses these, or: {how_to_get(spec, data_root)}" if fewer else ""
+        advice = f"{fewer}; a run uses these, or: {how_to_get(spec, data_root, command)}" if fewer else ""
         return _counts(spec, "partial" if fewer else "ready", task, advice)
-    advice = f"{wanting}; {how_to_get(spec, data_root)}"
+    advice = f"{wanting}; {how_to_get(spec, data_root, command)}"
     try:
         part = load_task(spec, data_root, allow_missing=True, write=False)
     except UserError:
@@ -73,23 +79,30 @@ def _too_few(task: Task) -> str:
     return f"{task.split.root}: holds {_images(task)} of {expected} images"
 
 
-def how_to_get(spec: TaskSpec, data_root: Path) -> str:
+def fetch_command(suite: Suite, data_root: Path, task: str) -> str:
+    """What to type to fetch one task's data."""
+    words = ["data", "fetch", "--suite", suite.argument, "--data", str(data_root), "--tasks", task]
+    return f"python -m bench {shlex.join(words)}"
+
+
+def how_to_get(spec: TaskSpec, data_root: Path, command: str) -> str:
     """What to fetch from where, and the folder it belongs in, for a task that is not ready."""
     folder = data_root / spec.folder
     missing = [source for source in spec.sources if not is_there(folder, source)]
-    fetched = [_sized(spec, source) for source in missing if "fetch" in source]
+    fetched = [_sized(spec, source, " from ") for source in missing if "fetch" in source]
     if hub.can_fetch(spec.reader):
         fetched.insert(0, "the images")
-    parts = [f"`python -m bench data fetch` gets {', '.join(fetched)}"] if fetched else []
+    parts = [f"`{command}` gets {', '.join(fetched)}"] if fetched else []
     if old := in_the_way(spec, data_root):
-        parts.append(f"move {' and '.join(map(str, old))} away, and `python -m bench data fetch` gets the whole")
-    by_hand = [
-        f"{_sized(spec, source)}: {source.get('url', source.get('how', ''))}"
-        for source in missing
-        if "fetch" not in source
-    ]
-    if by_hand:
-        parts.append(f"put into {folder}: {'; '.join(by_hand)}")
+        whole = ", ".join(_sized(spec, source, " from ") for source in spec.sources if "fetch" in source)
+        parts.append(f"move {' and '.join(map(str, old))} away, and `{command}` gets the whole: {whole}")
+    by_hand = [source for source in missing if "fetch" not in source]
+    lying = [file for source in by_hand if (file := packed(folder, source))]
+    if lying:
+        parts.append(f"unpack {' and '.join(map(str, lying))} there")
+    wanted = [_sized(spec, source, ": ") for source in by_hand if not packed(folder, source)]
+    if wanted:
+        parts.append(f"put into {folder}: {'; '.join(wanted)}")
     return "; ".join(parts) or f"put the images into {folder}"
 
 
@@ -103,11 +116,23 @@ def in_the_way(spec: TaskSpec, data_root: Path) -> list[Path]:
 
 
 def is_there(folder: Path, source: dict[str, Any]) -> bool:
-    """Whether what a source gives stands in the task's folder, as far as its name says."""
+    """Whether what a source gives stands in the task's folder, as far as its name says.
+
+    Of an archive fetched by hand nobody can say: what its files are called stands nowhere.
+    """
     if "fetch" in source:
         return all(there(folder / target) for target in targets_of(source).values())
     what = source.get("what", "")
-    return bool(what) and "/" not in what and any((folder / f"{what}{end}").is_file() for end in ("", ".gz"))
+    if not what or "/" in what or what.lower().endswith(PACKED):
+        return False
+    return any(os.path.isfile(folder / f"{what}{end}") for end in ("", ".gz"))
+
+
+def packed(folder: Path, source: dict[str, Any]) -> Path | None:
+    """The archive of a source by hand, where it lies in the task's folder as it came."""
+    what = source.get("what", "")
+    by_hand = "fetch" not in source and what.lower().endswith(PACKED) and "/" not in what
+    return folder / what if by_hand and os.path.isfile(folder / what) else None
 
 
 def is_split(source: dict[str, Any]) -> bool:
@@ -115,6 +140,13 @@ def is_split(source: dict[str, Any]) -> bool:
     return str(source.get("what", "")).startswith("split_")
 
 
-def _sized(spec: TaskSpec, source: dict[str, Any]) -> str:
+def _sized(spec: TaskSpec, source: dict[str, Any], before_link: str) -> str:
     size = f" ({source['size']})" if "size" in source else ""
-    return f"{source.get('what', spec.name)}{size}"
+    fetched = source.get("fetch", "")
+    link = source.get("url") or source.get("how") or (fetched if isinstance(fetched, str) else "")
+    return f"{source.get('what') or file_of(source) or spec.name}{size}{before_link}{link}"
+
+
+def printable(text: str) -> str:
+    """A text in one line, without what moves a terminal's cursor or is no text: names of files may hold anything."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)

@@ -2,7 +2,7 @@
 
 A source with `fetch` in the suite file is one HTTP GET. It goes to `<file>.part`, goes on there after a cut, and gets
 its name when its checksum is right; an archive is then unpacked (`archives.py`) and removed. Beside it stands
-`.<file>.fetch` as long as the work is not done: it says that the file is ours, remembers the server's version of it,
+`.<file>.fetch` as long as the work is not done: it says which file is ours, remembers the server's version of it,
 and is held by one process at a time. The transfer is the standard library's: nothing among the dependencies resumes.
 """
 
@@ -28,8 +28,8 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bench.datasets import hub
-from bench.datasets.archives import draft_of, there, unpack
-from bench.datasets.check import check_task, in_the_way, is_split, is_there
+from bench.datasets.archives import BadArchive, draft_of, there, unpack
+from bench.datasets.check import check_task, in_the_way, is_split, is_there, packed, printable
 from bench.datasets.splits import select_tasks
 from bench.datasets.suites import Suite, file_of, targets_of
 from bench.errors import UserError
@@ -51,6 +51,7 @@ PAUSES = (1.0, 3.0, 8.0)  # seconds before the second, third and fourth try
 TIMEOUT = 60  # seconds without an answer or a byte
 PROGRESS = 1_000_000  # bytes after which the tries are counted anew
 CHUNK = 1 << 20
+MAX_UNSAID = 10_000_000_000  # bytes of a download whose size neither the suite file nor the server says
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP: worth another try
 UNITS = {"kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
@@ -144,7 +145,7 @@ def _row(step: Step) -> tuple[str, ...]:
 def plan(suite: Suite, root: Path, names: Sequence[str] | None = None) -> Plan:
     """What is there and what is not, for all tasks of a suite or those named; reads names and lists only."""
     steps: dict[tuple[Path, str], Step] = {}
-    notes = []
+    notes: list[str] = []
     for spec in select_tasks(suite, names):
         folder = root / spec.folder
         state = check_task(spec, root)[1]
@@ -156,12 +157,37 @@ def plan(suite: Suite, root: Path, names: Sequence[str] | None = None) -> Plan:
         for source in [*sources, *spec.sources]:
             step = Step((spec.name,), folder, source, spec.reader, "")
             step = replace(step, state=_state(step, ready))
-            earlier = steps.get((folder, step.what))
+            if step.state == BY_HAND and packed(folder, source):
+                step = replace(step, problem="it is there, but packed: unpack it")
+            key = (folder, _key(step))
+            earlier = steps.get(key)
             if earlier:  # tasks that share a folder share its sources; it is there when all have it
+                _same(suite, earlier, step)
                 state = earlier.state if step.state == HAVE else step.state
-                step = replace(earlier, tasks=(*earlier.tasks, spec.name), state=state)
-            steps[folder, step.what] = step
+                problem = earlier.problem or step.problem
+                step = replace(earlier, tasks=(*earlier.tasks, spec.name), state=state, problem=problem)
+            steps[key] = step
     return Plan(suite, root, tuple(steps.values()), tuple(notes))
+
+
+def _key(step: Step) -> str:
+    """What makes two tasks' steps in one folder the same: what a library is asked for, a file's name, a text."""
+    if not step.source:
+        return json.dumps(step.reader, sort_keys=True)
+    return file_of(step.source).casefold() or step.what
+
+
+def _same(suite: Suite, one: Step, other: Step) -> None:
+    """Two tasks that share a folder must mean the same by one file name."""
+    for key, mine, theirs in (
+        ("fetch", url_of(one.source), url_of(other.source)),
+        ("unpack", one.source.get("unpack"), other.source.get("unpack")),
+    ):
+        if mine != theirs:
+            raise UserError(
+                f"{suite.path}: tasks {one.tasks[0]} and {other.tasks[0]} share {one.folder} and differ in what they "
+                f"`{key}` as {file_of(one.source)}; give both the same source, or each its own `file`"
+            )
 
 
 def _state(step: Step, ready: bool) -> str:
@@ -169,7 +195,7 @@ def _state(step: Step, ready: bool) -> str:
         return HAVE if hub.is_fetched(step.folder, step.reader) else DOWNLOAD
     if "unpack" in step.source:
         file = step.folder / file_of(step.source)
-        if file.is_file() and _note_path(file).is_file():  # a kill came before our archive was removed
+        if _read_note(file).get("whole") == _stamp(file) is not None:  # a kill came before our archive was removed
             return UNPACK
     if is_there(step.folder, step.source) or (ready and not is_split(step.source)):
         return HAVE
@@ -197,7 +223,7 @@ def carry_out(what: Plan, hide: bool | None = None) -> Plan:
             try:
                 _fetch(step, hide)
                 step = replace(step, state=FETCHED)
-            except (UserError, OSError) as error:
+            except Exception as error:  # whatever a server sent, or a bug: the other sources are still worth getting
                 step = replace(step, state=FAILED, problem=_in_a_line(error, step.folder))
         steps.append(step)
     return replace(what, steps=tuple(steps))
@@ -217,10 +243,12 @@ def _fetch(step: Step, hide: bool | None) -> None:
             _get(step, file, note, hide)
         if wanted and "unpack" in step.source:
             with _bar(f"unpacking {file.name}", file.stat().st_size, hide) as shown:
-                unpack(file, step.folder, wanted, absolute(shown))
-        if "unpack" in step.source and note.ours:  # the user's own archive stays
+                _unpack(file, step.folder, wanted, note, absolute(shown))
+        if "unpack" in step.source and note.is_of(file):  # the user's own archive stays
             shutil.rmtree(draft_of(file, step.folder), ignore_errors=True)
             file.unlink(missing_ok=True)
+        if note.content:  # what a cut left, where the user brought the file after that
+            _part_of(file).unlink(missing_ok=True)
 
 
 def _get(step: Step, file: Path, note: _Note, hide: bool | None) -> None:
@@ -232,62 +260,134 @@ def _get(step: Step, file: Path, note: _Note, hide: bool | None) -> None:
         _verify(file, step.checksum, "move it away", hide)
 
 
+def _unpack(file: Path, folder: Path, wanted: dict[str, str], note: _Note, report: Callable[[int, int], None]) -> None:
+    try:
+        unpack(file, folder, wanted, report)
+    except BadArchive as error:
+        if not note.is_of(file):
+            raise
+        file.unlink()  # a web page, or an archive cut off at the server: the next call would find it, too
+        raise UserError(f"{error}: it is removed, the same command gets it anew") from None
+
+
 # One process at a time ---------------------------------------------------------------------------------------
 
 
 class _Note:
-    """`.<file>.fetch`: {"url": ..., "version": the server's ETag or date}, while a file is being fetched."""
+    """`.<file>.fetch`, while a file is being fetched: {"url", "version": the server's ETag or date, "whole": `_stamp`}.
+
+    Each change is one more line, and the last whole one counts: a kill in the middle loses nothing.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         stream.seek(0)
-        try:
-            content = json.load(stream)
-        except ValueError:  # empty, or cut off by a kill
-            content = {}
-        self.content: dict[str, str] = content if isinstance(content, dict) else {}
+        self.content = _last(stream.read())
 
-    @property
-    def ours(self) -> bool:
-        """Whether the file beside it was downloaded here."""
-        return bool(self.content)
+    def is_of(self, file: Path) -> bool:
+        """Whether a file is the one that was downloaded here: not one that the user has put in its place since."""
+        return self.content.get("whole") == _stamp(file) is not None
 
     def version(self, url: str) -> str:
-        return self.content.get("version", "") if self.content.get("url") == url else ""
+        return str(self.content.get("version", "")) if self.content.get("url") == url else ""
 
-    def write(self, url: str, version: str) -> None:
-        self.content = {"url": url, "version": version}
-        self._stream.seek(0)
-        self._stream.truncate()
-        json.dump(self.content, self._stream)
+    def write(self, url: str, version: str, whole: list[int] | None = None) -> None:
+        self.content = {"url": url, "version": version, **({"whole": whole} if whole else {})}
+        self._stream.write(json.dumps(self.content) + "\n")
         self._stream.flush()
+
+
+def _last(text: str) -> dict[str, Any]:
+    """The last line that is an object."""
+    for line in reversed(text.splitlines()):
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):  # cut off by a kill
+            continue
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _read_note(file: Path) -> dict[str, Any]:
+    """What the note of a file says; {} where there is none."""
+    try:
+        return _last(_note_path(file).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return {}
+
+
+def _stamp(file: Path) -> list[int] | None:
+    """What tells a file from another of its name, and stays when it is renamed: [size, time]."""
+    try:
+        known = file.stat()
+    except OSError:
+        return None
+    return [known.st_size, known.st_mtime_ns]
 
 
 def _note_path(file: Path) -> Path:
     return file.with_name(f".{file.name}.fetch")
 
 
+def _part_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.part")
+
+
 @contextmanager
 def _held(file: Path) -> Iterator[_Note]:
     """The note of a file, for this process alone; it is removed when all went well."""
     path = _note_path(file)
-    with path.open("a+", encoding="utf-8") as stream:
-        if fcntl:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{file}: another `data fetch` is at it; wait for it") from None
-            except OSError as error:  # a disk without locks
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                    raise
+    stream = _locked(path, file)
+    done = True
+    try:
         note = _Note(stream)
         try:
             yield note
         except BaseException:
-            if not (note.ours and (file.exists() or file.with_name(f"{file.name}.part").exists())):
-                path.unlink(missing_ok=True)
+            done = not (note.is_of(file) or (note.content and _part_of(file).exists()))
             raise
-        path.unlink(missing_ok=True)
+    finally:
+        if not fcntl:
+            stream.close()  # Windows removes no file that is open
+        if done:  # with a lock: before it is let go, else the note of the next process would be removed
+            path.unlink(missing_ok=True)
+        stream.close()
+
+
+def _locked(path: Path, file: Path) -> IO[str]:
+    """A note's file, open and locked; an error where another process has it."""
+    while True:
+        stream = path.open("a+", encoding="utf-8", errors="replace")
+        try:
+            if not fcntl or (_lock(stream) and _is_at(stream, path)):
+                return stream
+        except BlockingIOError:
+            stream.close()
+            raise UserError(f"{file}: another `data fetch` is at it; wait for it") from None
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()  # another process was done with it, and removed it, between the two: there is a new one
+
+
+def _lock(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:  # a disk without locks
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True
+
+
+def _is_at(stream: IO[str], path: Path) -> bool:
+    """Whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 # Downloads ---------------------------------------------------------------------------------------------------
@@ -335,11 +435,13 @@ def download(
     ----------
     checksum : (algorithm, hexadecimal digest); without one the server's length is all that is checked.
     limit : bytes beyond which a file cannot be the right one.
-    note : remembers the server's version of the file between calls.
+    note : remembers the server's version of the file between calls; without one a `.part` counts as ours.
 
     Raises UserError, in one line with the address, for everything that goes wrong.
     """
-    part = file.with_name(f"{file.name}.part")
+    part = _part_of(file)
+    if note and not note.content and _size(part):  # browsers use that name, too
+        raise UserError(f"{part}: is no download of this command's and is not written over; move it away")
     tries = 0
     with _bar(file.name, 0, hide) as shown:
         while True:
@@ -356,6 +458,8 @@ def download(
                 tries += 1
     if checksum:
         _verify(part, checksum, "", hide)
+    if note:
+        note.write(url, note.version(url), _stamp(part))
     os.replace(part, file)
 
 
@@ -382,7 +486,7 @@ def _transfer(
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416:
-                _not_satisfied(url, part, error)
+                _not_satisfied(part, version, error)
                 return
             if error.code in BUSY:
                 raise _Interrupted(f"the server says {error.code} {error.reason}") from None
@@ -391,45 +495,59 @@ def _transfer(
         _unreachable(url, error)
     with response:
         start, total = _position(response, part, start, version)
+        most = limit or (MAX_UNSAID if total is None else None)
         if total is not None:
-            if limit and total > limit:
-                raise UserError(f"{url}: is {human(total)} long, the suite file says about {human(limit // 2)}")
+            if most and total > most:
+                raise UserError(f"{url}: is {human(total)} long, {_too_much(most, limit)}")
             free = shutil.disk_usage(part.parent).free
             if total - start > free:
                 raise UserError(f"{url}: {human(total - start)} are to come, {human(free)} are free in {part.parent}")
         if note:
-            etag = response.headers.get("ETag", "")
-            dated = response.headers.get("Last-Modified", "")
-            note.write(url, etag if etag and not etag.startswith("W/") else dated)
+            note.write(url, _version(response) or (version if start else ""))  # a part's answer may leave it out
         done = start
         with part.open("ab" if start else "wb") as sink:
             while chunk := _chunk(response):
                 sink.write(chunk)
                 done += len(chunk)
-                if limit and done > limit:
-                    raise UserError(f"{url}: sends more than {human(limit)}, the suite file says {human(limit // 2)}")
+                if most and done > most:
+                    raise UserError(f"{url}: sends more, {_too_much(most, limit)}")
                 report(done, total or 0)
     if total is not None and done != total:
         raise _Interrupted(f"the connection ended after {done} of {total} bytes")
 
 
+def _too_much(most: int, limit: int | None) -> str:
+    why = "twice the suite file's `size` and 10 MB" if limit else "no `size` in the suite file and no length said"
+    return f"at most {human(most)} are taken ({why})"
+
+
 def _position(response: Any, part: Path, start: int, version: str) -> tuple[int, int | None]:
     """(where the answer begins in the file, the file's length if the server says)."""
-    length = response.headers.get("Content-Length", "")
     if response.status != 206:
-        return 0, int(length) if length.isdecimal() else None
-    given = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", "").strip())
-    other = version and response.headers.get("ETag", version) != version and version.startswith('"')
+        return 0, _number(response.headers.get("Content-Length", ""))
+    given = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d{1,18})", response.headers.get("Content-Range", "").strip())
+    other = version and _version(response) not in ("", version)  # some servers overlook If-Range
     if not given or not start or int(given[1]) != start or other:
         part.unlink(missing_ok=True)  # not what was asked for, or of another version: from the beginning
         raise _Interrupted("the server sent a part that was not asked for")
-    return start, int(given[3])
+    return start, int(given[2])
 
 
-def _not_satisfied(url: str, part: Path, error: urllib.error.HTTPError) -> None:
+def _version(response: Any) -> str:
+    """What tells versions of a file apart: a strong ETag (files with one weak ETag may differ), else the date."""
+    etag = str(response.headers.get("ETag", ""))
+    return etag if etag and not etag.startswith("W/") else str(response.headers.get("Last-Modified", ""))
+
+
+def _number(text: str) -> int | None:
+    """A length that a server says; None where it says none, or one that no file has."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+def _not_satisfied(part: Path, version: str, error: urllib.error.HTTPError) -> None:
     """416: there is nothing behind what we have. Either that is all of the file, or it is none of it."""
-    total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
-    if not total.isdecimal() or int(total) != _size(part):
+    total = _number((error.headers.get("Content-Range") or "").rpartition("/")[2])
+    if total != _size(part) or (version and _version(error) not in ("", version)):
         part.unlink(missing_ok=True)
         raise _Interrupted("the file on the server is another one now")
 
@@ -469,10 +587,13 @@ def _verify(file: Path, checksum: tuple[str, str], advice: str, hide: bool | Non
 # Small things ------------------------------------------------------------------------------------------------
 
 
-def _in_a_line(error: UserError | OSError, folder: Path) -> str:
-    """What to tell; a server's words may hold anything, but nothing that moves a terminal's cursor."""
-    text = str(error) if isinstance(error, UserError) else f"{error.filename or folder}: {error.strerror or error}"
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+def _in_a_line(error: Exception, folder: Path) -> str:
+    """What to tell of a failure."""
+    if isinstance(error, UserError):
+        return printable(str(error))
+    if isinstance(error, OSError):
+        return printable(f"{error.filename or folder}: {error.strerror or error}")
+    return printable(f"{folder}: unexpected {type(error).__name__}: {error}")
 
 
 def human(size: float) -> str:
@@ -491,7 +612,7 @@ def _bar(label: str, total: int, hide: bool | None) -> Any:
 
 
 def _part(step: Step) -> Path:
-    return step.folder / f"{file_of(step.source)}.part" if "fetch" in step.source else step.folder / ".part"
+    return _part_of(step.folder / (file_of(step.source) or "none"))
 
 
 def _size(file: Path) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -115,14 +116,38 @@ def test_the_command_prints_found_and_expected_and_what_to_do(
 
 def test_next_names_the_fetch_command_where_it_can_do_it(tmp_path: Path) -> None:
     table = check_suite(load_suite("general10"), tmp_path).set_index("task")
-    assert "`python -m bench data fetch` gets dtd-r1.0.1.tar.gz (600 MB); put into" in table.loc["DTD", "next"]
+    command = f"`python -m bench data fetch --suite general10 --data {tmp_path} --tasks DTD`"
+    link = "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz"
+    assert f"{command} gets dtd-r1.0.1.tar.gz (600 MB) from {link}; put into" in table.loc["DTD", "next"]
     assert "data fetch" not in table.loc["StanfordCars", "next"]
     (tmp_path / "hub.yaml").write_text(
         "tasks:\n  - {name: Hub, template: '{}', task_name: x, reader: {kind: torchvision, class: DTD}}\n"
     )
     (tmp_path / "Hub").mkdir()
     (step,) = check_suite(load_suite(str(tmp_path / "hub.yaml")), tmp_path)["next"]
-    assert "`python -m bench data fetch` gets the images" in step
+    assert f"data fetch --suite {tmp_path / 'hub.yaml'} --data {tmp_path} --tasks Hub` gets the images" in step
+
+
+def test_the_command_can_be_typed_as_it_stands(tmp_path: Path) -> None:
+    root = tmp_path / "my data; rm"
+    next_step = check_suite(load_suite("rs8"), root).set_index("task").loc["RSSCN7", "next"]
+    command = next_step.split("`")[1]
+    assert shlex.split(command)[3:] == ["data", "fetch", "--suite", "rs8", "--data", str(root), "--tasks", "RSSCN7"]
+
+
+def test_folders_of_any_name_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    root = tmp_path / os.fsdecode(b"not-\xff-text")
+    class_folders(root / "Ready")
+    for number in range(5):
+        (root / "Ready" / "a\x1b[2J").mkdir(exist_ok=True)
+        (root / "Ready" / "a\x1b[2J" / f"{number}.jpg").touch()
+    command = ["data", "check", "--suite", str(tmp_path / "suite.yaml"), "--data", str(root)]
+    for more in ([], ["--json"]):
+        assert main([*command, *more]) == 0
+        shown = capsys.readouterr().out
+        shown.encode()  # all of it is text
+        assert "not-?-text" in shown and "\x1b" not in shown and "\\u001b" not in shown
 
 
 def test_the_table_goes_to_json(tmp_path: Path) -> None:

@@ -287,6 +287,36 @@ def test_a_failure_stops_its_own_source_only(server: Server, tmp_path: Path, cap
     assert names(tmp_path / "root" / "birds") == ["lists.txt"]
 
 
+def test_lengths_no_file_has_stop_nothing(server: Server, tmp_path: Path) -> None:
+    long = "9" * 5000
+    says = server.put("a.bin", says=-1, headers={"Content-Length": long})
+    suite = suite_file(tmp_path, source(says), source(server.put("b.bin", b"b")))
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched", "fetched"]
+    for status, given in ((200, f"bytes {long}-{long}/{long}"), (416, f"bytes */{long}")):
+        url = server.put("c.bin", headers={"Content-Range": given}, failures=[status] if status == 416 else [])
+        (tmp_path / "c.bin.part").write_bytes(CONTENT[:100])
+        download(url, tmp_path / "c.bin", ("md5", MD5))
+        assert (tmp_path / "c.bin").read_bytes() == CONTENT
+
+
+def test_a_failure_nobody_thought_of_stops_its_own_source_only(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    suite = suite_file(tmp_path, source(server.put("a.bin")), source(server.put("b.bin", b"b")))
+    original = fetching._transfer
+
+    def broken(url: str, *rest: Any) -> None:
+        if url.endswith("a.bin"):
+            raise ZeroDivisionError("of\nall")
+        original(url, *rest)
+
+    monkeypatch.setattr(fetching, "_transfer", broken)
+    assert main(["data", "fetch", "--suite", suite, "--data", str(tmp_path / "root"), "--yes"]) == 1
+    told = capsys.readouterr()
+    assert "birds: unexpected ZeroDivisionError: of all" in told.err and told.err.count("\n") == 1
+    assert "fetched: 1, failed: 1" in told.out
+
+
 def test_a_servers_words_cannot_paint_the_terminal(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +349,7 @@ def test_the_python_call_returns_a_row_a_source(server: Server, tmp_path: Path) 
         (["--suite", "rs8", "--data", "x", "--tasks", "AIDS"], "did you mean 'AID'"),
         (["--suite", "rs8", "--data", __file__], "a folder is wanted, this is a file"),
         (["--suite", "rs8", "--data", "x", "--ye"], "unknown argument '--ye'; did you mean '--yes'"),
+        (["--suite", "rs8", "--data", "x", "--tasks", ","], "--tasks ',': names no task"),
     ],
 )
 def test_mistakes_are_one_line(capsys: Capture, command: list[str], said: str) -> None:
@@ -343,6 +374,32 @@ def test_what_a_library_downloads_goes_through_it(tmp_path: Path, monkeypatch: p
     assert calls == [tmp_path / "root" / "Hub"]
 
 
+def test_library_sets_that_differ_in_any_option_are_two_steps(tmp_path: Path) -> None:
+    task = "{name: %s, folder: hub, template: '{}', task_name: x, reader: {kind: huggingface, hub: a/b, config: %s}}"
+    (tmp_path / "hub.yaml").write_text(
+        "tasks:\n" + "".join(f"  - {task % pair}\n" for pair in (("A", "small"), ("B", "large"), ("C", "large")))
+    )
+    steps = plan(load_suite(str(tmp_path / "hub.yaml")), tmp_path).steps
+    assert [(step.tasks, step.reader["config"]) for step in steps] == [(("A",), "small"), (("B", "C"), "large")]
+
+
+@pytest.mark.parametrize("other", ["{fetch: 'http://x/b/a.zip'", "{fetch: 'http://x/a.zip', unpack: {b: b}"])
+def test_tasks_that_share_a_folder_must_mean_the_same_by_a_file(tmp_path: Path, other: str) -> None:
+    task = "  - {name: %s, folder: birds, template: '{}', task_name: x, sources: [%s}]}\n"
+    text = "tasks:\n" + task % ("A", "{fetch: 'http://x/a.zip'") + task % ("B", other)
+    (tmp_path / "two.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"two\.yaml: tasks A and B share .*birds and differ in what they .* as a\.zip"):
+        plan(load_suite(str(tmp_path / "two.yaml")), tmp_path)
+
+
+def test_folders_of_any_name_can_be_printed(server: Server, tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / os.fsdecode(b"not-\xff-text\x1b[2J")
+    assert main(["data", "fetch", "--suite", birds(server, tmp_path), "--data", str(root), "--yes"]) == 0
+    shown = capsys.readouterr().out
+    shown.encode()
+    assert "not-?-text?[2J" in shown and "\x1b" not in shown
+
+
 # What is there already ----------------------------------------------------------------------------------------
 
 
@@ -359,7 +416,8 @@ def test_images_that_are_there_are_left_alone_and_the_plan_says_so(
     assert "Birds is partial" in shown and f"move {mine.parent} away to get the whole" in shown
     assert server.requests == [] and len(names(mine)) == 5
     (step,) = check_suite(load_suite(suite), tmp_path / "root")["next"]
-    assert f"move {mine.parent} away, and `python -m bench data fetch` gets the whole" in step
+    command = f"python -m bench data fetch --suite {suite} --data {tmp_path / 'root'} --tasks Birds"
+    assert f"move {mine.parent} away, and `{command}` gets the whole: birds.tar.gz (1 MB) from http://" in step
 
 
 def test_a_task_that_is_ready_in_another_layout_needs_nothing(server: Server, tmp_path: Path) -> None:
@@ -391,6 +449,56 @@ def test_an_archive_of_the_user_with_another_checksum_is_named_and_kept(server: 
     table = fetch(suite, str(tmp_path / "root"))
     assert states(table) == ["failed"] and "move it away" in table["problem"][0]
     assert (folder / "birds.tar.gz").read_bytes() == b"mine" and names(folder) == ["birds.tar.gz"]
+
+
+def test_an_archive_the_user_brought_after_a_cut_is_kept_and_our_rest_is_removed(
+    server: Server, tmp_path: Path
+) -> None:
+    suite, folder = birds(server, tmp_path, cuts=[100, 0, 0, 0]), tmp_path / "root" / "birds"
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["failed"]
+    assert names(folder) == [".birds.tar.gz.fetch", "birds.tar.gz.part"]
+    (folder / "birds.tar.gz").write_bytes(server.pages["/birds.tar.gz"].content)  # by browser, meanwhile
+    assert states(fetch(suite, str(tmp_path / "root"), confirm=lambda _: False)) == ["to unpack"]
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
+    assert names(folder) == ["birds.tar.gz", "images"]
+
+
+def test_an_archive_the_user_put_in_place_of_ours_is_kept(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, folder = birds(server, tmp_path), tmp_path / "root" / "birds"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fetching, "unpack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        fetch(suite, str(tmp_path / "root"))
+    assert names(folder) == [".birds.tar.gz.fetch", "birds.tar.gz"]
+    (folder / "birds.tar.gz").unlink()
+    (folder / "birds.tar.gz").write_bytes(server.pages["/birds.tar.gz"].content)
+    os.utime(folder / "birds.tar.gz", (1, 1))
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
+    assert names(folder) == ["birds.tar.gz", "images"]
+
+
+def test_a_part_of_somebody_elses_is_not_written_over(server: Server, tmp_path: Path) -> None:
+    """Firefox gives its unfinished downloads the same name."""
+    suite, folder = birds(server, tmp_path), tmp_path / "root" / "birds"
+    folder.mkdir(parents=True)
+    (folder / "birds.tar.gz.part").write_bytes(b"Firefox's")
+    table = fetch(suite, str(tmp_path / "root"))
+    assert states(table) == ["failed"] and "birds.tar.gz.part: is no download of this" in table["problem"][0]
+    assert names(folder) == ["birds.tar.gz.part"] and server.requests == []
+    assert (folder / "birds.tar.gz.part").read_bytes() == b"Firefox's"
+
+
+def test_an_archive_by_hand_that_is_not_unpacked_is_not_the_data(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "aid").mkdir()
+    (tmp_path / "aid" / "AID.zip").write_bytes(b"packed")
+    command = ["--suite", "rs8", "--data", str(tmp_path)]
+    assert main(["data", "fetch", *command, "--tasks", "AID"]) == 0
+    shown = capsys.readouterr().out
+    assert "- AID.zip (2.6 GB, licence: for research purposes): it is there, but packed: unpack it" in shown
+    assert "0 of 1 are there" in shown
+    table = check_suite(load_suite("rs8"), tmp_path).set_index("task")
+    assert f"unpack {tmp_path / 'aid' / 'AID.zip'} there" in table.loc["AID", "next"]
 
 
 @pytest.mark.parametrize("moment", ["verified", "unpacking", "moved", "unpacked"])
@@ -436,6 +544,67 @@ def test_two_at_a_time_do_not_write_one_file(server: Server, tmp_path: Path) -> 
     assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
 
 
+def test_a_note_that_another_process_removed_before_we_had_it_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a third process would make one, and two would hold "the" note."""
+    note, lock, calls = tmp_path / ".x.zip.fetch", fcntl.flock, 0
+
+    def late(stream: Any, how: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            note.unlink()  # the other process is done just now
+        lock(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with fetching._held(tmp_path / "x.zip"):
+        assert note.exists() and calls == 2
+        with pytest.raises(UserError, match="another `data fetch`"), fetching._held(tmp_path / "x.zip"):
+            pass
+    assert names(tmp_path) == []
+
+
+def test_where_there_are_no_locks_a_note_is_closed_before_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows removes no file that is open."""
+    monkeypatch.setattr(fetching, "fcntl", None)
+    remove = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        assert str(path) not in {os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()}
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with fetching._held(tmp_path / "x.zip"):
+        pass
+    with pytest.raises(UserError, match="stop"), fetching._held(tmp_path / "x.zip"):
+        raise UserError("stop")
+    assert names(tmp_path) == []
+
+
+def test_a_web_page_in_place_of_an_archive_is_removed_and_fetched_again(server: Server, tmp_path: Path) -> None:
+    good = targz(classes("images"))
+    for number, bad in enumerate((b"<!DOCTYPE html>Please log in", targz({"other/1.jpg": b"1"}))):
+        url = server.put("birds.tar.gz", bad)
+        suite, root = suite_file(tmp_path, source(url, unpack="{images: images}")), tmp_path / f"root{number}"
+        table = fetch(suite, str(root))
+        assert states(table) == ["failed"] and "it is removed, the same command gets it anew" in table["problem"][0]
+        assert names(root / "birds") == []
+        server.put("birds.tar.gz", good)
+        assert states(fetch(suite, str(root))) == ["fetched"]
+
+
+def test_a_damaged_archive_of_the_user_is_kept(server: Server, tmp_path: Path) -> None:
+    suite = suite_file(tmp_path, source(server.put("birds.zip"), unpack="{images: images}"))
+    (tmp_path / "root" / "birds").mkdir(parents=True)
+    (tmp_path / "root" / "birds" / "birds.zip").write_bytes(b"mine")
+    table = fetch(suite, str(tmp_path / "root"))
+    assert "damaged" in table["problem"][0] and "removed" not in table["problem"][0]
+    assert names(tmp_path / "root" / "birds") == ["birds.zip"]
+
+
 def test_a_hostile_archive_is_refused_and_what_was_downloaded_is_named(server: Server, tmp_path: Path) -> None:
     url = server.put("birds.tar.gz", targz({**classes("images"), "../../evil": b"evil"}))
     suite = suite_file(tmp_path, source(url, unpack="{images: images}"))
@@ -468,16 +637,19 @@ def test_a_file_larger_than_said_or_than_what_is_free(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server.put("x.zip", says=50_000_000)
-    with pytest.raises(UserError, match=r"is 50 MB long, the suite file says about 5\.0 MB"):
+    with pytest.raises(UserError, match=r"is 50 MB long, at most 10 MB are taken \(twice the suite file's `size`"):
         download(url, tmp_path / "x.zip", limit=10_000_000)
     endless = server.put("y.zip", says=-1)
-    with pytest.raises(UserError, match="sends more than 10 kB"):
+    with pytest.raises(UserError, match="sends more, at most 10 kB are taken"):
         download(endless, tmp_path / "y.zip", limit=10_000)
+    monkeypatch.setattr(fetching, "MAX_UNSAID", 50_000)
+    with pytest.raises(UserError, match=r"at most 50 kB are taken \(no `size` in the suite file and no length said"):
+        download(endless, tmp_path / "z.zip")
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 1_000_000))
     with pytest.raises(UserError, match=r"50 MB are to come, 1.0 MB are free in"):
         download(url, tmp_path / "x.zip")
-    assert len(server.requests) == 3  # none of these is tried again
+    assert len(server.requests) == 4  # none of these is tried again
 
 
 def test_sizes_as_people_say_them() -> None:
@@ -543,14 +715,50 @@ def test_a_server_that_overlooks_if_range_does_not_mix_versions(
     assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges == ["bytes=18-", None]
 
 
+def test_by_dates_versions_are_not_mixed_either(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = "Wed, 21 Oct 2015 07:28:00 GMT", "Thu, 22 Oct 2015 07:28:00 GMT"
+    url = server.put("x.bin", etag="", headers={"Last-Modified": new})
+    original = Handler.do_GET
+
+    def overlooked(handler: Handler) -> None:
+        del handler.headers["If-Range"]
+        original(handler)
+
+    monkeypatch.setattr(Handler, "do_GET", overlooked)
+    for part in (b"of the old version", bytes(len(CONTENT))):  # the second: 416, and as long as the new one
+        (tmp_path / "x.bin.part").write_bytes(part)
+        download(url, tmp_path / "x.bin", None, None, held(tmp_path, old, url))
+        assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] is None
+
+
+def test_a_version_is_remembered_where_the_answer_with_the_rest_leaves_it_out(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As HTTP advises for dates."""
+    monkeypatch.setattr(fetching, "PAUSES", ())
+    url, note = server.put("x.bin", etag="", cuts=[10]), held(tmp_path)
+    note.write(url, "a date")
+    server.pages["/x.bin"].etag = "a date"  # of the test's server: what If-Range is compared with
+    original = Handler.send_header
+    monkeypatch.setattr(
+        Handler, "send_header", lambda h, name, value: None if name == "ETag" else original(h, name, value)
+    )
+    (tmp_path / "x.bin.part").write_bytes(CONTENT[:100])
+    with pytest.raises(UserError, match="ended after 110 of"):
+        download(url, tmp_path / "x.bin", None, None, note)
+    assert note.version(url) == "a date"
+
+
 def test_a_part_nobody_can_vouch_for_is_not_gone_on_with(server: Server, tmp_path: Path) -> None:
     for etag, headers in (("", {}), ('W/"1"', {})):
         url = server.put("x.bin", etag=etag, headers=headers)
-        (tmp_path / "x.bin.part").write_bytes(b"whose?")
-        download(url, tmp_path / "x.bin", None, None, held(tmp_path))
+        (tmp_path / "x.bin.part").write_bytes(b"which version?")
+        download(url, tmp_path / "x.bin", None, None, held(tmp_path, "", url))
         assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] is None
     (tmp_path / "x.bin.part").write_bytes(CONTENT[:100])  # a checksum vouches
-    download(url, tmp_path / "x.bin", ("md5", MD5), None, held(tmp_path))
+    download(url, tmp_path / "x.bin", ("md5", MD5), None, held(tmp_path, "", url))
     assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] == "bytes=100-"
 
 
@@ -560,7 +768,7 @@ def test_a_weak_etag_is_no_version(server: Server, tmp_path: Path, monkeypatch: 
     url, note = server.put("x.bin", etag='W/"1"', cuts=[10]), held(tmp_path)
     with pytest.raises(UserError, match="ended after 10 of"):
         download(url, tmp_path / "x.bin", None, None, note)
-    assert note.ours and note.version(url) == ""
+    assert note.content and note.version(url) == ""
 
 
 def test_a_date_stands_in_for_an_etag(server: Server, tmp_path: Path) -> None:
@@ -661,7 +869,9 @@ def test_files_of_this_machine_are_no_downloads(tmp_path: Path) -> None:
 
 
 def test_a_broken_note_is_nothing(tmp_path: Path) -> None:
-    for text in ("", "{", "[]", "3", json.dumps({"url": "a", "version": "b"})):
+    whole = json.dumps({"url": "a", "version": "b"})
+    for text in ("", "{", "[]", "3", whole, whole + '\n{"url": "c", "vers'):  # the last: killed while it was written
         note = fetching._Note(io.StringIO(text))
-        assert note.ours == text.startswith('{"') and note.version("a") == ("b" if note.ours else "")
-        assert note.version("other") == ""
+        known = text.startswith('{"')
+        assert bool(note.content) == known and note.version("a") == ("b" if known else "")
+        assert note.version("other") == "" and not note.is_of(tmp_path / "x")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.datasets import load_suite, load_tasks, suite_names
+from bench.datasets.fetch import Step
 from bench.datasets.kinds import READERS
 from bench.datasets.suites import SOURCE_KEYS, file_of, targets_of
 from bench.errors import UserError
@@ -147,12 +148,25 @@ def test_what_is_fetched_goes_where_the_reader_looks(name: str) -> None:
     assert fetched
     for task, source in fetched:
         assert not any(host in source["url"] for host in ("drive.google", "kaggle"))
-        assert "size" in source and file_of(source).endswith((".zip", ".tgz", ".tar.gz", ".mat"))
+        assert file_of(source).endswith((".zip", ".tgz", ".tar.gz", ".mat"))
         images = task.reader.get("images", READERS[task.reader["kind"]].images)
         looked_at = [images] if isinstance(images, str) else images
         targets = targets_of(source).values()
         lists = (".mat", ".txt", "annotations", "ucfTrainTestlist")
         assert any(target in looked_at for target in targets) or all(t.endswith(lists) for t in targets), task.name
+
+
+# Lists that belong to images whose licence stands beside them.
+NO_LICENCE = {"imagelabels.mat", "Partitions.zip", "UCF101TrainTestSplits-RecognitionTask.zip"}
+
+
+@pytest.mark.parametrize("name", ["general10", "plant6", "rs8", "fashion20"])
+def test_every_source_that_is_fetched_has_its_size_and_its_licence(name: str) -> None:
+    for task in load_suite(name).tasks:
+        for source in task.sources:
+            if "fetch" in source:
+                assert Step((task.name,), Path(), source, {}, "").size, source
+                assert source.get("licence") or file_of(source) in NO_LICENCE, source
 
 
 # A user's own ------------------------------------------------------------------------------------------------
@@ -256,6 +270,10 @@ def test_suite_names_in_any_case() -> None:
         (("folder: birds", "sources: [{fetch: 'http://x/a', unpack: {a: .}}]"), "`unpack` needs a name"),
         (("folder: birds", "sources: [{fetch: 'http://x/a', unpack: {a: c, b: C}}]"), "two members to one place"),
         (("folder: birds", "sources: [{url: http://x/a, unpack: {a: b}}]"), "`unpack` says nothing without `fetch`"),
+        (
+            ("folder: birds", "sources: [{fetch: 'http://x/a.zip'}, {fetch: 'http://x/b', file: A.zip}]"),
+            "sources: two are saved as 'a.zip'; give one of them another `file`",
+        ),
         (("folder: birds", "sources: [http://x]"), "`sources` must be a list of maps"),
         (("folder: birds", "sources: [{link: http://x}]"), "unknown key 'link'"),
         (("folder: birds", "folder: birds\n    folder: cats"), "key 'folder' stands twice"),

@@ -182,7 +182,12 @@ def _reader(file: Path, where: str, reader: object) -> dict[str, Any]:
 def _sources(file: Path, where: str, sources: object) -> tuple[dict[str, Any], ...]:
     if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
         raise UserError(f"{file}: {where}: `sources` must be a list of maps with {', '.join(SOURCE_KEYS)}")
-    return tuple(_source(file, f"{where}: sources", source) for source in sources)
+    checked = tuple(_source(file, f"{where}: sources", source) for source in sources)
+    files = [name.casefold() for source in checked if (name := file_of(source))]
+    for name in files:
+        if files.count(name) > 1:
+            raise UserError(f"{file}: {where}: sources: two are saved as {name!r}; give one of them another `file`")
+    return checked
 
 
 def _source(file: Path, where: str, given: dict[str, Any]) -> dict[str, Any]:
