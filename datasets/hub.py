@@ -2,19 +2,20 @@
 
 Everything after a reader speaks of files (splits, few-shot lists, the features' cache), and these libraries hand out
 rows. So the rows' images are written as files once, bytes unchanged where the library has them, beside a list of
-their labels. Only `fetch` downloads; a run never does.
+their labels. Only `fetch` downloads; a run never does. Rows are a stranger's data: they name no file of the user's.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,17 @@ from bench.datasets.images import FORMATS
 from bench.datasets.items import Item, Listing, MissingData, class_name
 from bench.datasets.places import cache_place, writable_places
 from bench.datasets.readers import Options
-from bench.datasets.splitfiles import check_names, read_json, write_json
+from bench.datasets.splitfiles import check_names, read_json, safe_path, write_json
 from bench.errors import UserError, nearest
+
+try:
+    import fcntl
+except ImportError:  # Windows: two exports of the same data at a time are then the user's to avoid
+    fcntl = None  # type: ignore[assignment]
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif", "WEBP": ".webp"}
 INDEX = "index.json"  # {"names": [...], "parts": {part: [[path, label], ...]}}, written last
+PARTS = ({"all"}, {"trainval", "test"}, {"train", "val", "test"})  # what `parts` may name
 
 Row = tuple[str, bytes, Any]  # part, the image's bytes, label as the library has it
 
@@ -37,12 +44,12 @@ Row = tuple[str, bytes, Any]  # part, the image's bytes, label as the library ha
 def read_huggingface(folder: Path, options: Options) -> Listing:
     """A data set of Hugging Face's library: a `hub` id, Parquet `files`, or an `imagefolder`; columns by name.
 
-    Local files are read as they are; a hub id must have been fetched.
+    A hub id must have been fetched; of local files the images must have been written (`prepare`).
     """
     _one_origin(options)
     place = _exported(folder, options)
     if place is None and "hub" not in options:
-        place = fetch(folder, options)
+        raise MissingData(f"{folder}: its images are not written as files yet; the first run does so")
     return _listing(place, folder, f"Hugging Face {options.get('hub', 'files')}")
 
 
@@ -51,15 +58,23 @@ def read_torchvision(folder: Path, options: Options) -> Listing:
     return _listing(_exported(folder, options), folder, f"torchvision {options['class']}")
 
 
+def prepare(folder: Path, options: Options) -> None:
+    """Write the images of local rows as files. What must be downloaded is left to `fetch`."""
+    if options["kind"] == "huggingface" and "hub" not in options:
+        fetch(folder, options)
+
+
 def fetch(folder: Path, options: Options) -> Path:
     """Write the images of a data set as files (downloading where its library does); the folder they stand in."""
+    if options["kind"] == "huggingface":
+        _one_origin(options)
     there = _exported(folder, options)
     if there:
         return there
     errors = []
     for place in writable_places(folder):
         try:
-            return _export(place / _name(options), folder, options)
+            return _export(place / _name(folder, options), folder, options)
         except OSError as error:
             errors.append(f"{place}: {error}")
     raise UserError(f"the images of {folder.name} can be written nowhere ({'; '.join(errors)})")
@@ -79,64 +94,156 @@ def can_fetch(options: Options) -> bool:
 
 
 def _export(place: Path, folder: Path, options: Options) -> Path:
-    """All of it or nothing: the files are written beside `place` and moved there."""
+    """All of it or nothing: the files are written into a draft beside `place`, which then gets its name."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
+    with _draft(place.with_name(f".{_chosen(options)}.draft")) as draft:
+        if (place / INDEX).is_file():  # another process was faster
+            return place
         read = _torchvision_rows if options["kind"] == "torchvision" else _huggingface_rows
         names, rows = read(folder, options)
+        check_names(folder, dict(enumerate(names)))
         parts: dict[str, list[tuple[str, int]]] = {part: [] for part in _parts(options)}
         for part, data, label in rows:
-            if not isinstance(label, int) or not 0 <= label < len(names):
-                raise UserError(f"{folder}: label {label!r} in {part!r} has no name; leave that part out of `parts`")
+            if type(label) is not int or not 0 <= label < len(names):  # true is no label
+                said = repr(label)[:80]
+                raise UserError(f"{folder}: label {said} in {part!r} has no name; leave that part out of `parts`")
             path = f"{part}/{label}/{len(parts[part]):06d}{_suffix(data, folder, part, len(parts[part]))}"
             (draft / path).parent.mkdir(parents=True, exist_ok=True)
             (draft / path).write_bytes(data)
             parts[part].append((path, label))
         write_json(draft / INDEX, {"names": names, "parts": parts})
-        draft.chmod(0o755)  # mkdtemp's folders are private
-        try:
-            os.rename(draft, place)
-        except OSError:
-            if not (place / INDEX).is_file():  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        os.rename(draft, place)
     return place
 
 
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """An empty folder, for one process at a time; another one waits.
+
+    It always has the same name, so that what a killed run left is cleared away by the next.
+    """
+    while True:
+        path.mkdir(exist_ok=True)
+        lock = _lock(path)
+        if lock is None or _is_at(lock, path):
+            break
+        os.close(lock)  # the process that was waited for has moved or removed it
+    try:
+        for old in path.iterdir():
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        yield path
+    finally:
+        if lock is None or _is_at(lock, path):  # else it has got its name
+            shutil.rmtree(path, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A folder's descriptor, locked until it is closed (by a kill, too); None where the disk knows no locks."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
+            return None
+        raise
+    return descriptor
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _exported(folder: Path, options: Options) -> Path | None:
-    places = [folder / _name(options), cache_place(folder) / _name(options)]
+    name = _name(folder, options)
+    places = [folder / name, cache_place(folder) / name]
     return next((place for place in places if (place / INDEX).is_file()), None)
 
 
-def _name(options: Options) -> str:
-    """The folder of the files: another one for each choice of columns and parts."""
+def _name(folder: Path, options: Options) -> str:
+    """The folder of the files: another one for each choice of columns and parts, and whenever local data changes."""
+    if options["kind"] == "torchvision" or "hub" in options:
+        return _chosen(options)
+    seen = [(file.relative_to(folder).as_posix(), file.stat()) for file in _local_files(folder, options)]
+    text = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in seen])
+    return f"{_chosen(options)}-{blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def _chosen(options: Options) -> str:
     text = json.dumps({key: options[key] for key in sorted(options)}, ensure_ascii=True)
     return f"files-{options['kind']}-{blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def _local_files(folder: Path, options: Options) -> list[Path]:
+    """The user's files that Hugging Face's library would read, sorted by name."""
+    if "imagefolder" in options:
+        top = folder / options["imagefolder"]
+        if not top.is_dir():
+            raise MissingData(f"{top}: no such folder")
+        found = [Path(at) / name for at, _, names in os.walk(top) for name in names if not name.startswith(".")]
+        return sorted(file for file in found if file.is_file())
+    return sorted({file for theirs in _parts(options).values() for file in _matching(folder, options, theirs)})
+
+
+def _matching(folder: Path, options: Options, theirs: str) -> list[Path]:
+    patterns = options["files"]
+    if theirs not in patterns:
+        raise UserError(f"{folder}: `files` has no {theirs!r}; {nearest(theirs, patterns)}")
+    files = sorted(file for file in folder.glob(patterns[theirs]) if file.is_file())
+    if not files:
+        raise MissingData(f"{folder / patterns[theirs]}: no such file")
+    return files
 
 
 def _listing(place: Path | None, folder: Path, source: str) -> Listing:
     if place is None:
         raise MissingData(f"{folder}: {source} is not fetched yet; `python -m bench data fetch` does")
-    content = read_json(place / INDEX)
-    names = check_names(place / INDEX, dict(enumerate(content["names"])))
-    parts = {part: [Item(path, label) for path, label in rows] for part, rows in content["parts"].items()}
-    return Listing(place, names, parts, source)
+    file = place / INDEX
+    content = read_json(file)
+    names, parts = (content.get("names"), content.get("parts")) if isinstance(content, dict) else (None, None)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _damaged(file, "'names' must be a list of class names")
+    if not isinstance(parts, dict) or set(parts) not in PARTS:
+        raise _damaged(file, "'parts' must hold all, or trainval and test, or train, val and test")
+    listed = {part: [_indexed(file, row, len(names)) for row in _rows_of(file, part, parts[part])] for part in parts}
+    return Listing(place, check_names(file, dict(enumerate(names))), listed, source)
+
+
+def _rows_of(file: Path, part: str, rows: object) -> list[Any]:
+    if not isinstance(rows, list):
+        raise _damaged(file, f"{part!r} must be a list of [path, label]")
+    return rows
+
+
+def _indexed(file: Path, row: object, n_names: int) -> Item:
+    if not isinstance(row, list) or len(row) != 2 or type(row[1]) is not int or not 0 <= row[1] < n_names:
+        raise _damaged(file, f"an entry must be [path, label] with a label below {n_names}, not {repr(row)[:80]}")
+    return Item(safe_path(file, row[0]), row[1])
+
+
+def _damaged(file: Path, why: str) -> UserError:
+    return UserError(f"{file}: {why}; remove {file.parent} to have the images written again")
 
 
 def _suffix(data: bytes, folder: Path, part: str, number: int) -> str:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return SUFFIXES.get(str(image.format), ".img")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise UserError(f"{folder}: image {number} of {part!r} cannot be read ({error})") from None
 
 
 def _parts(options: Options) -> Mapping[str, str]:
     """Our part → the library's."""
     parts: Mapping[str, str] = options.get("parts", {"all": "train"})
-    if set(parts) not in ({"all"}, {"trainval", "test"}, {"train", "val", "test"}):
+    if set(parts) not in PARTS:
         raise UserError(f"parts: {sorted(parts)} must be all, or trainval and test, or train, val and test")
     return parts
 
@@ -167,22 +274,74 @@ def _huggingface_rows(folder: Path, options: Options) -> tuple[list[str], Iterat
             if column not in data.column_names:
                 raise UserError(f"{folder}: there is no column {column!r}; {nearest(column, data.column_names)}")
     features = next(iter(parts.values())).features
-    names = options.get("names") or getattr(features[label], "names", None)
-    texts = not names and any(isinstance(value, str) for value in next(iter(parts.values()))[label][:1])
-    if texts:
-        names = sorted({value for data in parts.values() for value in data[label]})
+    names = options.get("names") or getattr(features[label], "names", None) or _texts(folder, parts, label)
     if not names:
         raise UserError(f"{folder}: column {label!r} holds numbers without names; give them as `names`")
     numbers = {name: number for number, name in enumerate(names)}
 
     def rows() -> Iterator[Row]:
         for part, data in parts.items():
-            for row in data.cast_column(image, library.Image(decode=False)):
-                held = row[image]
-                content = held["bytes"] if held["bytes"] is not None else Path(held["path"]).read_bytes()
-                yield part, content, numbers.get(row[label], row[label])
+            for number, row in enumerate(_with_bytes(library, folder, part, data, image)):
+                given = row[label]
+                content = _image_bytes(library, folder, options, row[image], f"image {number} of {part!r}")
+                yield part, content, numbers.get(given, given) if isinstance(given, str) else given
 
     return [class_name(name) for name in names], rows()
+
+
+def _texts(folder: Path, parts: Mapping[str, Any], label: str) -> list[str]:
+    """The class names of a column of texts, sorted; none where it holds anything else."""
+    texts: set[str] = set()
+    for part, data in parts.items():
+        values = list(data[label])
+        if not all(isinstance(value, str) for value in values):
+            if texts:
+                raise UserError(f"{folder}: column {label!r} of {part!r} holds other values than texts")
+            return []
+        texts.update(values)
+    return sorted(texts)
+
+
+def _with_bytes(library: Any, folder: Path, part: str, data: Any, image: str) -> Iterator[Any]:
+    """The rows with their images as bytes or paths, not decoded."""
+    rows = None
+    while True:
+        try:
+            rows = rows or iter(data.cast_column(image, library.Image(decode=False)))
+            row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # damaged pages, a column of no images: the library's own are of many types
+            raise UserError(f"{folder}: the rows of {part!r} cannot be read ({_first_line(error)})") from None
+        yield row
+
+
+def _image_bytes(library: Any, folder: Path, options: Options, held: object, what: str) -> bytes:
+    """An image's bytes as the row holds them, or of the file it names where that is of the data set."""
+    content = held.get("bytes") if isinstance(held, dict) else None
+    path = held.get("path") if isinstance(held, dict) else None
+    if isinstance(content, bytes):
+        return content
+    if content is not None or not isinstance(path, str) or "\0" in path:
+        raise UserError(f"{folder}: {what} is none: neither bytes nor a path; leave such rows out")
+    places = _image_places(library, folder, options)
+    try:
+        file = Path(path).resolve()
+        if not any(file.is_relative_to(place.resolve()) for place in places):
+            raise UserError(f"{folder}: {what} has no bytes, and its path {path!r} is no file of the data set")
+        return file.read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:  # resolve's: loops of links, names no disk takes
+        raise UserError(f"{folder}: {what} cannot be read from {path!r} ({error})") from None
+
+
+def _image_places(library: Any, folder: Path, options: Options) -> list[Path]:
+    """Where the files of a data set of loose images stand. Parquet holds bytes; a path in it could name any file."""
+    if "files" in options:
+        return []
+    own = [folder, folder / options["imagefolder"]] if "imagefolder" in options else []
+    hub = importlib.import_module("huggingface_hub.constants")
+    # What the library itself has downloaded or unpacked.
+    return [*own, Path(library.config.HF_DATASETS_CACHE), Path(hub.HF_HUB_CACHE)]
 
 
 def _huggingface_part(library: Any, folder: Path, options: Options, theirs: str) -> Any:
@@ -192,22 +351,19 @@ def _huggingface_part(library: Any, folder: Path, options: Options, theirs: str)
         what.update({key: options[key] for key in ("revision",) if key in options})
         what.update({"name": options["config"]} if "config" in options else {})
     elif "imagefolder" in options:
-        if not (folder / options["imagefolder"]).is_dir():
-            raise MissingData(f"{folder / options['imagefolder']}: no such folder")
         what = {"path": "imagefolder", "data_dir": str(folder / options["imagefolder"])}
     else:
-        patterns = options["files"]
-        if theirs not in patterns:
-            raise UserError(f"{folder}: `files` has no {theirs!r}; {nearest(theirs, patterns)}")
-        files = sorted(str(file) for file in folder.glob(patterns[theirs]))
-        if not files:
-            raise MissingData(f"{folder / patterns[theirs]}: no such file")
+        files = [str(file) for file in _matching(folder, options, theirs)]
         what = {"path": "parquet", "data_files": {theirs: files}}
     try:
         return library.load_dataset(split=theirs, **what)
     except Exception as error:  # network, format, names: the library's own errors are of many types
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder}: Hugging Face `datasets` cannot read part {theirs!r} ({first_line})") from None
+        text = f"Hugging Face `datasets` cannot read part {theirs!r} ({_first_line(error)})"
+        raise UserError(f"{folder}: {text}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 # torchvision -------------------------------------------------------------------------------------------------
@@ -246,8 +402,8 @@ def _torchvision_part(kind: Any, folder: Path, theirs: str) -> Any:
     try:
         return kind(str(folder / "torchvision"), **arguments)
     except Exception as error:  # network, checksums, unknown split: of many types
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder}: torchvision cannot get part {theirs!r} of {kind.__name__} ({first_line})") from None
+        text = f"torchvision cannot get part {theirs!r} of {kind.__name__} ({_first_line(error)})"
+        raise UserError(f"{folder}: {text}") from None
 
 
 def _file_bytes(data: Any, number: int) -> bytes | None:

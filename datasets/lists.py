@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bench.datasets.items import Item, Listing, MissingData
 from bench.datasets.readers import Options, image_root
@@ -85,7 +88,8 @@ def read_ucf101(folder: Path, options: Options) -> Listing:
 def read_flowers(folder: Path, options: Options) -> Listing:
     """Flowers102: `imagelabels.mat` (one label an image, in their order), `cat_to_name.json`."""
     file = folder / "imagelabels.mat"
-    labels = [int(label) for label in _matlab(file, "labels").ravel()]
+    marks = enumerate(_matlab(file, "labels").ravel().tolist(), start=1)
+    labels = [_whole(file, f"label of image {number}", label) for number, label in marks]
     names = _flower_names(folder / "cat_to_name.json")
     for number, label in enumerate(labels, start=1):
         if label not in names:
@@ -105,7 +109,7 @@ def read_cars(folder: Path, options: Options) -> Listing:
         test = folder / "devkit" / test.name
     names = {}
     for label, cell in enumerate(_matlab(meta, "class_names").ravel(), start=1):
-        make_model, _, year = str(cell.item()).rpartition(" ")
+        make_model, _, year = _text(meta, f"class name {label}", cell).rpartition(" ")
         names[label] = f"{year} {make_model}"
     labelled = {
         "trainval": _car_labels(folder / "devkit" / "cars_train_annos.mat", "cars_train", names),
@@ -117,11 +121,11 @@ def read_cars(folder: Path, options: Options) -> Listing:
 def _car_labels(file: Path, image_folder: str, names: Mapping[int, str]) -> list[tuple[str, int]]:
     labelled = []
     rows = _matlab(file, "annotations").ravel()
-    try:
-        for row in rows:
-            labelled.append((f"{image_folder}/{row['fname'].item()}", int(row["class"].item())))
-    except (ValueError, IndexError, AttributeError):
-        raise UserError(f"{file}: `annotations` must have the fields fname and class; fetch the file again") from None
+    if not {"fname", "class"} <= set(rows.dtype.names or ()):
+        raise UserError(f"{file}: `annotations` must have the fields fname and class; fetch the file again")
+    for number, row in enumerate(rows, start=1):
+        name = _text(file, f"fname of row {number}", row["fname"])
+        labelled.append((f"{image_folder}/{name}", _whole(file, f"class of row {number}", _single(row["class"]))))
     unknown = {label for _, label in labelled} - names.keys()
     if unknown:
         raise UserError(f"{file}: label {min(unknown)} has no name in cars_meta.mat")
@@ -133,7 +137,7 @@ def _flower_names(file: Path) -> dict[int, str]:
         raise MissingData(f"{file}: no such file")
     content = read_json(file)
     if not isinstance(content, dict) or not all(
-        key.isdecimal() and isinstance(name, str) for key, name in content.items()
+        _is_number(key) and isinstance(name, str) for key, name in content.items()
     ):
         raise UserError(f'{file}: must hold names by label, as in {{"1": "pink primrose"}}')
     return {int(key): name for key, name in content.items()}
@@ -152,12 +156,14 @@ def _listing(
     new = {label: number for number, label in enumerate(used)}
     class_names = check_names(listed_in, {new[label]: names[label] for label in used})
     parts: dict[str, list[Item]] = {}
+    everything: dict[str, Item] = {}
     for part, rows in labelled.items():
         by_path: dict[str, Item] = {}
         for path, label in rows:
             item = Item(safe_path(listed_in, path), new[label])
-            if by_path.setdefault(item.path, item) != item:
+            if everything.setdefault(item.path, item) != item:
                 raise UserError(f"{listed_in}: {path!r} has two labels")
+            by_path[item.path] = item
         parts[part] = list(by_path.values())
     return Listing(root, class_names, parts, source="official lists")
 
@@ -180,9 +186,13 @@ def _lines(file: Path, n_words: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def _number(file: Path, line: int, word: str) -> int:
-    if not word.isdecimal():
-        raise UserError(f"{file}: line {line}: {word!r} is not a label; labels are whole numbers")
+    if not _is_number(word):
+        raise UserError(f"{file}: line {line}: {word[:80]!r} is not a label; labels are whole numbers")
     return int(word)
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() and len(word) < 10  # Python refuses to read thousands of digits
 
 
 def _known(file: Path, line: int, name: str, labels: Mapping[str, int], listed_in: str) -> int:
@@ -205,8 +215,38 @@ def _matlab(file: Path, key: str) -> Any:
     except ImportError:
         raise UserError(f"{file}: reading MATLAB files takes scipy; install it with `pip install scipy`") from None
     try:
-        return loadmat(str(file), variable_names=[key])[key]
+        found = loadmat(str(file), variable_names=[key])[key]
     except KeyError:
         raise UserError(f"{file}: holds no {key!r}; fetch the file again") from None
     except Exception as error:  # scipy's reader fails in many ways on broken files
-        raise UserError(f"{file}: not a MATLAB file ({error}); fetch the file again") from None
+        text = " ".join(str(error).split())
+        raise UserError(f"{file}: not a MATLAB file ({text}); fetch the file again") from None
+    if not isinstance(found, np.ndarray):  # a sparse matrix, a function
+        raise UserError(f"{file}: {key!r} is no array; fetch the file again")
+    return found
+
+
+def _single(cell: Any) -> Any:
+    """What a MATLAB cell of one entry holds; a cell of more, or of none, as it is."""
+    while isinstance(cell, np.ndarray) and cell.size == 1 and cell.dtype.names is None:
+        cell = cell.item()
+    return cell.item() if isinstance(cell, np.generic) else cell
+
+
+def _text(file: Path, what: str, cell: Any) -> str:
+    text = _single(cell)
+    if not isinstance(text, str):
+        raise UserError(f"{file}: {what} must be text, not {_shown(text)}; fetch the file again")
+    return text
+
+
+def _whole(file: Path, what: str, value: Any) -> int:
+    """A label of a MATLAB file, where numbers are floating-point unless said otherwise."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value != int(value):
+        raise UserError(f"{file}: {what} must be a whole number, not {_shown(value)}; fetch the file again")
+    return int(value)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(repr(value).split())[:80]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.datasets import hub
 from bench.datasets.fewshot import seeded_order
 from bench.datasets.items import Item, Listing, MissingData, Split, missing_images
 from bench.datasets.kinds import READERS
@@ -101,7 +102,8 @@ def select_tasks(suite: Suite, names: Sequence[str] | None = None) -> list[TaskS
 def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, write: bool = True) -> Task:
     """One task with its images; `MissingData` where they are not all there (see `load_tasks`).
 
-    Without `write` a division made here is not kept on disk (it will be the same when it is made again).
+    Without `write` nothing is written: neither a division made here (it will be the same when it is made again) nor
+    the images of a library's rows, without which the task is missing.
     """
     folder = data_root / spec.folder
     if not folder.is_dir() and not cache_place(folder).is_dir():
@@ -162,6 +164,8 @@ def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) 
         gone = missing_images(root, [item for items in split.parts.values() for item in items])
         _check_missing(file, gone, root, allow_missing)
         return without(split, gone), task_name
+    if write:
+        hub.prepare(folder, spec.reader)
     listing = reader.read(folder, spec.reader)
     everything = [item for items in listing.parts.values() for item in items]
     gone = missing_images(listing.root, everything)

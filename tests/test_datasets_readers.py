@@ -363,6 +363,79 @@ def test_cars_matlab_annotations(tmp_path: Path) -> None:
     assert [len(items) for items in split.parts.values()] == [3, 2, 2]
 
 
+def struct(**fields: object) -> object:
+    """A MATLAB struct array of one entry."""
+    import numpy as np
+
+    rows = np.zeros((1, 1), dtype=[(name, object) for name in fields])
+    rows[0, 0] = tuple(fields.values())
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([1.0, 1.5], r"label of image 2 must be a whole number, not 1\.5"),
+        ([1.0, float("nan")], "label of image 2 must be a whole number, not nan"),
+        ([1.0, float("inf")], "label of image 2 must be a whole number, not inf"),
+        (["1", "2"], "label of image 1 must be a whole number, not '1'"),
+        ([True, False], "label of image 1 must be a whole number|label 0 of image 2 has no name"),
+        ([1 + 2j], "label of image 1 must be a whole number"),
+        ("struct", "label of image 1 must be a whole number"),
+        ("sparse", "'labels' is no array"),
+    ],
+)
+def test_flowers_labels_that_are_no_whole_numbers_are_named(tmp_path: Path, labels: object, said: str) -> None:
+    folder = flowers(tmp_path, [1, 2, 1])
+    from scipy import io, sparse
+
+    odd = {"struct": struct(a=1), "sparse": sparse.eye(3)}
+    io.savemat(folder / "imagelabels.mat", {"labels": odd[labels] if isinstance(labels, str) else labels})
+    with pytest.raises(UserError, match=rf"imagelabels\.mat: ({said})") as caught:
+        task("general10", "OxfordFlowers", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["9" * 5000, "one", "-1", "1.5"])
+def test_a_flower_label_that_is_no_number_is_named(tmp_path: Path, key: str) -> None:
+    folder = flowers(tmp_path, [1, 2, 1])
+    (folder / "cat_to_name.json").write_text(json.dumps({"1": "a", "2": "b", key: "c"}))
+    with pytest.raises(UserError, match=r"cat_to_name\.json: must hold names by label"):
+        task("general10", "OxfordFlowers", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("cars_meta", {"class_names": [[1.0, 2.0]]}, r"class name 1 must be text, not 1\.0"),
+        ("cars_meta", {"class_names": "cells"}, "class name 1 must be text, not array"),
+        ("cars_train_annos", {"annotations": [[1.0]]}, "`annotations` must have the fields fname and class"),
+        ("cars_train_annos", {"annotations": ["text"]}, "`annotations` must have the fields fname and class"),
+        ("cars_train_annos", {"annotations": ("x.jpg", [1, 2])}, "class of row 1 must be a whole number, not array"),
+        ("cars_train_annos", {"annotations": ("x.jpg", "1")}, "class of row 1 must be a whole number, not '1'"),
+        ("cars_train_annos", {"annotations": ("x.jpg", 1.5)}, r"class of row 1 must be a whole number, not 1\.5"),
+        ("cars_train_annos", {"annotations": (["x.jpg", "y.jpg"], 1)}, "fname of row 1 must be text, not array"),
+        ("cars_train_annos", {"annotations": (7, 1)}, "fname of row 1 must be text, not 7"),
+        ("cars_train_annos", {"annotations": ("../../x.jpg", 1)}, "leaves the image folder"),
+    ],
+)
+def test_odd_cells_of_the_cars_files_are_named(tmp_path: Path, file: str, content: dict, said: str) -> None:
+    folder = cars(tmp_path)
+    import numpy as np
+    from scipy import io
+
+    ((key, value),) = content.items()
+    if value == "cells":
+        value = np.empty((1, 1), dtype=object)
+        value[0, 0] = np.array([[1.0, 2.0]])
+    if isinstance(value, tuple):
+        value = struct(fname=value[0], **{"class": value[1]})
+    io.savemat(folder / "devkit" / f"{file}.mat", {key: value})
+    with pytest.raises(UserError, match=said) as caught:
+        task("general10", "StanfordCars", tmp_path)
+    assert "\n" not in str(caught.value) and "stanford_cars" in str(caught.value)
+
+
 def test_cars_without_test_labels_is_missing_data(tmp_path: Path) -> None:
     (cars(tmp_path) / "cars_test_annos_withlabels.mat").unlink()
     with pytest.raises(UserError, match=r"cars_test_annos_withlabels\.mat: no such file"):
@@ -398,4 +471,7 @@ def test_official_lists_that_leak_are_refused(tmp_path: Path) -> None:
         task("general10", "OxfordPets", tmp_path)
     lines(folder / "trainval.txt", "Abyssinian_1 1 1 1", "beagle_2 1 2 1")
     with pytest.raises(UserError, match=r"line 2: label 1 has two class names, 'abyssinian' and 'beagle'"):
+        task("general10", "OxfordPets", tmp_path)
+    lines(folder / "trainval.txt", "Abyssinian_1 1 1 1", f"beagle_2 {'9' * 5000} 2 1")
+    with pytest.raises(UserError, match=r"trainval\.txt: line 2: '9{80}' is not a label; labels are whole numbers"):
         task("general10", "OxfordPets", tmp_path)
