@@ -45,8 +45,8 @@ LONG_HEADERS = (
 )
 
 
-class BadArchive(UserError):
-    """A file that is damaged or another one than was meant: fetching it again may help."""
+class Damaged(UserError):
+    """What no archive is, or no whole one: fetching it again may help."""
 
 
 Report = Callable[[int, int], None]  # (bytes of the archive that are read, its size)
@@ -78,7 +78,7 @@ def unpack(archive: Path, folder: Path, wanted: Mapping[str, str], report: Repor
             work.read(stream, wanted, lambda: report(min(stream.tell(), size), size))
         for member, target in wanted.items():
             if not os.path.lexists(draft / target):
-                raise BadArchive(f"{archive}: holds no {member!r}; is it the right archive?")
+                raise UserError(f"{archive}: holds no {member!r}; is it the right archive?")
         for target in wanted.values():
             _move(draft / target, folder / target)
     finally:
@@ -164,9 +164,9 @@ class _Unpacking:
             raise self._damaged(error) from None
         self._copy_links(links, written)
 
-    def _damaged(self, error: Exception) -> BadArchive:
+    def _damaged(self, error: Exception) -> Damaged:
         text = str(error) or type(error).__name__
-        return BadArchive(f"{self.archive}: damaged, or no zip or tar archive ({text}); fetch it again")
+        return Damaged(f"{self.archive}: damaged, or no zip or tar archive ({text}); fetch it again")
 
     def _place(self, path: str, wanted: Mapping[str, str], put: Callable[[Path], object]) -> None:
         """`put(file)` where a member is wanted."""

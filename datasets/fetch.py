@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bench.datasets import hub
-from bench.datasets.archives import BadArchive, draft_of, there, unpack
+from bench.datasets.archives import Damaged, draft_of, there, unpack
 from bench.datasets.check import check_task, in_the_way, is_split, is_there, packed, printable
 from bench.datasets.splits import select_tasks
 from bench.datasets.suites import Suite, file_of, targets_of
@@ -243,7 +243,7 @@ def _fetch(step: Step, hide: bool | None) -> None:
             _get(step, file, note, hide)
         if wanted and "unpack" in step.source:
             with _bar(f"unpacking {file.name}", file.stat().st_size, hide) as shown:
-                _unpack(file, step.folder, wanted, note, absolute(shown))
+                _unpack(step, file, wanted, note, absolute(shown))
         if "unpack" in step.source and note.is_of(file):  # the user's own archive stays
             shutil.rmtree(draft_of(file, step.folder), ignore_errors=True)
             file.unlink(missing_ok=True)
@@ -260,14 +260,14 @@ def _get(step: Step, file: Path, note: _Note, hide: bool | None) -> None:
         _verify(file, step.checksum, "move it away", hide)
 
 
-def _unpack(file: Path, folder: Path, wanted: dict[str, str], note: _Note, report: Callable[[int, int], None]) -> None:
+def _unpack(step: Step, file: Path, wanted: dict[str, str], note: _Note, report: Callable[[int, int], None]) -> None:
     try:
-        unpack(file, folder, wanted, report)
-    except BadArchive as error:
-        if not note.is_of(file):
+        unpack(file, step.folder, wanted, report)
+    except Damaged as error:
+        if step.checksum or not note.is_of(file):  # as it should be, or the user's
             raise
-        file.unlink()  # a web page, or an archive cut off at the server: the next call would find it, too
-        raise UserError(f"{error}: it is removed, the same command gets it anew") from None
+        file.unlink()  # a web page, or cut off at the server: the next call would find it again
+        raise UserError(f"{error} (it is removed, the same command does that)") from None
 
 
 # One process at a time ---------------------------------------------------------------------------------------

@@ -586,14 +586,26 @@ def test_where_there_are_no_locks_a_note_is_closed_before_it_is_removed(
 
 def test_a_web_page_in_place_of_an_archive_is_removed_and_fetched_again(server: Server, tmp_path: Path) -> None:
     good = targz(classes("images"))
-    for number, bad in enumerate((b"<!DOCTYPE html>Please log in", targz({"other/1.jpg": b"1"}))):
+    for number, bad in enumerate((b"<!DOCTYPE html>Please log in", good[:-20])):
         url = server.put("birds.tar.gz", bad)
         suite, root = suite_file(tmp_path, source(url, unpack="{images: images}")), tmp_path / f"root{number}"
         table = fetch(suite, str(root))
-        assert states(table) == ["failed"] and "it is removed, the same command gets it anew" in table["problem"][0]
+        assert states(table) == ["failed"] and "it is removed, the same command does that" in table["problem"][0]
         assert names(root / "birds") == []
         server.put("birds.tar.gz", good)
         assert states(fetch(suite, str(root))) == ["fetched"]
+
+
+def test_a_download_that_may_be_right_is_kept(server: Server, tmp_path: Path) -> None:
+    """What is wrong here is the suite file: nobody should download all of it again for that."""
+    plain = b"no archive, and its checksum is right"
+    url, md5 = server.put("birds.tar.gz", targz(classes("images"))), hashlib.md5(plain).hexdigest()
+    suites = ({"unpack": "{pictures: images}"}, {"unpack": "{images: images}", "md5": f"'{md5}'"})
+    for number, keys in enumerate(suites):
+        suite, root = suite_file(tmp_path, source(url, **keys)), tmp_path / f"root{number}"
+        assert states(fetch(suite, str(root))) == ["failed"]
+        assert names(root / "birds") == [".birds.tar.gz.fetch", "birds.tar.gz"]
+        url = server.put("birds.tar.gz", plain)
 
 
 def test_a_damaged_archive_of_the_user_is_kept(server: Server, tmp_path: Path) -> None:
