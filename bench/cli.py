@@ -500,7 +500,7 @@ def _print_plan(plan: Any) -> None:
     from bench.datasets.check import printable
     from bench.datasets.fetch import human
 
-    table = plan.table().apply(lambda column: column.map(printable))  # folders may have any name
+    table = plan.table()
     _print(table[["task", "what", "size", "licence", "checksum", "state"]])
     for folder, steps in table[table["state"] == "by hand"].groupby("to", sort=False):
         print(f"\nBy hand, into {folder}:")

@@ -128,7 +128,7 @@ class Plan:
             )
 
     def table(self) -> pd.DataFrame:
-        """One row a source."""
+        """One row a source; all texts can be printed as they are."""
         import pandas as pd
 
         return pd.DataFrame([_row(step) for step in self.steps], columns=list(COLUMNS))
@@ -139,7 +139,8 @@ def _row(step: Step) -> tuple[str, ...]:
     checksum = (step.checksum[0] if step.checksum else "none known") if fetched else ""
     origin = step.source.get("url", step.source.get("how", ""))
     texts = (step.source.get("size", ""), step.source.get("licence", ""), checksum, step.state)
-    return (step.task, step.what, *texts, url_of(step.source) or origin, str(step.folder), step.problem)
+    row = (step.task, step.what, *texts, url_of(step.source) or origin, str(step.folder), step.problem)
+    return tuple(map(printable, row))
 
 
 def plan(suite: Suite, root: Path, names: Sequence[str] | None = None) -> Plan:
