@@ -122,9 +122,14 @@ def _draft(path: Path) -> Iterator[Path]:
 
     It always has the same name, so that what a killed run left is cleared away by the next.
     """
+    if path.is_symlink():
+        path.unlink()  # it came with the data; what it points to must not be cleared
     while True:
         path.mkdir(exist_ok=True)
-        lock = _lock(path)
+        try:
+            lock = _lock(path)
+        except FileNotFoundError:  # removed a moment ago
+            continue
         if lock is None or _is_at(lock, path):
             break
         os.close(lock)  # the process that was waited for has moved or removed it
@@ -362,8 +367,10 @@ def _huggingface_part(library: Any, folder: Path, options: Options, theirs: str)
         raise UserError(f"{folder}: {text}") from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _first_line(error: BaseException) -> str:
+    """What an error says, and what its cause says: `datasets` alone says no more than that something failed."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{line}: {_first_line(error.__cause__)}" if error.__cause__ else line
 
 
 # torchvision -------------------------------------------------------------------------------------------------

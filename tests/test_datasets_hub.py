@@ -231,6 +231,15 @@ def test_rows_that_break_while_they_are_read_are_named(
         fetch(tmp_path / "t", hub_options(tmp_path))
 
 
+def test_the_cause_of_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: list[Any]) -> None:
+    def load_dataset(**_: Any) -> None:
+        raise RuntimeError("An error occurred") from ValueError("no such column\nlong text")
+
+    monkeypatch.setattr(sys.modules["datasets"], "load_dataset", load_dataset)
+    with pytest.raises(UserError, match=r"cannot read part 'train' \(An error occurred: no such column\)"):
+        fetch(tmp_path / "t", hub_options(tmp_path))
+
+
 def test_loose_images_that_the_library_has_downloaded_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: list[Any]
 ) -> None:
@@ -295,6 +304,11 @@ def test_what_a_kill_left_is_cleared_away_by_the_next_export(
         old.write_text("of a killed run")
     place = fetch(tmp_path / "t", options)
     assert drafts == [[draft], [draft]]  # always the same name
+    shutil.rmtree(place)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "letter.txt").write_text("dear")
+    draft.symlink_to(tmp_path / "own")  # a link that came with the data: what it points to is the user's
+    assert fetch(tmp_path / "t", options) == place and (tmp_path / "own" / "letter.txt").is_file()
     assert list((tmp_path / "t").iterdir()) == [place]
     check_colours(load(tmp_path, f"{{{HUB}}}"))
 
@@ -407,6 +421,11 @@ def test_a_column_of_no_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     table = pyarrow.Table.from_pylist([{"picture": number, "colour": number % 3} for number in range(9)])
     parquet.write_table(table, tmp_path / "t" / "train.parquet")
+    (tmp_path / "t" / "test.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    with pytest.raises(UserError, match=r"cannot read part 'train' \(Parquet file size is 20 bytes") as caught:
+        load(tmp_path, PARQUET.replace("label: colour", "label: colour, names: [red, green, blue]"))
+    assert "\n" not in str(caught.value)
+    (tmp_path / "t" / "test.parquet").unlink()
     with pytest.raises(UserError, match="the rows of 'all' cannot be read"):
         load(tmp_path, PARQUET.replace("label: colour", "label: colour, names: [red, green, blue]"))
 
