@@ -247,7 +247,8 @@ def _run_parser() -> Parser:
     )  # fmt: skip
     how.add_argument(
         "--profile", action="store_true",
-        help="write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev)",
+        help="write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of seeds "
+        "at once, beside the first's",
     )  # fmt: skip
     how.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
     return p

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -231,7 +232,7 @@ def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
     draws : folder of few-shot files that are used instead of draws (`bench.write_draws` makes such files).
     precision : "float32", or "bfloat16" for the backbone's two towers.
     keep : keep what each cell learned beside its record, for `bench.words` and `bench.predict`.
-    profile : write a trace of a few training steps of each cell beside its record.
+    profile : write a trace of a few training steps of each cell beside its record (of seeds at once, the first's).
     seeds_at_once : train the seeds of a cell side by side: faster on a GPU, where small steps wait for each other. Each
         learns what it learns alone, up to the rounding of sums; a kill loses all seeds of the cell in flight.
     quiet : no progress bars.
@@ -288,13 +289,17 @@ def _groups(run: Run, todo: Sequence[Cell]) -> list[list[Cell]]:
 
 def _run_cells(run: Run, cells: Sequence[Cell], hide: bool | None) -> Iterator[dict[str, Any]]:
     """The records of cells that are trained together; what fails together is tried cell by cell."""
+    trained = None
     try:
         with kept_heap():
             trained = _train(run, cells, hide)
     except Exception as error:
+        failure = _failure(cells[0], error)
+    if trained is None:  # out of the handler, whose traceback would hold all that the training had allocated
         if len(cells) == 1:
-            yield _failure(cells[0], error)
+            yield failure
             return
+        tqdm.write(f"not together ({failure['error']}): seed by seed", file=sys.stderr)
         for cell in cells:
             yield from _run_cells(run, [cell], hide)
         return

@@ -133,8 +133,7 @@ class Method(ABC):
     ) -> None:
         """Fit several of this class, of the same parameters, each on its own few-shot sets with its own seed.
 
-        Each learns what it would learn alone, up to the rounding of sums. Here they go one after the other; a class
-        that has them go side by side must do in `fit` what it does here.
+        Each learns what it would learn alone, up to the rounding of sums. Here they go one after the other.
         """
         for k, (method, own, seed) in enumerate(zip(methods, tasks, seeds, strict=True)):
             method.fit(clip, own, seed, lambda done, total, k=k: report(k * total + done, len(methods) * total))

@@ -113,5 +113,5 @@ class CoCoOp(PromptMethod):
     @torch.no_grad()
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         names = self.tasks[task].class_names if class_names is None else class_names
-        chunks = F.normalize(features.to(self.clip.device), dim=-1).split(self._chunk(names))
-        return torch.cat([self._logits([(self, chunk, task, names)])[0] for chunk in chunks])
+        chunks = features.to(self.clip.device).split(self._chunk(names))
+        return torch.cat([self._logits([(self, F.normalize(chunk, dim=-1), task, names)])[0] for chunk in chunks])

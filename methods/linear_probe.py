@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.errors import UserError
 from bench.methods.base import Clip, Method, Parameters, Report, TaskData, check_shapes, param
 
 LEARNED = ("coef_", "intercept_", "classes_")  # what scikit-learn calls it
@@ -57,6 +58,8 @@ class LinearProbe(Method):
 
     def _best_probe(self, task: TaskData) -> Any:
         """The probe at the C that the search ends at."""
+        if not len(task.val_labels):
+            raise UserError(f"linear-probe chooses its C on validation images; task {task.name} has none")
         images, labels = task.val.numpy().astype(np.float64), task.val_labels.numpy()
         probes: dict[float, Any] = {}
 

@@ -37,6 +37,10 @@ class PLOT(PromptMethod):
         iterations: int = param(100, "Sinkhorn iterations at most", least=1)
         tolerance: float = param(1e-2, "mean change of the row scaling at which Sinkhorn stops", least=0)
 
+    @property
+    def weight(self) -> int:
+        return self.params.prompts
+
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(self.params.prompts, rng)}  # N, L, w
 

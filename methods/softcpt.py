@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.errors import UserError
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 from bench.text import Prompts
@@ -28,7 +29,13 @@ class SoftCPT(PromptMethod):
 
     @dataclass(frozen=True)
     class Params(PromptParams):
+        words: str = param("", "none here: the context is made from the task's name")
         task_context: int = param(4, "task-context length M; the authors' commands use 4", least=1)
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.words:
+                raise UserError(f"words={self.words!r}: SoftCPT makes its context from the task's name; leave it out")
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {

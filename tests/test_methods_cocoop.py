@@ -63,9 +63,11 @@ def test_never_more_tokens_than_allowed_are_encoded_at_a_time(monkeypatch: pytes
     encode = TextTower.encode
 
     def counted(self: TextTower, prompts: Any, *args: Any, **kwargs: Any) -> Any:
+        at_once = 0
         for p in prompts:
             own = sum(len(world().tokenizer.encode(f"{name}.")) + 1 for name in p.names)  # with EOT
-            tokens.append(len(p.context) * (1 + p.context.shape[1] + own))  # the prefix once an image
+            at_once += len(p.context) * (1 + p.context.shape[1] + own)  # the prefix once an image
+        tokens.append(at_once)
         return encode(self, prompts, *args, **kwargs)
 
     monkeypatch.setattr(TextTower, "encode", counted)

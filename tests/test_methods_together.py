@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.errors import UserError
 from bench.methods import TaskData, find_method, method_names
 from bench.methods.coop import CoOp
 from bench.text import TextTower
@@ -102,3 +103,21 @@ def test_a_step_that_would_wait_is_noticed() -> None:
 
     with pytest.raises(RuntimeError, match="meta"):
         Waiting(CoOp.Params(**RECIPE)).fit(make_clip("meta"), make_tasks(CoOp, 1), 1, lambda done, total: None)
+
+
+def test_a_subclass_with_a_fit_of_its_own_keeps_it() -> None:
+    fitted: list[int] = []
+
+    class Own(CoOp):
+        def fit(self, clip: Any, tasks: Any, seed: int, report: Any) -> None:
+            fitted.append(seed)
+
+    methods = [Own(), Own()]
+    Own.fit_together(methods, make_clip(), [make_tasks(CoOp, 1)] * 2, [1, 2], lambda done, total: None)
+    assert fitted == [1, 2]
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if name.startswith("softcpt") and name != "softcpt-star"])
+def test_softcpt_takes_no_words_to_start_from(name: str) -> None:
+    with pytest.raises(UserError, match="makes its context from the task's name"):
+        made_of(name, words="a photo of a")
