@@ -54,6 +54,8 @@ def check_task(spec: TaskSpec, data_root: Path, command: str = "python -m bench 
         advice = f"{fewer}; a run uses these, or: {how_to_get(spec, data_root, command)}" if fewer else ""
         return _counts(spec, "partial" if fewer else "ready", task, advice)
     advice = f"{wanting}; {how_to_get(spec, data_root, command)}"
+    if isinstance(wanting, hub.NotWritten):  # nothing to get
+        advice = str(wanting)
     try:
         part = load_task(spec, data_root, allow_missing=True, write=False)
     except UserError:

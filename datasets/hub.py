@@ -41,6 +41,10 @@ PARTS = ({"all"}, {"trainval", "test"}, {"train", "val", "test"})  # what `parts
 Row = tuple[str, bytes, Any]  # part, the image's bytes, label as the library has it
 
 
+class NotWritten(MissingData):
+    """Local rows are there; their images become files when they are first used."""
+
+
 def read_huggingface(folder: Path, options: Options) -> Listing:
     """A data set of Hugging Face's library: a `hub` id, Parquet `files`, or an `imagefolder`; columns by name.
 
@@ -49,7 +53,7 @@ def read_huggingface(folder: Path, options: Options) -> Listing:
     _one_origin(options)
     place = _exported(folder, options)
     if place is None and "hub" not in options:
-        raise MissingData(f"{folder}: its images are not written as files yet; the first run does so")
+        raise NotWritten(f"{folder}: its images are not written as files yet; the first run does so")
     return _listing(place, folder, f"Hugging Face {options.get('hub', 'files')}")
 
 

@@ -7,6 +7,7 @@ written once, in CoOp's form (`split_bench_<Name>.json`), and used from then on.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +82,8 @@ def load_tasks(
     if missing and not (allow_missing and tasks):
         head = f"suite {suite.name}: data of {len(missing)} of {len(missing) + len(tasks)} tasks is missing"
         hint = "put it there, or leave these tasks out with --allow-missing" if tasks else "put it there"
-        way = f"`python -m bench data fetch --suite {suite.argument} --data {data_root}` gets what may be downloaded."
+        typed = shlex.join(["--suite", suite.argument, "--data", str(data_root)])
+        way = f"`python -m bench data fetch {typed}` gets what may be downloaded."
         raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing, way]))
     return tasks
 

@@ -156,17 +156,13 @@ def test_what_is_fetched_goes_where_the_reader_looks(name: str) -> None:
         assert any(target in looked_at for target in targets) or all(t.endswith(lists) for t in targets), task.name
 
 
-# Lists that belong to images whose licence stands beside them.
-NO_LICENCE = {"imagelabels.mat", "Partitions.zip", "UCF101TrainTestSplits-RecognitionTask.zip"}
-
-
 @pytest.mark.parametrize("name", ["general10", "plant6", "rs8", "fashion20"])
 def test_every_source_that_is_fetched_has_its_size_and_its_licence(name: str) -> None:
     for task in load_suite(name).tasks:
         for source in task.sources:
             if "fetch" in source:
                 assert Step((task.name,), Path(), source, {}, "").size, source
-                assert source.get("licence") or file_of(source) in NO_LICENCE, source
+                assert source.get("licence"), source
 
 
 # A user's own ------------------------------------------------------------------------------------------------
