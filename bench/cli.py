@@ -1,10 +1,12 @@
-"""The command line: `python -m bench run | report | …`. Every command is one Python call."""
+"""The command line: `python -m bench run | report | …`. Every command is one Python call.
+
+The `data` commands stand in `cli_data.py`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -44,26 +46,6 @@ EXPLAIN_EXAMPLES = """\
 examples
   python -m bench explain softcpt
   python -m bench explain my_package.my_module:MyMethod
-"""
-
-CHECK_EXAMPLES = """\
-examples
-  python -m bench data check --suite general10 --data ~/data
-  python -m bench data check --suite my-suite.yaml --data ~/data --json
-"""
-
-FETCH_EXAMPLES = """\
-examples
-  python -m bench data fetch --suite general10 --data ~/data --dry-run
-      what may be downloaded, how large it is, under which licence, and what must be fetched by hand
-  python -m bench data fetch --suite general10 --data ~/data --tasks DTD,Food101 --yes
-      download and unpack; stop it when you like, the same command goes on
-"""
-
-SPLITS_EXAMPLES = """\
-examples
-  python -m bench data splits --suite rs8 --data ~/data --shots 1,16 --seeds 1,2,3 --out draws
-      the few-shot draws as files, for others to use; `python -m bench run` takes such files, these or your own
 """
 
 WORDS_EXAMPLES = """\
@@ -173,7 +155,7 @@ def _dispatch(argv: list[str]) -> int:
     return commands[argv[0]](argv[1:])
 
 
-def _parser(command: str, about: str, epilog: str = "") -> Parser:
+def command_parser(command: str, about: str, epilog: str = "") -> Parser:
     return Parser(
         prog=f"python -m bench {command}",
         description=about,
@@ -187,7 +169,7 @@ def _parser(command: str, about: str, epilog: str = "") -> Parser:
 
 
 def _run_parser() -> Parser:
-    p = _parser("run", "Train and test methods on few-shot draws; one record a cell.", RUN_EXAMPLES)
+    p = command_parser("run", "Train and test methods on few-shot draws; one record a cell.", RUN_EXAMPLES)
     what = p.add_argument_group("what to run")
     what.add_argument("--suite", metavar="NAME|FILE", help="a suite's name or the path of a suite file (default: demo)")
     what.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
@@ -266,15 +248,15 @@ def _run(argv: list[str]) -> int:
     from bench.datasets.splits import select_tasks
     from bench.datasets.suites import load_suite
 
-    select_tasks(load_suite(a.suite or "demo"), _names(a.tasks))
+    select_tasks(load_suite(a.suite or "demo"), names_in(a.tasks))
     from bench.harness import execute, prepare
 
     if a.suite is None and not a.data:
         print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
     run = prepare(
         suite=a.suite,
-        tasks=_names(a.tasks),
-        methods="all" if a.methods == "all" else _names(a.methods) or [],
+        tasks=names_in(a.tasks),
+        methods="all" if a.methods == "all" else names_in(a.methods) or [],
         shots=shots,
         seeds=seeds,
         backbone=a.backbone,
@@ -302,7 +284,7 @@ def _run(argv: list[str]) -> int:
         print(f"Left out, {name} cannot score new classes: {why}")
     if a.dry_run:
         plan = run.plan()
-        _print(plan)
+        print_table(plan)
         print(f"{len(plan)} cells, {(plan['state'] == 'done').sum()} done, {(plan['state'] != 'done').sum()} to run")
         return 0
     failed = execute(run)
@@ -329,14 +311,14 @@ def _print_summary(run: Any) -> None:
     demo = " (demo)" if run.suite.demo else ""
     what = "Mean accuracy" if run.protocol == "few-shot" else "Harmonic mean of base and new classes' accuracy,"
     print(f"{what} over {len(run.tasks)} tasks of {run.suite.title}{demo}, {run.backbone.name}, percent:")
-    _print(means.round(1).reset_index(names=""), floatfmt=".1f")
+    print_table(means.round(1).reset_index(names=""), floatfmt=".1f")
 
 
 # ---- the rest ------------------------------------------------------------------------------------------------
 
 
 def _report(argv: list[str]) -> int:
-    p = _parser("report", "Write tables and figures from the records of `run`.", REPORT_EXAMPLES)
+    p = command_parser("report", "Write tables and figures from the records of `run`.", REPORT_EXAMPLES)
     p.add_argument("--results", metavar="DIR", default="runs", help="where the records are (default: %(default)s)")
     p.add_argument("--out", metavar="OUT", default="report", help="where the report goes (default: %(default)s)")
     a = p.read(argv)
@@ -351,7 +333,7 @@ def _report(argv: list[str]) -> int:
 def _list(argv: list[str]) -> int:
     from bench.catalogue import KINDS, listing
 
-    p = _parser("list", "What the names on the command line stand for.", LIST_EXAMPLES)
+    p = command_parser("list", "What the names on the command line stand for.", LIST_EXAMPLES)
     p.add_argument("what", metavar="|".join(KINDS))
     p.add_argument("pattern", nargs="?", default="*", help="names to show, for example 'ViT-B*'")
     p.add_argument("--suite", metavar="NAME|FILE", help="tasks of one suite")
@@ -365,12 +347,12 @@ def _list(argv: list[str]) -> int:
         close = nearest(a.pattern, names).partition(" (valid:")[0]  # without all the others
         hint = close if close.startswith("did you mean") else f"`python -m bench list {a.what}` shows all"
         raise UserError(f"list {a.what}: nothing is called {a.pattern!r}; {hint}")
-    _print(found)
+    print_table(found)
     return 0
 
 
 def _explain(argv: list[str]) -> int:
-    p = _parser("explain", "What a method learns, its formula, its parameters.", EXPLAIN_EXAMPLES)
+    p = command_parser("explain", "What a method learns, its formula, its parameters.", EXPLAIN_EXAMPLES)
     p.add_argument("method", metavar="METHOD", help="a name as for --methods")
     a = p.read(argv)
     from bench.explain import explain
@@ -398,21 +380,21 @@ def _cell(a: argparse.Namespace) -> Any:
 
 def _words(argv: list[str]) -> int:
     about = "The vocabulary words nearest to each learned context vector of a finished cell."
-    p = _parser("words", about, WORDS_EXAMPLES)
+    p = command_parser("words", about, WORDS_EXAMPLES)
     _cell_arguments(p)
     p.add_argument("--top", type=int, metavar="N", default=3, help="words a vector (default: %(default)s)")
     a = p.read(argv)
     kept = _cell(a)
     from bench.learned import words
 
-    _print(words(kept, a.task, a.top), floatfmt=".2f")
+    print_table(words(kept, a.task, a.top), floatfmt=".2f")
     print("In brackets the distance: a word farther away than the vector is long (norm) says little of it.")
     return 0
 
 
 def _predict(argv: list[str]) -> int:
     about = "The likeliest classes of image files, by what a finished cell has learned."
-    p = _parser("predict", about, PREDICT_EXAMPLES)
+    p = command_parser("predict", about, PREDICT_EXAMPLES)
     p.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     _cell_arguments(p)
     p.add_argument("--top", type=int, metavar="N", default=3, help="classes an image (default: %(default)s)")
@@ -424,171 +406,35 @@ def _predict(argv: list[str]) -> int:
     names = table["image"].map(lambda path: os.path.basename(path))
     if names.nunique() == table["image"].nunique():  # a table of long paths is hard to read
         table = table.assign(image=names)
-    _print(table, floatfmt=".1f")
+    print_table(table, floatfmt=".1f")
     return 0
 
 
 def _data(argv: list[str]) -> int:
-    words = {"check": _check_data, "fetch": _fetch_data, "splits": _write_draws}
-    if not argv or argv[0] in ("-h", "--help"):
-        about = "A suite's data: check what is on disk, fetch the rest; splits: the few-shot draws as files."
-        examples = CHECK_EXAMPLES + FETCH_EXAMPLES.partition("\n")[2] + SPLITS_EXAMPLES.partition("\n")[2]
-        _parser("data check|fetch|splits", about, examples).print_help()
-        return 0
-    if argv[0] not in words:
-        raise UserError(f"data {argv[0]!r} is unknown; {nearest(argv[0], words)}")
-    return words[argv[0]](argv[1:])
+    from bench.cli_data import dispatch
 
-
-def _check_data(argv: list[str]) -> int:
-    p = _parser("data check", "What of a suite is on disk, and what to do about the rest.", CHECK_EXAMPLES)
-    _data_arguments(p)
-    p.add_argument("--json", action="store_true", help="for programs: one object a task")
-    a = p.read(argv)
-    from bench.catalogue import check
-
-    table = check(a.suite, a.data or os.environ.get("BENCH_DATA"))
-    if a.json:
-        print(table.to_json(orient="records", indent=1, force_ascii=False))
-        return 0
-    for kind in ("images", "classes"):
-        table[kind] = table[kind].astype(str) + " / " + table[f"{kind}_expected"].astype("string").fillna("?")
-    columns = {"images": "images found / expected", "classes": "classes found / expected"}
-    _print(table.drop(columns=["images_expected", "classes_expected", "next"]).rename(columns=columns))
-    steps = table[table["next"] != ""]
-    if len(steps):
-        print("\nWhat to do:")
-    for task, step in zip(steps["task"], steps["next"], strict=True):
-        print(f"- {task}: {step}")
-    return 0
-
-
-def _fetch_data(argv: list[str]) -> int:
-    about = "Download and unpack what of a suite may be downloaded, and say how to get the rest."
-    p = _parser("data fetch", about, FETCH_EXAMPLES)
-    _data_arguments(p)
-    p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
-    p.add_argument("--yes", action="store_true", help="download without asking")
-    p.add_argument("--dry-run", action="store_true", help="show what there is to download; download nothing")
-    a = p.read(argv)
-    from bench.catalogue import fetch
-    from bench.datasets.check import printable
-
-    agreed = False
-
-    def confirm(plan: Any) -> bool:
-        nonlocal agreed
-        _print_plan(plan)
-        if not plan.open or a.dry_run:
-            return False
-        plan.check_space()
-        agreed = a.yes or _asked()
-        return agreed
-
-    table = fetch(a.suite, a.data or os.environ.get("BENCH_DATA"), _tasks(a.tasks), confirm)
-    if not agreed:
-        return 0
-    counts = table["state"].value_counts()
-    for row in table[table["state"] == "failed"].itertuples():
-        print(f"failed: {row.task}, {row.what}: {row.problem}", file=sys.stderr)
-    print(", ".join(f"{state}: {counts.get(state, 0)}" for state in ("fetched", "failed", "by hand")))
-    data = shlex.quote(a.data) if a.data else '"$BENCH_DATA"'
-    print(f"What is there now: python -m bench data check --suite {shlex.quote(a.suite)} --data {printable(data)}")
-    return 1 if "failed" in counts else 0
-
-
-def _print_plan(plan: Any) -> None:
-    from bench.datasets.check import printable
-    from bench.datasets.fetch import human
-
-    table = plan.table()
-    _print(table[["task", "what", "size", "licence", "checksum", "state"]])
-    for folder, steps in table[table["state"] == "by hand"].groupby("to", sort=False):
-        print(f"\nBy hand, into {folder}:")
-        for row in steps.itertuples():
-            details = ", ".join(text for text in (row.size, row.licence and f"licence: {row.licence}") if text)
-            link = row[table.columns.get_loc("from") + 1]
-            print(f"- {row.what}{f' ({details})' if details else ''}: {row.problem or link}")
-    if (table["state"] == "by hand").any():
-        print("\nUnpack archives fetched by hand into the folder named.")
-    if (table["what"].str.startswith("split_") & (table["state"] == "by hand")).any():
-        print("split_*.json are CoOp's divisions. Without one the images are divided by the task's own rule.")
-    print()
-    for note in plan.notes:
-        print(f"Note: {printable(note)}.")
-    if not plan.open:
-        print(f"Nothing is left to download; {(table['state'] == 'have').sum()} of {len(table)} are there.")
-        return
-    unknown = sum(step.size is None for step in plan.open)
-    more = f" and {unknown} of unknown size" if unknown else ""
-    files = "1 file" if len(plan.open) == 1 else f"{len(plan.open)} files"
-    print(f"To download: {files}, {human(plan.to_download)}{more}, into {printable(str(plan.root))}.")
-    enough = "" if plan.needed <= plan.free else ": not enough"
-    print(f"On disk, while unpacking: {human(plan.needed)} are needed, {human(plan.free)} are free{enough}.")
-
-
-def _asked() -> bool:
-    if sys.stdin is None or not sys.stdin.isatty():
-        print("Nothing is downloaded yet: add --yes.")
-        return False
-    try:
-        return input("Download? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:  # Ctrl-D
-        return False
-
-
-def _write_draws(argv: list[str]) -> int:
-    p = _parser("data splits", "Write the few-shot draws of a suite's tasks as files.", SPLITS_EXAMPLES)
-    _data_arguments(p)
-    p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
-    p.add_argument("--shots", metavar="N,N", default="1,2,4,8,16", help="images a class (default: %(default)s)")
-    p.add_argument("--seeds", metavar="N,N", default="1,2,3", help="default: %(default)s")
-    p.add_argument("--out", metavar="DIR", default="draws", help="where they go (default: %(default)s)")
-    p.add_argument("--allow-missing", action="store_true", help="leave out tasks whose data is missing")
-    a = p.read(argv)
-    from bench.catalogue import write_draws
-    from bench.options import numbers
-
-    shots, seeds = numbers(a.shots, "--shots", least=1), numbers(a.seeds, "--seeds", least=0)
-    data = a.data or os.environ.get("BENCH_DATA")
-    _print(write_draws(a.suite, data, a.out, shots, seeds, _tasks(a.tasks), a.allow_missing))
-    print(f"`python -m bench run --suite {a.suite} --draws {a.out}` uses them.")
-    return 0
-
-
-def _tasks(text: str | None) -> list[str] | None:
-    names = _names(text)
-    if names == []:
-        raise UserError(
-            f"--tasks {text!r}: names no task; give names with commas between them, or leave it out for all"
-        )
-    return names
-
-
-def _data_arguments(p: Parser) -> None:
-    p.add_argument("--suite", metavar="NAME|FILE", required=True, help="a suite's name or the path of a suite file")
-    p.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
+    return dispatch(argv)
 
 
 def _cache(argv: list[str]) -> int:
     about = "Image features kept so that no view is encoded twice ($BENCH_CACHE moves them)."
-    p = _parser("cache", about, CACHE_EXAMPLES)
+    p = command_parser("cache", about, CACHE_EXAMPLES)
     p.add_argument("--clear", action="store_true", help="delete them")
     a = p.read(argv)
     from bench.catalogue import cache
     from bench.features import cache_folder
 
     table = cache(clear=a.clear)
-    _print(table)
+    print_table(table)
     print(f"{'Deleted' if a.clear else 'Kept'}: {table['MB'].sum():.1f} MB below {cache_folder()}")
     return 0
 
 
-def _names(text: str | None) -> list[str] | None:
+def names_in(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _print(table: Any, floatfmt: str = "g") -> None:
+def print_table(table: Any, floatfmt: str = "g") -> None:
     """Print a table; long cells are wrapped so that it is no wider than the terminal."""
     from tabulate import tabulate
 

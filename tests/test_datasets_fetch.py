@@ -20,10 +20,11 @@ import pytest
 
 from bench.catalogue import fetch
 from bench.cli import main
-from bench.datasets import archives, load_suite, load_tasks
+from bench.datasets import archives, load_suite, load_tasks, transfer
 from bench.datasets import fetch as fetching
 from bench.datasets.check import check_suite
-from bench.datasets.fetch import Step, download, human, plan
+from bench.datasets.fetch import Step, plan
+from bench.datasets.transfer import download, human
 from bench.errors import UserError
 
 CONTENT = os.urandom(100_000)
@@ -97,7 +98,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(fetching, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0, 0.0))
     running = Server()
     yield running
     running.http.shutdown()
@@ -303,14 +304,14 @@ def test_a_failure_nobody_thought_of_stops_its_own_source_only(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     suite = suite_file(tmp_path, source(server.put("a.bin")), source(server.put("b.bin", b"b")))
-    original = fetching._transfer
+    original = transfer._transfer
 
     def broken(url: str, *rest: Any) -> None:
         if url.endswith("a.bin"):
             raise ZeroDivisionError("of\nall")
         original(url, *rest)
 
-    monkeypatch.setattr(fetching, "_transfer", broken)
+    monkeypatch.setattr(transfer, "_transfer", broken)
     assert main(["data", "fetch", "--suite", suite, "--data", str(tmp_path / "root"), "--yes"]) == 1
     told = capsys.readouterr()
     assert "birds: unexpected ZeroDivisionError: of all" in told.err and told.err.count("\n") == 1
@@ -327,7 +328,7 @@ def test_a_servers_words_cannot_paint_the_terminal(
 
 
 def test_without_a_network_each_failure_is_one_line_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "PAUSES", ())
+    monkeypatch.setattr(transfer, "PAUSES", ())
     with pytest.raises(UserError, match=r"no\.invalid is not found .*is there a network\?") as caught:
         download("http://no.invalid/x.zip", tmp_path / "x.zip")
     assert "\n" not in str(caught.value) and names(tmp_path) == []
@@ -558,9 +559,9 @@ def test_a_note_that_another_process_removed_before_we_had_it_is_made_anew(
         lock(stream, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with fetching._held(tmp_path / "x.zip"):
+    with transfer.held(tmp_path / "x.zip"):
         assert note.exists() and calls == 2
-        with pytest.raises(UserError, match="another `data fetch`"), fetching._held(tmp_path / "x.zip"):
+        with pytest.raises(UserError, match="another `data fetch`"), transfer.held(tmp_path / "x.zip"):
             pass
     assert names(tmp_path) == []
 
@@ -569,7 +570,7 @@ def test_where_there_are_no_locks_a_note_is_closed_before_it_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows removes no file that is open."""
-    monkeypatch.setattr(fetching, "fcntl", None)
+    monkeypatch.setattr(transfer, "fcntl", None)
     remove = Path.unlink
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
@@ -577,9 +578,9 @@ def test_where_there_are_no_locks_a_note_is_closed_before_it_is_removed(
         remove(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
-    with fetching._held(tmp_path / "x.zip"):
+    with transfer.held(tmp_path / "x.zip"):
         pass
-    with pytest.raises(UserError, match="stop"), fetching._held(tmp_path / "x.zip"):
+    with pytest.raises(UserError, match="stop"), transfer.held(tmp_path / "x.zip"):
         raise UserError("stop")
     assert names(tmp_path) == []
 
@@ -654,7 +655,7 @@ def test_a_file_larger_than_said_or_than_what_is_free(
     endless = server.put("y.zip", says=-1)
     with pytest.raises(UserError, match="sends more, at most 10 kB are taken"):
         download(endless, tmp_path / "y.zip", limit=10_000)
-    monkeypatch.setattr(fetching, "MAX_UNSAID", 50_000)
+    monkeypatch.setattr(transfer, "MAX_UNSAID", 50_000)
     with pytest.raises(UserError, match=r"at most 50 kB are taken \(no `size` in the suite file and no length said"):
         download(endless, tmp_path / "z.zip")
     usage = namedtuple("usage", "total used free")
@@ -677,7 +678,7 @@ def test_sizes_as_people_say_them() -> None:
 
 def held(file: Path, version: str = "", url: str = "") -> Any:
     """The note of a file, as an earlier run left it."""
-    note = fetching._Note(io.StringIO())
+    note = transfer.Note(io.StringIO())
     if url:
         note.write(url, version)
     return note
@@ -749,7 +750,7 @@ def test_a_version_is_remembered_where_the_answer_with_the_rest_leaves_it_out(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As HTTP advises for dates."""
-    monkeypatch.setattr(fetching, "PAUSES", ())
+    monkeypatch.setattr(transfer, "PAUSES", ())
     url, note = server.put("x.bin", etag="", cuts=[10]), held(tmp_path)
     note.write(url, "a date")
     server.pages["/x.bin"].etag = "a date"  # of the test's server: what If-Range is compared with
@@ -776,7 +777,7 @@ def test_a_part_nobody_can_vouch_for_is_not_gone_on_with(server: Server, tmp_pat
 
 def test_a_weak_etag_is_no_version(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two files with one weak ETag may differ in bytes, so HTTP forbids it in If-Range."""
-    monkeypatch.setattr(fetching, "PAUSES", ())
+    monkeypatch.setattr(transfer, "PAUSES", ())
     url, note = server.put("x.bin", etag='W/"1"', cuts=[10]), held(tmp_path)
     with pytest.raises(UserError, match="ended after 10 of"):
         download(url, tmp_path / "x.bin", None, None, note)
@@ -788,7 +789,7 @@ def test_a_date_stands_in_for_an_etag(server: Server, tmp_path: Path) -> None:
     url = server.put("x.bin", etag="", headers={"Last-Modified": date}, cuts=[10])
     note = held(tmp_path)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="ended after 10 of"):
-        patch.setattr(fetching, "PAUSES", ())
+        patch.setattr(transfer, "PAUSES", ())
         download(url, tmp_path / "x.bin", None, None, note)
     server.pages["/x.bin"].etag = date  # of the test's server: what If-Range is compared with
     download(url, tmp_path / "x.bin", None, None, note)
@@ -866,16 +867,16 @@ def test_redirects_are_followed_to_http_only(server: Server, tmp_path: Path) -> 
 
 
 def test_never_from_https_back_to_http() -> None:
-    request = fetching.urllib.request.Request("https://example.org/x")
+    request = transfer.urllib.request.Request("https://example.org/x")
     with pytest.raises(UserError, match="which is not followed"):
-        fetching._Redirects().redirect_request(request, None, 302, "Found", {}, "http://example.org/x")
-    assert fetching._Redirects().redirect_request(request, None, 302, "Found", {}, "https://example.org/y")
+        transfer._Redirects().redirect_request(request, None, 302, "Found", {}, "http://example.org/x")
+    assert transfer._Redirects().redirect_request(request, None, 302, "Found", {}, "https://example.org/y")
 
 
 def test_files_of_this_machine_are_no_downloads(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError):
-        patch.setattr(fetching, "PAUSES", ())
+        patch.setattr(transfer, "PAUSES", ())
         download((tmp_path / "secret").as_uri(), tmp_path / "x")
     assert names(tmp_path) == ["secret"]
 
@@ -883,7 +884,7 @@ def test_files_of_this_machine_are_no_downloads(tmp_path: Path) -> None:
 def test_a_broken_note_is_nothing(tmp_path: Path) -> None:
     whole = json.dumps({"url": "a", "version": "b"})
     for text in ("", "{", "[]", "3", whole, whole + '\n{"url": "c", "vers'):  # the last: killed while it was written
-        note = fetching._Note(io.StringIO(text))
+        note = transfer.Note(io.StringIO(text))
         known = text.startswith('{"')
         assert bool(note.content) == known and note.version("a") == ("b" if known else "")
         assert note.version("other") == "" and not note.is_of(tmp_path / "x")

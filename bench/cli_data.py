@@ -1,0 +1,176 @@
+"""The `data` commands: what of a suite is on disk, fetching the rest, and few-shot draws as files.
+
+`cli.py` loads this file when `data` is called, and holds what all commands need: the parser, the printing of tables.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import Any
+
+from bench.cli import Parser, command_parser, names_in, print_table
+from bench.errors import UserError, nearest
+
+CHECK_EXAMPLES = """\
+examples
+  python -m bench data check --suite general10 --data ~/data
+  python -m bench data check --suite my-suite.yaml --data ~/data --json
+"""
+
+FETCH_EXAMPLES = """\
+examples
+  python -m bench data fetch --suite general10 --data ~/data --dry-run
+      what may be downloaded, how large it is, under which licence, and what must be fetched by hand
+  python -m bench data fetch --suite general10 --data ~/data --tasks DTD,Food101 --yes
+      download and unpack; stop it when you like, the same command goes on
+"""
+
+SPLITS_EXAMPLES = """\
+examples
+  python -m bench data splits --suite rs8 --data ~/data --shots 1,16 --seeds 1,2,3 --out draws
+      the few-shot draws as files, for others to use; `python -m bench run` takes such files, these or your own
+"""
+
+
+def dispatch(argv: list[str]) -> int:
+    words = {"check": _check_data, "fetch": _fetch_data, "splits": _write_draws}
+    if not argv or argv[0] in ("-h", "--help"):
+        about = "A suite's data: check what is on disk, fetch the rest; splits: the few-shot draws as files."
+        examples = CHECK_EXAMPLES + FETCH_EXAMPLES.partition("\n")[2] + SPLITS_EXAMPLES.partition("\n")[2]
+        command_parser("data check|fetch|splits", about, examples).print_help()
+        return 0
+    if argv[0] not in words:
+        raise UserError(f"data {argv[0]!r} is unknown; {nearest(argv[0], words)}")
+    return words[argv[0]](argv[1:])
+
+
+def _check_data(argv: list[str]) -> int:
+    p = command_parser("data check", "What of a suite is on disk, and what to do about the rest.", CHECK_EXAMPLES)
+    _data_arguments(p)
+    p.add_argument("--json", action="store_true", help="for programs: one object a task")
+    a = p.read(argv)
+    from bench.catalogue import check
+
+    table = check(a.suite, a.data or os.environ.get("BENCH_DATA"))
+    if a.json:
+        print(table.to_json(orient="records", indent=1, force_ascii=False))
+        return 0
+    for kind in ("images", "classes"):
+        table[kind] = table[kind].astype(str) + " / " + table[f"{kind}_expected"].astype("string").fillna("?")
+    columns = {"images": "images found / expected", "classes": "classes found / expected"}
+    print_table(table.drop(columns=["images_expected", "classes_expected", "next"]).rename(columns=columns))
+    steps = table[table["next"] != ""]
+    if len(steps):
+        print("\nWhat to do:")
+    for task, step in zip(steps["task"], steps["next"], strict=True):
+        print(f"- {task}: {step}")
+    return 0
+
+
+def _fetch_data(argv: list[str]) -> int:
+    about = "Download and unpack what of a suite may be downloaded, and say how to get the rest."
+    p = command_parser("data fetch", about, FETCH_EXAMPLES)
+    _data_arguments(p)
+    p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
+    p.add_argument("--yes", action="store_true", help="download without asking")
+    p.add_argument("--dry-run", action="store_true", help="show what there is to download; download nothing")
+    a = p.read(argv)
+    from bench.catalogue import fetch
+    from bench.datasets.check import printable
+
+    agreed = False
+
+    def confirm(plan: Any) -> bool:
+        nonlocal agreed
+        _print_plan(plan)
+        if not plan.open or a.dry_run:
+            return False
+        plan.check_space()
+        agreed = a.yes or _asked()
+        return agreed
+
+    table = fetch(a.suite, a.data or os.environ.get("BENCH_DATA"), _tasks(a.tasks), confirm)
+    if not agreed:
+        return 0
+    counts = table["state"].value_counts()
+    for row in table[table["state"] == "failed"].itertuples():
+        print(f"failed: {row.task}, {row.what}: {row.problem}", file=sys.stderr)
+    print(", ".join(f"{state}: {counts.get(state, 0)}" for state in ("fetched", "failed", "by hand")))
+    data = shlex.quote(a.data) if a.data else '"$BENCH_DATA"'
+    print(f"What is there now: python -m bench data check --suite {shlex.quote(a.suite)} --data {printable(data)}")
+    return 1 if "failed" in counts else 0
+
+
+def _print_plan(plan: Any) -> None:
+    from bench.datasets.check import printable
+    from bench.datasets.transfer import human
+
+    table = plan.table()
+    print_table(table[["task", "what", "size", "licence", "checksum", "state"]])
+    for folder, steps in table[table["state"] == "by hand"].groupby("to", sort=False):
+        print(f"\nBy hand, into {folder}:")
+        for row in steps.itertuples():
+            details = ", ".join(text for text in (row.size, row.licence and f"licence: {row.licence}") if text)
+            link = row[table.columns.get_loc("from") + 1]
+            print(f"- {row.what}{f' ({details})' if details else ''}: {row.problem or link}")
+    if (table["state"] == "by hand").any():
+        print("\nUnpack archives fetched by hand into the folder named.")
+    if (table["what"].str.startswith("split_") & (table["state"] == "by hand")).any():
+        print("split_*.json are CoOp's divisions. Without one the images are divided by the task's own rule.")
+    print()
+    for note in plan.notes:
+        print(f"Note: {printable(note)}.")
+    if not plan.open:
+        print(f"Nothing is left to download; {(table['state'] == 'have').sum()} of {len(table)} are there.")
+        return
+    unknown = sum(step.size is None for step in plan.open)
+    more = f" and {unknown} of unknown size" if unknown else ""
+    files = "1 file" if len(plan.open) == 1 else f"{len(plan.open)} files"
+    print(f"To download: {files}, {human(plan.to_download)}{more}, into {printable(str(plan.root))}.")
+    enough = "" if plan.needed <= plan.free else ": not enough"
+    print(f"On disk, while unpacking: {human(plan.needed)} are needed, {human(plan.free)} are free{enough}.")
+
+
+def _asked() -> bool:
+    if sys.stdin is None or not sys.stdin.isatty():
+        print("Nothing is downloaded yet: add --yes.")
+        return False
+    try:
+        return input("Download? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        return False
+
+
+def _write_draws(argv: list[str]) -> int:
+    p = command_parser("data splits", "Write the few-shot draws of a suite's tasks as files.", SPLITS_EXAMPLES)
+    _data_arguments(p)
+    p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
+    p.add_argument("--shots", metavar="N,N", default="1,2,4,8,16", help="images a class (default: %(default)s)")
+    p.add_argument("--seeds", metavar="N,N", default="1,2,3", help="default: %(default)s")
+    p.add_argument("--out", metavar="DIR", default="draws", help="where they go (default: %(default)s)")
+    p.add_argument("--allow-missing", action="store_true", help="leave out tasks whose data is missing")
+    a = p.read(argv)
+    from bench.catalogue import write_draws
+    from bench.options import numbers
+
+    shots, seeds = numbers(a.shots, "--shots", least=1), numbers(a.seeds, "--seeds", least=0)
+    data = a.data or os.environ.get("BENCH_DATA")
+    print_table(write_draws(a.suite, data, a.out, shots, seeds, _tasks(a.tasks), a.allow_missing))
+    print(f"`python -m bench run --suite {a.suite} --draws {a.out}` uses them.")
+    return 0
+
+
+def _tasks(text: str | None) -> list[str] | None:
+    names = names_in(text)
+    if names == []:
+        raise UserError(
+            f"--tasks {text!r}: names no task; give names with commas between them, or leave it out for all"
+        )
+    return names
+
+
+def _data_arguments(p: Parser) -> None:
+    p.add_argument("--suite", metavar="NAME|FILE", required=True, help="a suite's name or the path of a suite file")
+    p.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
