@@ -37,7 +37,7 @@ from bench.recipe import load_recipe
 from bench.records import SCHEMA, PeakMemory, RecordStore, versions
 from bench.reports.records import COLUMNS, rows_of
 
-SCORE_CHUNK = 8192  # test images scored at a time
+SCORE_CHUNK = 1024  # test images scored at a time
 SMALL_WIDTH = 128  # text towers up to this width train on one thread
 
 
@@ -415,10 +415,10 @@ def predictions(
     """The likeliest class [n] of each of a part's images; features [N, d] may be memory-mapped, however many."""
     found = []
     for rows in part.rows.split(SCORE_CHUNK):
-        scores = method.predict(t, features[rows].to(device), part.class_names)
-        if not scores.isfinite().all():  # argmax would make an accuracy of it all the same
+        best, likeliest = method.predict(t, features[rows].to(device), part.class_names).max(dim=1)
+        if not best.isfinite().all():  # not a number is the largest of all: it would make an accuracy all the same
             raise ValueError(f"task {name}: scores are not finite; did the training diverge?")
-        found.append(scores.argmax(dim=1).cpu())
+        found.append(likeliest.cpu())
     return torch.cat(found)
 
 
