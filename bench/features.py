@@ -133,15 +133,20 @@ class ImageFeatures:
         """Features [views, n, d] ("pooled") or [views, n, P, d] ("local"), raw (not normalised), float32, from disk."""
         if not paths:
             return torch.zeros(view.last - view.first, 0, self.backbone.embed_dim)
-        digests = self.hashes.of(paths)
         rows = []
         for part in _view_blocks(view):
-            columns = [
-                self._block(paths[i : i + IMAGES_A_BLOCK], digests[i : i + IMAGES_A_BLOCK], part, kind, bar)
-                for i in range(0, len(paths), IMAGES_A_BLOCK)
-            ]
+            columns = list(self.blocks(paths, part, kind, bar))
             rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, dim=1))
         return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def blocks(
+        self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None
+    ) -> Iterator[Tensor]:
+        """`get` in blocks of images, [views, n, …] each, mapped into memory; of at most VIEWS_A_BLOCK views."""
+        digests = self.hashes.of(paths)
+        for i in range(0, len(paths), IMAGES_A_BLOCK):
+            part = slice(i, i + IMAGES_A_BLOCK)
+            yield self._block(paths[part], digests[part], view, kind, bar)
 
     def is_cached(self, paths: Sequence[Path], view: View, kind: str = "pooled") -> bool:
         """Whether every block that `get` would read is there."""
@@ -170,7 +175,8 @@ class ImageFeatures:
         features = torch.cat(list(self._encode(paths, digests, view, kind, bar)), dim=1)
         shown = "test view" if view.seed is None else f"training views {view.first}-{view.last - 1} of seed {view.seed}"
         _write(path, features, {"what": f"{kind}, {shown}"})
-        return features
+        mapped = _read(path)
+        return features if mapped is None else mapped
 
     def _encode(
         self, paths: Sequence[Path], digests: Sequence[str], view: View, kind: str, bar: Bar | None

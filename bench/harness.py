@@ -317,7 +317,7 @@ class _Trained:
 
     methods: list[Method]
     data: list[list[TaskData]]
-    tests: list[torch.Tensor]
+    tests: list[list[torch.Tensor]]  # a task's test features, in blocks
     feature_seconds: float
     train_seconds: float
     memory: PeakMemory
@@ -385,12 +385,12 @@ def _record(run: Run, cell: Cell, method: Method, data: list[TaskData], trained:
 
 
 def _score(
-    run: Run, method: Method, t: int, task: Task, features: torch.Tensor, n_train: int
+    run: Run, method: Method, t: int, task: Task, blocks: Sequence[torch.Tensor], n_train: int
 ) -> list[dict[str, Any]]:
     """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two."""
     rows: list[dict[str, Any]] = []
     for part in test_parts(task, run.protocol):
-        predicted = predictions(method, t, features, part, run.backbone.device, task.name)
+        predicted = predictions(method, t, blocks, part, run.backbone.device, task.name)
         rows.append(
             {
                 "task": task.name,
@@ -410,15 +410,19 @@ def _score(
 
 
 def predictions(
-    method: Method, t: int, features: torch.Tensor, part: Part, device: torch.device, name: str
+    method: Method, t: int, blocks: Sequence[torch.Tensor], part: Part, device: torch.device, name: str
 ) -> torch.Tensor:
-    """The likeliest class [n] of each of a part's images; features [N, d] may be memory-mapped, however many."""
-    found = []
-    for rows in part.rows.split(SCORE_CHUNK):
-        best, likeliest = method.predict(t, features[rows].to(device), part.class_names).max(dim=1)
-        if not best.isfinite().all():  # not a number is the largest of all: it would make an accuracy all the same
-            raise ValueError(f"task {name}: scores are not finite; did the training diverge?")
-        found.append(likeliest.cpu())
+    """The likeliest class [n] of each of a part's images, of which the features stand in blocks [m, d] one after the
+    other; they may be mapped from disk: a chunk at a time is read."""
+    found, first = [], 0
+    for block in blocks:
+        inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
+        first += len(block)
+        for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
+            best, likeliest = method.predict(t, block[rows].to(device), part.class_names).max(dim=1)
+            if not best.isfinite().all():  # not a number is the largest of all: it would make an accuracy all the same
+                raise ValueError(f"task {name}: scores are not finite; did the training diverge?")
+            found.append(likeliest.cpu())
     return torch.cat(found)
 
 
@@ -471,9 +475,11 @@ def _labels(parts: list[list[Item]]) -> torch.Tensor:
     return torch.tensor([item.label for items in parts for item in items], dtype=torch.long)
 
 
-def _test_features(run: Run, kind: str, hide: bool | None) -> list[torch.Tensor]:
+def _test_features(run: Run, kind: str, hide: bool | None) -> list[list[torch.Tensor]]:
+    """[n, d] blocks of each task, mapped into memory."""
     with bar("  encoding test images", sum(len(t.split.test) for t in run.tasks), "view", hide) as shown:
-        return [run.features.get(paths(t, t.split.test), View(), kind, shown.update)[0] for t in run.tasks]
+        test = [run.features.blocks(paths(t, t.split.test), View(), kind, shown.update) for t in run.tasks]
+        return [[block[0] for block in blocks] for blocks in test]
 
 
 @contextlib.contextmanager

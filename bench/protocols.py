@@ -21,8 +21,8 @@ PROTOCOLS = (FEW_SHOT, BASE2NEW)
 class Part:
     """Test images that are scored together.
 
-    name : "all", "base" or "new". rows : their places in the task's test list. labels : among the part's classes.
-    class_names : the classes to score; None: those the method was trained on.
+    name : "all", "base" or "new". rows : their places in the task's test list, ascending. labels : among the part's
+    classes. class_names : the classes to score; None: those the method was trained on.
     """
 
     name: str

@@ -23,9 +23,10 @@ from safetensors.torch import load_file
 import bench
 from bench.cli import main
 from bench.errors import UserError
-from bench.harness import prepare
+from bench.harness import predictions, prepare
 from bench.methods.coop import CoOp
 from bench.methods.zero_shot import ZeroShot
+from bench.protocols import Part
 from bench.records import RecordStore, cell_key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -331,6 +332,20 @@ def test_seeds_at_once_learn_what_they_learn_alone_and_say_so(tiny: Any, tmp_pat
         one, other = load_file(path), load_file(tmp_path / "at-once" / path.relative_to(tmp_path / "alone"))
         for name, value in one.items():
             assert (value - other[name]).norm() < 1e-4 * value.norm()
+
+
+@pytest.mark.parametrize("size", [1, 5, 64])
+def test_predictions_do_not_depend_on_how_test_features_are_kept(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nearest(ZeroShot):
+        def predict(self, task: int, features: Any, class_names: Any = None) -> Any:
+            return features
+
+    monkeypatch.setattr("bench.harness.SCORE_CHUNK", 3)
+    features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    rows = torch.tensor([0, 1, 2, 7, 8, 9, 10, 19])
+    part = Part("some", rows, torch.zeros(8, dtype=torch.long), 4)
+    found = predictions(Nearest(), 0, features.split(size), part, torch.device("cpu"), "task")
+    assert found.tolist() == features[rows].argmax(dim=1).tolist()
 
 
 def test_seeds_at_once_of_which_one_fails_are_run_one_by_one(tiny: Any, flaky: str, tmp_path: Path) -> None:
