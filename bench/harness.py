@@ -340,7 +340,7 @@ def _train(run: Run, cells: Sequence[Cell], hide: bool | None) -> _Trained:
             if len(cells) == 1:
                 methods[0].fit(run.backbone, data[0], seeds[0], report)
             else:
-                kind.fit_together(methods, run.backbone, data, seeds, report)
+                kind.fit_together(list(zip(methods, data, seeds, strict=True)), run.backbone, report)
     if run.backbone.device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - encoded

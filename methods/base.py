@@ -62,6 +62,10 @@ class TaskData:
     val_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
 
+Fit = tuple[Any, Sequence[TaskData], int]
+"""A method, the few-shot sets it is to learn from, and its seed."""
+
+
 def param(default: Any, meaning: str, least: float | None = None, choices: Sequence[Any] = ()) -> Any:
     """A field of a method's `Params`.
 
@@ -123,20 +127,13 @@ class Method(ABC):
         """Learn from all tasks' few-shot features; everything random follows from `seed`."""
 
     @classmethod
-    def fit_together(
-        cls,
-        methods: Sequence[Any],
-        clip: Clip,
-        tasks: Sequence[Sequence[TaskData]],
-        seeds: Sequence[int],
-        report: Report,
-    ) -> None:
-        """Fit several of this class, of the same parameters, each on its own few-shot sets with its own seed.
+    def fit_together(cls, fits: Sequence[Fit], clip: Clip, report: Report) -> None:
+        """Fit several methods of this class, of the same parameters.
 
         Each learns what it would learn alone, up to the rounding of sums. Here they go one after the other.
         """
-        for k, (method, own, seed) in enumerate(zip(methods, tasks, seeds, strict=True)):
-            method.fit(clip, own, seed, lambda done, total, k=k: report(k * total + done, len(methods) * total))
+        for k, (method, tasks, seed) in enumerate(fits):
+            method.fit(clip, tasks, seed, lambda done, total, k=k: report(k * total + done, len(fits) * total))
 
     @abstractmethod
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:

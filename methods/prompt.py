@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Clip, Method, Report, TaskData, check_shapes, generator, param
+from bench.methods.base import Clip, Fit, Method, Report, TaskData, check_shapes, generator, param
 from bench.methods.training import (
     Batch,
     Progress,
@@ -156,39 +156,25 @@ class PromptMethod(Method):
                 self.learned[key] = value.to(clip.device).requires_grad_(True)
 
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
-        self._fit_side_by_side([self], clip, [tasks], [seed], report)
+        self._fit_side_by_side([(self, tasks, seed)], clip, report)
 
     @classmethod
-    def fit_together(
-        cls,
-        methods: Sequence[Any],
-        clip: Clip,
-        tasks: Sequence[Sequence[TaskData]],
-        seeds: Sequence[int],
-        report: Report,
-    ) -> None:
+    def fit_together(cls, fits: Sequence[Fit], clip: Clip, report: Report) -> None:
         alike = cls.fit is PromptMethod.fit  # a subclass with a `fit` of its own keeps it
-        fit = cls._fit_side_by_side if alike else super().fit_together
-        fit(methods, clip, tasks, seeds, report)
+        (cls._fit_side_by_side if alike else super().fit_together)(fits, clip, report)
 
     @classmethod
-    def _fit_side_by_side(
-        cls,
-        methods: Sequence[Any],
-        clip: Clip,
-        tasks: Sequence[Sequence[TaskData]],
-        seeds: Sequence[int],
-        report: Report,
-    ) -> None:
-        for method, own, seed in zip(methods, tasks, seeds, strict=True):
-            method.setup(clip, own, seed)
-        every = [(m, which, seed) for m, seed in zip(methods, seeds, strict=True) for which in m.trainings()]
+    def _fit_side_by_side(cls, fits: Sequence[Fit], clip: Clip, report: Report) -> None:
+        for method, tasks, seed in fits:
+            method.setup(clip, tasks, seed)
+        every = [(method, which, seed) for method, _, seed in fits for which in method.trainings()]
         groups = _side_by_side(every, SIDE_BY_SIDE["cuda" if clip.device.type == "cuda" else "cpu"])
-        recipe = methods[0].params
+        first = fits[0][0]
+        recipe = first.params
         steps = [max(steps_an_epoch(m.n_images(which), recipe.batch) for m, which, _ in group) for group in groups]
         progress = Progress(report, recipe.epochs * sum(steps))
         for group in groups:
-            train([m.training(which, seed) for m, which, seed in group], methods[0].gradients, recipe, progress)
+            train([m.training(which, seed) for m, which, seed in group], first.gradients, recipe, progress)
 
     def trainings(self) -> list[list[int]]:
         """The tasks of each training."""

@@ -65,7 +65,8 @@ def test_seeds_side_by_side_learn_what_they_learn_alone(name: str) -> None:
         alone.append(method.learned)
     steps: list[tuple[int, int]] = []
     together = [made_of(name) for _ in seeds]
-    find_method(name).fit_together(together, clip, data, seeds, lambda done, total: steps.append((done, total)))
+    fits = list(zip(together, data, seeds, strict=True))
+    find_method(name).fit_together(fits, clip, lambda done, total: steps.append((done, total)))
     assert steps[-1][0] == steps[-1][1] == len(steps)
     separate = together[0].separate
     assert len(steps) == RECIPE["epochs"] * (3 if separate else 5)  # of one training: they take their steps at once
@@ -89,9 +90,9 @@ def test_no_step_waits_for_the_device(name: str, params: dict[str, Any]) -> None
     if "words" in find_method(name).Params.__dataclass_fields__:
         params = {**params, "words": ""}  # their embeddings are read once, at the start
     methods = [made_of(name, **params) for _ in range(2)]
-    data = [make_tasks(methods[0], seed) for seed in (1, 2)]
+    fits = [(method, make_tasks(method, seed), seed) for seed, method in enumerate(methods, start=1)]
     steps: list[int] = []
-    type(methods[0]).fit_together(methods, make_clip("meta"), data, [1, 2], lambda done, total: steps.append(done))
+    type(methods[0]).fit_together(fits, make_clip("meta"), lambda done, total: steps.append(done))
     assert steps and all(value.device.type == "meta" for value in methods[0].learned.values())
 
 
@@ -112,8 +113,8 @@ def test_a_subclass_with_a_fit_of_its_own_keeps_it() -> None:
         def fit(self, clip: Any, tasks: Any, seed: int, report: Any) -> None:
             fitted.append(seed)
 
-    methods = [Own(), Own()]
-    Own.fit_together(methods, make_clip(), [make_tasks(CoOp, 1)] * 2, [1, 2], lambda done, total: None)
+    fits = [(Own(), make_tasks(CoOp, 1), seed) for seed in (1, 2)]
+    Own.fit_together(fits, make_clip(), lambda done, total: None)
     assert fitted == [1, 2]
 
 

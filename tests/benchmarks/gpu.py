@@ -45,7 +45,7 @@ def measure(name: str, clip: Any, data: list[TaskData], seconds: float, n_seeds:
     """Train a method for at most so long, some seeds side by side; the time a whole training takes."""
     found = find_method(name)
     params = found.Params(max_tokens=400_000) if name == "cocoop" else found.Params()
-    methods, seeds = [found(params) for _ in range(n_seeds)], list(range(1, n_seeds + 1))
+    fits = [(found(params), data, seed) for seed in range(1, n_seeds + 1)]
     clock: dict[str, float] = {}
     state = {"done": 0, "total": 0, "synchronised": 0}
     cuda = clip.device.type == "cuda"
@@ -73,7 +73,7 @@ def measure(name: str, clip: Any, data: list[TaskData], seconds: float, n_seeds:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            found.fit_together(methods, clip, [data] * n_seeds, seeds, report)
+            found.fit_together(fits, clip, report)
             complete = True
         except Spent:
             complete = False
