@@ -257,40 +257,43 @@ class TextTower:
         ]  # b, s, w each
         masks = [_mask(s.owner, p, self.dtype) for s in segments]
         # One flat list of tokens: all prefixes, then the packs. Linear layers see it as one matrix.
-        x = torch.cat([prefix.reshape(-1, w)] + [v.reshape(-1, w) for v in packs])
-        sizes = [len(context) * p] + [s.ids.numel() for s in segments]
-        for block in self.blocks[:-1]:
-            x = _finish(block, x, self._attend(block, x, sizes, segments, masks, p))
+        start, rest = prefix.reshape(-1, w), torch.cat([v.reshape(-1, w) for v in packs])
+        sizes = [len(start)] + [s.ids.numel() for s in segments]
+        x = torch.cat([start, rest])
+        first, last = self.blocks[0], self.blocks[-1]
+        # Apart in the first block: suffixes without context vectors are constants there, and need no gradients.
+        qkv = [_qkv(first, start), *_qkv(first, rest).split(sizes[1:])]
+        for block in self.blocks:
+            if block is not first:
+                qkv = list(_qkv(block, x).split(sizes))
+            if block is not last:
+                x = _finish(block, x, self._attend(block, qkv, segments, masks, p))
         # Last block: nothing reads the prefixes' states, and only the EOT rows of the suffixes'.
-        block = self.blocks[-1]
-        attended = self._attend(block, x, sizes, segments, masks, p, last=True)
+        attended = self._attend(last, qkv, segments, masks, p, last=True)
         edges = list(accumulate(sizes[1:], initial=0))
         eot = torch.cat([s.eot + edge for s, edge in zip(segments, edges, strict=False)])
-        return self._head(_finish(block, x[sizes[0] :].index_select(0, eot), attended.index_select(0, eot)))
+        return self._head(_finish(last, x[sizes[0] :].index_select(0, eot), attended.index_select(0, eot)))
 
     def _attend(
-        self,
-        block: Any,
-        x: Tensor,
-        sizes: list[int],
-        segments: list[_Segment],
-        masks: list[Tensor],
-        p: int,
-        last: bool = False,
+        self, block: Any, qkv: list[Tensor], segments: list[_Segment], masks: list[Tensor], p: int, last: bool = False
     ) -> Tensor:
-        """A block's attention, before its output projection: [tokens, w], without the prefixes' rows if `last`."""
+        """A block's attention, before its output projection: [tokens, w], without the prefixes' rows if `last`.
+
+        qkv : of the prefixes and of each segment, without bias. A bias of the keys adds the same to all logits of a
+        query, so softmax does not see it; one of the values passes through: `_finish` adds it.
+        """
         attn = block.attn
-        qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
         heads, e = attn.num_heads, self.width // attn.num_heads
-        first, *rest = qkv.split(sizes)
+        bias = attn.in_proj_bias[: self.width].view(heads, e)
+        first, *rest = qkv
         # Apart first, heads forward last: so the gradients come back in the layout of qkv, without a copy.
         q, key, value = first.view(-1, p, 3, heads, e).unbind(2)  # P, p, H, e each
-        out = [] if last else [_flat(_attention(q, key, value, is_causal=True))]
+        out = [] if last else [_flat(_attention(q + bias, key, value, is_causal=True))]
         for s, own, mask in zip(segments, rest, masks, strict=True):
             q, k, v = own.view(len(s.contexts), -1, 3, heads, e).unbind(2)  # b, s, H, e each
             k = torch.cat([key.index_select(0, s.contexts), k], dim=1)
             v = torch.cat([value.index_select(0, s.contexts), v], dim=1)
-            out.append(_flat(_attention(q, k, v, attn_mask=mask)))
+            out.append(_flat(_attention(q + bias, k, v, attn_mask=mask)))
         return out[0] if len(out) == 1 else torch.cat(out)
 
     def _head(self, eot: Tensor) -> Tensor:
@@ -387,20 +390,30 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, **how).transpose(1, 2)
 
 
+def _qkv(block: Any, x: Tensor) -> Tensor:
+    """Queries, keys and values of rows x [n, w], side by side, without their biases: [n, 3 · w]."""
+    return block.ln_1(x) @ block.attn.in_proj_weight.T
+
+
 def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    """What follows attention in a block: output projection, residual, MLP."""
-    x = x + block.ls_1(block.attn.out_proj(attended))
-    return x + block.ls_2(_mlp(block.mlp, block.ln_2(x)))
+    """What follows attention in a block: output projection, residual, MLP. attended : without the values' bias."""
+    out = block.attn.out_proj
+    bias = torch.addmv(out.bias, out.weight, block.attn.in_proj_bias[2 * x.shape[1] :])
+    x = _onto(x, attended, out.weight, bias, block.ls_1)
+    y, up, down = block.ln_2(x), block.mlp.c_fc, block.mlp.c_proj
+    if not isinstance(block.mlp.gelu, QuickGELU):
+        return _onto(x, block.mlp.gelu(up(y)), down.weight, down.bias, block.ls_2)
+    # open_clip writes QuickGELU, h · σ(1.702 h), in three operations that each keep a tensor for the gradients; it is
+    # SiLU(1.702 h) / 1.702, and the factors cost nothing within the two matrix products.
+    scaled = torch.addmm(up.bias, y, up.weight.T, beta=1.702, alpha=1.702)
+    return _onto(x, F.silu(scaled), down.weight, down.bias, block.ls_2, 1 / 1.702)
 
 
-def _mlp(mlp: Any, x: Tensor) -> Tensor:
-    """A block's MLP. open_clip writes QuickGELU, h · σ(1.702 h), in three operations that each keep a tensor for the
-    gradients; it is SiLU(1.702 h) / 1.702, and the factors cost nothing within the two matrix products."""
-    if not isinstance(mlp.gelu, QuickGELU):
-        return mlp(x)
-    up, down = mlp.c_fc, mlp.c_proj
-    scaled = torch.addmm(up.bias, x, up.weight.T, beta=1.702, alpha=1.702)
-    return torch.addmm(down.bias, F.silu(scaled), down.weight.T, alpha=1 / 1.702)
+def _onto(x: Tensor, states: Tensor, weight: Tensor, bias: Tensor, scale: nn.Module, alpha: float = 1.0) -> Tensor:
+    """x + scale(alpha · states Wᵀ + bias); added up within the matrix product where there is no layer scale."""
+    if isinstance(scale, nn.Identity):
+        return (x + bias).addmm_(states, weight.T, alpha=alpha)
+    return x + scale(torch.addmm(bias, states, weight.T, alpha=alpha))
 
 
 def _flat(states: Tensor) -> Tensor:
