@@ -1,15 +1,17 @@
 """From contexts and class names to text features: exact, and without work that cannot change them.
 
-CLIP's text transformer is causal, so three savings are exact (they change the cost, not the result):
+CLIP's text transformer is causal, so four savings are exact (they change the cost, not the result):
 
 1. tokens after EOT never reach the EOT row: sequences end there;
 2. the states of the prefix ``[SOT] v_1 … v_L`` do not depend on the name that follows: they are computed
    once per context, and their keys and values are shared by all names that stand behind it;
-3. only the EOT row of the last block is read: its MLP runs on that row alone.
+3. nor on what follows where names begin alike: "2012 BMW X3" and "2012 BMW X6" share the states of "2012 BMW X";
+4. only the EOT row of the last block is read: its MLP runs on that row alone.
 
-What follows a prefix (name, EOT) is a *suffix*. Suffixes of one context stand side by side in *packs* of up to
-PACK tokens; in attention each sees its prefix, itself up to where it stands, and no other suffix. So a step is
-few large operations whatever the names' lengths, and little is padded: packs of like size make a *segment*.
+What follows a prefix (name, EOT) is a *suffix*. Suffixes of one context stand side by side in *packs* of about PACK
+tokens, as trees: each is a path from a tree's root. In attention a token sees its prefix, those before it on its path,
+and itself. So a step is few large operations whatever the names' lengths, and little is padded: packs of like size
+make a *segment*.
 
 Towers that are not causal, or that pool another token, take the plain full-length path (`TextTower.causal` says
 which); it gives the same features as the tower's own forward because it is the tower's own forward.
@@ -34,7 +36,7 @@ from bench.errors import UserError
 Position = Literal["end", "middle", "front"]
 POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
 
-PACK = 32  # tokens of a pack, about: attention looks at a whole pack to use a suffix's share of it
+PACK = 32  # tokens of a pack, about: attention looks at a whole pack to use a path's share of it
 # What a further segment costs, in tokens: packs of another size are rather padded than computed apart.
 SEGMENT_COST = {"cpu": 16, "cuda": 512}
 
@@ -61,7 +63,7 @@ class _Segment:
     contexts: Tensor  # [b], which context
     ids: Tensor  # [b, s], token ids; -1-k stands for the context's vector k; padding is token 0
     places: Tensor  # [b, s], place in the suffix
-    owner: Tensor  # [b, s], which suffix of the pack; padding is -1
+    until: Tensor  # [b, s], the pack's last token that sees this one: it and all between do; of padding -1
     eot: Tensor  # [n], where the n suffixes end, in the flattened [b · s]
     has_slots: bool  # some ids are context vectors
 
@@ -194,44 +196,39 @@ class TextTower:
         return self._plans[key]
 
     def _make_plan(self, prompts: Sequence[Prompts], length: int, position: Position, ending: str) -> _Plan:
-        packs: list[_Pack] = []
+        placed: list[_Placed] = []
         first_context = first_row = 0
         for p in prompts:
             n, b = len(p.names), len(p.context)
             suffixes = [self._suffix(name, length, position, ending) for name in p.names]
             # One pack a row where a context has one name; in full length, every row stands alone.
-            members = [[j] for j in range(n)] if p.paired or not self.causal else _balanced([len(x) for x in suffixes])
+            alone = p.paired or not self.causal
+            packs = [_Pack.of([j], suffixes) for j in range(n)] if alone else _packs(suffixes)
             for c in range(b):
-                for pack in members if not p.paired else members[c : c + 1]:
-                    packs.append(_Pack(first_context + c, [(suffixes[j], first_row + j) for j in pack]))
+                own = packs[c : c + 1] if p.paired else packs
+                placed += [_Placed(pack, first_context + c, first_row) for pack in own]
                 first_row += 0 if p.paired else n
             first_context += b
             first_row += n if p.paired else 0
         cost = SEGMENT_COST[self.device.type] if self.device.type in SEGMENT_COST else SEGMENT_COST["cuda"]
-        groups = _alike(packs, cost if self.causal else math.inf)
-        rows = [row for group in groups for pack in group for _, row in pack.suffixes]
+        groups = _alike(placed, cost if self.causal else math.inf)
+        rows = [x.first_row + j for group in groups for x in group for j in x.pack.members]
         order = torch.tensor(rows).argsort().to(self.device, non_blocking=True)
         return _Plan([self._segment(group) for group in groups], order)
 
-    def _segment(self, packs: list[_Pack]) -> _Segment:
+    def _segment(self, group: list[_Placed]) -> _Segment:
+        packs = [x.pack for x in group]
         size = max(pack.size for pack in packs)
-        shape = len(packs), size
-        ids, places, owner = torch.zeros(3, *shape, dtype=torch.long).unbind()
-        owner -= 1
-        eot = []
-        for i, pack in enumerate(packs):
-            flat = [token for suffix, _ in pack.suffixes for token in suffix]
-            lengths = [len(suffix) for suffix, _ in pack.suffixes]
-            ids[i, : pack.size] = torch.tensor(flat)
-            places[i, : pack.size] = torch.tensor([k for n in lengths for k in range(n)])
-            owner[i, : pack.size] = torch.tensor([j for j, n in enumerate(lengths) for _ in range(n)])
-            eot += [i * size + end - 1 for end in accumulate(lengths)]
-        contexts = torch.tensor([pack.context for pack in packs])
+        ids = torch.tensor([pack.ids + [0] * (size - pack.size) for pack in packs])
+        places = torch.tensor([pack.places + [0] * (size - pack.size) for pack in packs])
+        until = torch.tensor([pack.until + [-1] * (size - pack.size) for pack in packs])
+        eot = torch.tensor([i * size + end for i, pack in enumerate(packs) for end in pack.ends])
+        contexts = torch.tensor([x.context for x in group])
         has_slots = bool((ids < 0).any())
-        contexts, ids, places, owner, ends = (
-            t.to(self.device, non_blocking=True) for t in (contexts, ids, places, owner, torch.tensor(eot))
+        contexts, ids, places, until, eot = (
+            t.to(self.device, non_blocking=True) for t in (contexts, ids, places, until, eot)
         )
-        return _Segment(contexts, ids, places, owner, ends, has_slots)
+        return _Segment(contexts, ids, places, until, eot, has_slots)
 
     def _vectors(self, context: Tensor, contexts: Tensor, ids: Tensor, has_slots: bool) -> Tensor:
         """Input vectors [b, s, w] of token ids [b, s], positions not yet added; -1-k: vector k of the row's context."""
@@ -255,7 +252,7 @@ class TextTower:
         packs = [
             self._vectors(context, s.contexts, s.ids, s.has_slots) + position[p + s.places] for s in segments
         ]  # b, s, w each
-        masks = [_mask(s.owner, p, self.dtype) for s in segments]
+        masks = [_mask(s.until, p, self.dtype) for s in segments]
         # One flat list of tokens: all prefixes, then the packs. Linear layers see it as one matrix.
         start, rest = prefix.reshape(-1, w), torch.cat([v.reshape(-1, w) for v in packs])
         sizes = [len(start)] + [s.ids.numel() for s in segments]
@@ -323,18 +320,73 @@ class TextTower:
 
 @dataclass(frozen=True)
 class _Pack:
-    """Suffixes that stand side by side behind one context, each with its row in the output."""
+    """Suffixes of one context side by side, as trees, depth first: a beginning they share stands there once."""
 
-    context: int
-    suffixes: list[tuple[Suffix, int]]
+    members: list[int]  # which suffixes
+    ids: list[int]
+    places: list[int]  # place in the suffix, which is the depth in the tree
+    until: list[int]  # the last token below this one
+    ends: list[int]  # the last token of each member
 
     @property
     def size(self) -> int:
-        return sum(len(suffix) for suffix, _ in self.suffixes)
+        return len(self.ids)
+
+    @classmethod
+    def of(cls, members: list[int], suffixes: Sequence[Suffix]) -> _Pack:
+        """members : those that begin alike follow each other; what is shared by others stands twice."""
+        pack = cls(members, [], [], [], [])
+        before: Suffix = ()
+        path: list[int] = []  # the tokens of the member before
+        for j in members:
+            shared = _shared(before, suffixes[j])
+            del path[shared:]
+            for place in range(shared, len(suffixes[j])):
+                path.append(len(pack.ids))
+                pack.ids.append(suffixes[j][place])
+                pack.places.append(place)
+                pack.until.append(-1)
+            for token in path:
+                pack.until[token] = len(pack.ids) - 1
+            pack.ends.append(path[-1])
+            before = suffixes[j]
+        return pack
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A pack behind a context; the rows of its members begin at first_row."""
+
+    pack: _Pack
+    context: int
+    first_row: int
+
+
+def _packs(suffixes: Sequence[Suffix]) -> list[_Pack]:
+    """Packs of about PACK tokens that hold the suffixes of one context; those that begin alike stay together in runs of
+    up to PACK tokens."""
+    runs: list[list[int]] = []
+    sizes: list[int] = []
+    before: Suffix = ()
+    for j in sorted(range(len(suffixes)), key=lambda j: suffixes[j]):
+        shared = _shared(before, suffixes[j])
+        before = suffixes[j]
+        if shared and sizes[-1] + len(before) - shared <= PACK:
+            runs[-1].append(j)
+            sizes[-1] += len(before) - shared
+        else:
+            runs.append([j])
+            sizes.append(len(before))
+    return [_Pack.of([j for run in pack for j in runs[run]], suffixes) for pack in _balanced(sizes)]
+
+
+def _shared(a: Suffix, b: Suffix) -> int:
+    """How many tokens two suffixes begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _balanced(lengths: Sequence[int]) -> list[list[int]]:
-    """Suffixes of these lengths in as few packs of PACK tokens as hold them, about, all of nearly the same size."""
+    """Runs of these lengths in as few packs of PACK tokens as hold them, about, all of nearly the same size."""
     packs: list[tuple[int, int, list[int]]] = [(0, k, []) for k in range(-(-sum(lengths) // PACK))]
     for j in sorted(range(len(lengths)), key=lambda j: -lengths[j]):  # the longest first, into the emptiest
         size, k, members = heappop(packs)
@@ -342,10 +394,10 @@ def _balanced(lengths: Sequence[int]) -> list[list[int]]:
     return [members for _, _, members in packs if members]
 
 
-def _alike(packs: list[_Pack], cost: float) -> list[list[_Pack]]:
+def _alike(packs: list[_Placed], cost: float) -> list[list[_Placed]]:
     """Packs in groups that are padded to their largest: fewest tokens, where each group counts as `cost` more."""
-    packs = sorted(packs, key=lambda pack: pack.size)
-    sizes = [pack.size for pack in packs]
+    packs = sorted(packs, key=lambda x: x.pack.size)
+    sizes = [x.pack.size for x in packs]
     ends = [i for i in range(1, len(packs) + 1) if i == len(packs) or sizes[i] > sizes[i - 1]]  # of equal sizes
     best: dict[int, tuple[float, int]] = {0: (0.0, 0)}  # packs grouped -> (tokens, where the last group begins)
     for end in ends:
@@ -376,12 +428,13 @@ def _is_causal(text: Any, eot: int) -> bool:
     return bool(torch.equal(mask, causal)) and blocks_known and not getattr(text, "use_pad_mask", False)
 
 
-def _mask(owner: Tensor, p: int, dtype: torch.dtype) -> Tensor:
-    """[b, 1, s, p + s], added to attention's logits: a token sees the p of its prefix, and of its own suffix those
-    that stand before it, and itself. Padding sees the prefix, so that no row is empty."""
-    own = (owner[:, :, None] == owner[:, None, :]).tril()  # b, s, s
+def _mask(until: Tensor, p: int, dtype: torch.dtype) -> Tensor:
+    """[b, 1, s, p + s], added to attention's logits: a token sees the p of its prefix, those above it in its tree, and
+    itself. Padding sees the prefix, so that no row is empty."""
+    at = torch.arange(until.shape[1], device=until.device)
+    own = (at <= at[:, None]) & (at[:, None] <= until[:, None, :])  # b, s that sees, s that is seen
     seen = F.pad(own, (p, 0), value=True)[:, None]
-    return torch.zeros((), dtype=dtype, device=owner.device).expand(seen.shape).masked_fill(~seen, float("-inf"))
+    return torch.zeros((), dtype=dtype, device=until.device).expand(seen.shape).masked_fill(~seen, float("-inf"))
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:

@@ -53,6 +53,7 @@ NAMES = {
     "odd": ["water_lilly", "Boeing 737-800 (passenger)", "St. John's wort", "rosé & \"co.\" [#3]…", "wait..", "Γειά 7"],
     "long": ["antirrhinum", "a very long name of a class that goes on, and on, until nobody reads it any more", "x"],
     "repeated": ["cat", "dog", "cat", "cat"],
+    "alike": ["2012 BMW X3 SUV", "cat", "2012 BMW X6 SUV", "2012 Audi S5", "2007 BMW X5 SUV", "cat tree", "2012 BMW"],
 }
 
 
@@ -233,15 +234,40 @@ def test_packs_hold_every_suffix_once_and_are_of_nearly_the_same_size(lengths, s
     assert max(sizes) - min(sizes) <= max(lengths)
 
 
+@given(st.lists(st.lists(st.integers(1, 3), max_size=9).map(lambda ids: (*ids, 0)), min_size=1, max_size=20))
+def test_in_a_pack_a_beginning_stands_once_and_each_token_is_seen_from_where_it_stands_before(suffixes):
+    """Suffixes end with EOT (0), which stands nowhere else."""
+    members = sorted(range(len(suffixes)), key=lambda j: suffixes[j])
+    pack = bench.text._Pack.of(members, suffixes)
+    beginnings = {suffix[:n] for suffix in suffixes for n in range(1, len(suffix) + 1)}
+    assert pack.size == len(beginnings)
+    seen = [[i for i in range(j + 1) if j <= pack.until[i]] for j in range(pack.size)]
+    for j, i in zip(pack.members, pack.ends, strict=True):
+        assert tuple(pack.ids[k] for k in seen[i]) == suffixes[j]
+        assert [pack.places[k] for k in seen[i]] == list(range(len(suffixes[j])))
+    assert len({tuple(pack.ids[k] for k in own) for own in seen}) == pack.size
+
+
+def test_names_that_begin_alike_are_encoded_in_part_once(small):
+    names = [f"2012 BMW X{i} SUV" for i in range(1, 7)]
+    small._plans.clear()
+    small.encode([Prompts(random_contexts(small, 2, 4), names)])
+    (plan,) = small._plans.values()
+    beginning = len(small.tokens("2012 BMW X"))
+    each = len(small.tokens("1 SUV.")) + 1  # with EOT
+    assert len(small.tokens(f"{names[0]}.")) + 1 == beginning + each  # X1 is two tokens
+    assert [s.ids.numel() for s in plan.segments] == [2 * (beginning + 6 * each)]
+
+
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=7), st.integers(0, 20))
 def test_segments_are_padded_as_little_as_their_cost_allows(sizes, cost):
     """No other way to group them is cheaper."""
-    packs = [bench.text._Pack(i, [((0,) * n, i)]) for i, n in enumerate(sizes)]
+    packs = [bench.text._Placed(bench.text._Pack.of([0], [(0,) * n]), i, i) for i, n in enumerate(sizes)]
 
     def price(groups):
         return sum(len(group) * max(group) + cost for group in groups)
 
-    found = [[pack.size for pack in group] for group in bench.text._alike(packs, cost)]
+    found = [[placed.pack.size for placed in group] for group in bench.text._alike(packs, cost)]
     assert sorted(n for group in found for n in group) == sorted(sizes)
     ordered = sorted(sizes)
     cuts = itertools.product((False, True), repeat=len(ordered) - 1)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from bench.text import TextTower
 
 
 def seconds(what: Callable[[], Any]) -> float:
     start = time.perf_counter()
     what()
     return time.perf_counter() - start
+
+
+def own_tokens(tower: TextTower, names: Sequence[str]) -> tuple[int, int]:
+    """Tokens that stand behind the context in "<name>." and EOT: of all names, and of these the different ones (a token
+    of a causal tower is the same one in two names if all that stands before it is)."""
+    sentences = [(*tower.tokens(f"{name}."), tower.tokenizer.eot_token_id) for name in names]
+    different = {sentence[:n] for sentence in sentences for n in range(1, len(sentence) + 1)}
+    return sum(len(sentence) for sentence in sentences), len(different)
 
 
 def text_floor(n_tokens: int, n_rows: int, width: int, layers: int) -> float:

@@ -25,14 +25,12 @@ from bench.text import TextTower
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))
 import reference
-from floor import seconds, text_floor
+from floor import own_tokens, seconds, text_floor
+from sizes import NAMES
 from store import store
 
-IMAGES, CLASSES, PLAIN_IMAGES = 32, 100, 2
+IMAGES, CLASSES, PLAIN_IMAGES = 32, len(NAMES), 2
 EMBED = 64
-ADJECTIVES = ("red", "golden", "wild", "small", "american", "common", "spotted", "northern", "great", "black")
-NOUNS = ("cat", "retriever", "sparrow", "tulip", "airplane", "maple leaf", "sports car", "church", "pizza", "desk")
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,11 +41,10 @@ def step() -> tuple[CoCoOp, Batch, Any]:
     tower = TextTower(model, reference.clip_tokenizer())
     clip: Any = SimpleNamespace(tower=tower, scale=50.0, embed_dim=EMBED, device=torch.device("cpu"))
     rng = torch.Generator().manual_seed(0)
-    names = tuple(f"{adjective} {noun}" for adjective in ADJECTIVES for noun in NOUNS)
     features = F.normalize(torch.randn(IMAGES, EMBED, generator=rng), dim=-1)
     labels = torch.randint(CLASSES, (IMAGES,), generator=rng)
     method = CoCoOp()
-    method.setup(clip, [TaskData("task", "", names, "{}", features[None], labels)], seed=1)
+    method.setup(clip, [TaskData("task", "", tuple(NAMES), "{}", features[None], labels)], seed=1)
     return method, Batch.of(features, labels, torch.zeros(IMAGES, dtype=torch.long)), model
 
 
@@ -91,7 +88,7 @@ def test_a_step_costs_less_than_a_tenth_of_the_plain_way(
     measured = best(lambda: plain_gradients(method, batch, model, PLAIN_IMAGES), rounds=3)
     plain = measured * IMAGES / PLAIN_IMAGES
     tower, names = method.clip.tower, method.tasks[0].class_names
-    n_tokens = IMAGES * (1 + 4 + sum(len(tower.tokens(f"{name}.")) + 1 for name in names))
+    n_tokens = IMAGES * (1 + 4 + own_tokens(tower, names)[1])
     floor = text_floor(n_tokens, IMAGES * CLASSES, tower.width, len(tower.blocks))
     figures = {
         "plain_seconds": plain,

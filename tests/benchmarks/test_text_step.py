@@ -13,35 +13,13 @@ from bench.text import Prompts, TextTower
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))
 import reference
-from floor import seconds, text_floor
+from floor import own_tokens, seconds, text_floor
+from sizes import NAMES
 from store import store
 
 LENGTH = 16  # context vectors
 LEAST_RATIO = 12
 ROUNDS = 3
-
-# From several of the suites' data sets, of one to five tokens.
-NAMES = """
-accordion, airplane, anchor, ant, barrel, binocular, brain, butterfly, camera, cannon, ceiling fan, cellphone, chair,
-chandelier, cougar body, cougar face, crocodile head, cup, dalmatian, dollar bill, dolphin, dragonfly,
-electric guitar, elephant, euphonium, ferry, flamingo head, gramophone, grand piano, headphone, helicopter,
-inline skate, joshua tree, kangaroo, lamp, laptop, lobster, lotus, metronome, motorbike, nautilus, okapi, pizza,
-platypus, pyramid, rooster, saxophone, scissors, sea horse, soccer ball, stapler, starfish, stop sign, strawberry,
-trilobite, umbrella, water lily, wheelchair, wild cat, yin yang, annual crop land, herbaceous vegetation land,
-highway or road, permanent crop land, sea or lake, apply eye makeup, baby crawling, balance beam, blow dry hair,
-body weight squats, brushing teeth, front crawl, handstand pushups, ice dancing, mopping floor, playing violin,
-rock climbing indoor, sumo wrestling, tai chi, uneven bars, pink primrose, globe thistle, bird of paradise,
-love in the mist, black eyed susan, lenten rose, canterbury bells, apple pie, beef carpaccio, breakfast burrito,
-chicken quesadilla, french onion soup, lobster roll sandwich, macaroni and cheese, american bulldog, english setter,
-german shorthaired, great pyrenees, scottish terrier, yorkshire terrier
-""".replace("\n", " ").strip().split(", ")
-
-
-def token_ratio(tower):
-    """What the number of tokens alone allows: 77 a class against one prefix and each class's own tokens."""
-    own = sum(len(tower.tokens(f"{name}.")) + 1 for name in NAMES)  # with EOT
-    return 77 * len(NAMES) / (1 + LENGTH + own)
-
 
 @pytest.mark.usefixtures("one_thread")  # threads that wait for each other on a busy machine are not the subject
 def test_prefix_sharing_is_twelve_times_faster_than_full_length(benchmark):
@@ -73,8 +51,8 @@ def test_prefix_sharing_is_twelve_times_faster_than_full_length(benchmark):
     benchmark.pedantic(shared, rounds=ROUNDS, iterations=1)
     ratio = statistics.median(theirs) / statistics.median(ours)
     best = min(theirs) / min(ours)
-    allowed = token_ratio(tower)
-    n_tokens = round(77 * len(NAMES) / allowed)
+    n_tokens = 1 + LENGTH + own_tokens(tower, NAMES)[1]
+    allowed = 77 * len(NAMES) / n_tokens
     floor = text_floor(n_tokens, len(NAMES), tower.width, len(tower.blocks))
     figures = {
         "plain_seconds": min(theirs),
