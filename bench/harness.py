@@ -34,7 +34,7 @@ from bench.profile import profiled
 from bench.progress import absolute, bar
 from bench.protocols import BASE2NEW, FEW_SHOT, Part, check_protocol, harmonic_mean, test_parts, trained_part
 from bench.recipe import load_recipe
-from bench.records import SCHEMA, PeakMemory, RecordStore, versions
+from bench.records import SCHEMA, PeakMemory, RecordStore, processor, versions
 from bench.reports.records import COLUMNS, rows_of
 
 SCORE_CHUNK = 1024  # test images scored at a time
@@ -370,6 +370,7 @@ def _record(run: Run, cell: Cell, method: Method, data: list[TaskData], trained:
         "test_seconds": end - start,
         "peak_memory_mb": trained.memory.megabytes(),
         "device": _device_name(run.backbone.device),
+        "processor": processor(),
         "threads": trained.threads,
         "demo": run.suite.demo,
         "title": run.suite.title,

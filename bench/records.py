@@ -59,6 +59,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+def processor() -> str:
+    """The CPU's name: times and the rounding of sums hang on it."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())  # Linux
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
 class PeakMemory:
     """Peak memory of this process, or of the CUDA device, since the object was made, in MB."""
 

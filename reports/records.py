@@ -81,7 +81,8 @@ def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
         "epochs": parameters.get("epochs"),
         "views": config.get("views"),
         **{name: record.get(name) for name in ("train_seconds", "feature_seconds", "test_seconds", "peak_memory_mb")},
-        **{name: str(record.get(name) or "") for name in ("device", "key", "finished", "note", "footnote")},
+        "device": _device(record),
+        **{name: str(record.get(name) or "") for name in ("key", "finished", "note", "footnote")},
         "title": str(record.get("title") or config.get("title") or cell["suite"]),
         "pretrained": _file_name(str(config.get("pretrained") or "")),
         "weights": str(prints.get("weights") or ""),
@@ -108,6 +109,12 @@ def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     if parts not in ({"all"}, set(PARTS) - {"all"}) or len(rows) != len(tasks) * len(parts):
         raise ValueError(f"the tasks' parts are {sorted(parts)}, {len(rows)} for {len(tasks)} tasks")
     return [{**row, "tasks": json.dumps(tasks)} for row in rows]
+
+
+def _device(record: dict[str, Any]) -> str:
+    """The name of the card, or of the CPU where the record has it."""
+    device = str(record.get("device") or "")
+    return str(record.get("processor") or device) if device == "cpu" else device
 
 
 def _complete(config: dict[str, Any]) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import resource
 import statistics
@@ -120,11 +119,11 @@ def main() -> None:
         command = [sys.executable, __file__, "--tower", a.tower, "--one", str(n)]
         results.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         print(results[-1], flush=True)
-    from bench.records import versions
+    from bench.records import processor, versions
 
     out = Path(a.out)
     out.mkdir(parents=True, exist_ok=True)
-    about = {"tower": a.tower, "threads": 1, "machine": platform.processor() or platform.machine()}
+    about = {"tower": a.tower, "threads": 1, "processor": processor()}
     written = {"name": "growth", "date": date.today().isoformat(), **about, "versions": versions(), "results": results}
     (out / "growth.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     draw(results, out)

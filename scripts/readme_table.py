@@ -1,4 +1,4 @@
-"""Put the demo report's main table into README.md, between the markers. Run after `make demo` and a report."""
+"""Put the demo report's main table into README.md: python scripts/readme_table.py results/demo"""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def main(report: Path) -> None:
+def main() -> None:
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "table.md").is_file():
+        sys.exit(f"{__doc__}\nThe one argument is the folder of a report, with its table.md.")
+    report = Path(sys.argv[1])
     text = (report / "table.md").read_text(encoding="utf-8")
     table = re.search(r"^\| method.*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
     if table is None:
@@ -26,4 +29,4 @@ def main(report: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

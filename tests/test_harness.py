@@ -75,8 +75,8 @@ def test_every_cell_leaves_one_record_with_all_that_is_promised(tiny: Any, cache
     for path, r in records.items():
         assert set(r) >= {
             "schema", "status", "key", "cell", "config", "tasks", "score", "n_params", "train_seconds", "test_seconds",
-            "feature_seconds", "peak_memory_mb", "device", "demo", "note", "footnote", "versions", "fingerprints",
-            "finished",
+            "feature_seconds", "peak_memory_mb", "device", "processor", "demo", "note", "footnote", "versions",
+            "fingerprints", "finished",
         }  # fmt: skip
         cell, config = r["cell"], r["config"]
         assert (r["schema"], r["status"], r["device"], r["demo"]) == (1, "done", "cpu", False)

@@ -198,6 +198,18 @@ def test_base_to_new_has_one_figure(halves: Path, tmp_path: Path, shots: list[in
     assert names == {"toy-tiny-base2new-new-over-base.png"}
 
 
+def test_the_time_figure_names_the_processors_and_cards_it_was_taken_on(tmp_path: Path) -> None:
+    where = [{}, {"processor": "CPU One"}, {"processor": "CPU Two"}, {"device": "Card", "processor": "CPU Two"}]
+    for seed, more in enumerate(where, 1):
+        put(tmp_path / "runs", "coop", 4, seed, {"a": 50.0}, **more)
+    records = report(tmp_path / "runs", tmp_path / "out")
+    assert sorted(records["device"]) == ["CPU One", "CPU Two", "Card", "cpu"]
+    (block,) = split(records)
+    figure = figures.time(block)
+    assert figure is not None
+    assert figure.axes[0].get_xlabel() == "training time, seconds (CPU One, CPU Two, Card, cpu)"
+
+
 def test_records_csv_has_a_row_a_cell_and_task(toy: Path, tmp_path: Path) -> None:
     frame = report(toy, tmp_path / "out")
     stored = pd.read_csv(tmp_path / "out" / "records.csv")

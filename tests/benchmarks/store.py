@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.records import versions
+from bench.records import processor, versions
 
 FOLDER = Path(__file__).parents[2] / "results" / "benchmarks"
 
@@ -21,10 +19,8 @@ def store(name: str, figures: dict[str, Any]) -> None:
     """Write results/benchmarks/<name>.json: figures, machine, versions, date; nothing unless BENCH_STORE is set."""
     if not os.environ.get("BENCH_STORE"):
         return
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.is_file() else None
     machine = {
-        "processor": found[1] if found else platform.processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
     }
