@@ -63,7 +63,7 @@ class _Segment:
     contexts: Tensor  # [b], which context
     ids: Tensor  # [b, s], token ids; -1-k stands for the context's vector k; padding is token 0
     places: Tensor  # [b, s], place in the suffix
-    until: Tensor  # [b, s], the pack's last token that sees this one: it and all between do; of padding -1
+    until: Tensor  # [b, s], the pack's last token that sees this one, itself for a leaf; of padding -1
     eot: Tensor  # [n], where the n suffixes end, in the flattened [b · s]
     has_slots: bool  # some ids are context vectors
 
@@ -282,14 +282,14 @@ class TextTower:
         attn = block.attn
         heads, e = attn.num_heads, self.width // attn.num_heads
         bias = attn.in_proj_bias[: self.width].view(heads, e)
-        first, *rest = qkv
+        of_prefixes, *of_segments = qkv
         # Apart first, heads forward last: so the gradients come back in the layout of qkv, without a copy.
-        q, key, value = first.view(-1, p, 3, heads, e).unbind(2)  # P, p, H, e each
-        out = [] if last else [_flat(_attention(q + bias, key, value, is_causal=True))]
-        for s, own, mask in zip(segments, rest, masks, strict=True):
+        q, prefix_k, prefix_v = of_prefixes.view(-1, p, 3, heads, e).unbind(2)  # P, p, H, e each
+        out = [] if last else [_flat(_attention(q + bias, prefix_k, prefix_v, is_causal=True))]
+        for s, own, mask in zip(segments, of_segments, masks, strict=True):
             q, k, v = own.view(len(s.contexts), -1, 3, heads, e).unbind(2)  # b, s, H, e each
-            k = torch.cat([key.index_select(0, s.contexts), k], dim=1)
-            v = torch.cat([value.index_select(0, s.contexts), v], dim=1)
+            k = torch.cat([prefix_k.index_select(0, s.contexts), k], dim=1)
+            v = torch.cat([prefix_v.index_select(0, s.contexts), v], dim=1)
             out.append(_flat(_attention(q + bias, k, v, attn_mask=mask)))
         return out[0] if len(out) == 1 else torch.cat(out)
 
@@ -320,12 +320,13 @@ class TextTower:
 
 @dataclass(frozen=True)
 class _Pack:
-    """Suffixes of one context side by side, as trees, depth first: a beginning they share stands there once."""
+    """Suffixes of one context side by side, as trees, depth first: what members that follow each other begin with
+    alike stands there once."""
 
     members: list[int]  # which suffixes
     ids: list[int]
     places: list[int]  # place in the suffix, which is the depth in the tree
-    until: list[int]  # the last token below this one
+    until: list[int]  # the last token below this one, itself for a leaf: it and all between see this one
     ends: list[int]  # the last token of each member
 
     @property
@@ -334,12 +335,12 @@ class _Pack:
 
     @classmethod
     def of(cls, members: list[int], suffixes: Sequence[Suffix]) -> _Pack:
-        """members : those that begin alike follow each other; what is shared by others stands twice."""
+        """members : which suffixes, those that begin alike one behind the other."""
         pack = cls(members, [], [], [], [])
         before: Suffix = ()
         path: list[int] = []  # the tokens of the member before
         for j in members:
-            shared = _shared(before, suffixes[j])
+            shared = _common_length(before, suffixes[j])
             del path[shared:]
             for place in range(shared, len(suffixes[j])):
                 path.append(len(pack.ids))
@@ -369,7 +370,7 @@ def _packs(suffixes: Sequence[Suffix]) -> list[_Pack]:
     sizes: list[int] = []
     before: Suffix = ()
     for j in sorted(range(len(suffixes)), key=lambda j: suffixes[j]):
-        shared = _shared(before, suffixes[j])
+        shared = _common_length(before, suffixes[j])
         before = suffixes[j]
         if shared and sizes[-1] + len(before) - shared <= PACK:
             runs[-1].append(j)
@@ -380,13 +381,13 @@ def _packs(suffixes: Sequence[Suffix]) -> list[_Pack]:
     return [_Pack.of([j for run in pack for j in runs[run]], suffixes) for pack in _balanced(sizes)]
 
 
-def _shared(a: Suffix, b: Suffix) -> int:
+def _common_length(a: Suffix, b: Suffix) -> int:
     """How many tokens two suffixes begin with alike."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _balanced(lengths: Sequence[int]) -> list[list[int]]:
-    """Runs of these lengths in as few packs of PACK tokens as hold them, about, all of nearly the same size."""
+    """Runs of these lengths in as few packs of PACK tokens as hold them, about; sizes differ by a run at most."""
     packs: list[tuple[int, int, list[int]]] = [(0, k, []) for k in range(-(-sum(lengths) // PACK))]
     for j in sorted(range(len(lengths)), key=lambda j: -lengths[j]):  # the longest first, into the emptiest
         size, k, members = heappop(packs)
@@ -394,9 +395,9 @@ def _balanced(lengths: Sequence[int]) -> list[list[int]]:
     return [members for _, _, members in packs if members]
 
 
-def _alike(packs: list[_Placed], cost: float) -> list[list[_Placed]]:
+def _alike(placed: list[_Placed], cost: float) -> list[list[_Placed]]:
     """Packs in groups that are padded to their largest: fewest tokens, where each group counts as `cost` more."""
-    packs = sorted(packs, key=lambda x: x.pack.size)
+    packs = sorted(placed, key=lambda x: x.pack.size)
     sizes = [x.pack.size for x in packs]
     ends = [i for i in range(1, len(packs) + 1) if i == len(packs) or sizes[i] > sizes[i - 1]]  # of equal sizes
     best: dict[int, tuple[float, int]] = {0: (0.0, 0)}  # packs grouped -> (tokens, where the last group begins)

@@ -224,6 +224,35 @@ def test_however_suffixes_are_packed_they_match_full_length_encoding(small, monk
     assert n_segments[2] == n_segments[4] == 1 and n_segments[0] > 1 and n_segments[3] > 1
 
 
+@pytest.mark.parametrize("pack", [1, 8, 12, 10_000])
+def test_however_trees_are_cut_they_match_full_length_encoding(small, monkeypatch, pack):
+    prompts = [Prompts(random_contexts(small, n, 4, seed=n), NAMES["alike"] + NAMES["repeated"]) for n in (1, 2)]
+    monkeypatch.setattr(bench.text, "PACK", pack)
+    monkeypatch.setattr(small, "_plans", {})
+    assert_matches_reference(small, prompts, "end")
+
+
+suffix_lists = st.lists(st.lists(st.integers(1, 3), max_size=9).map(lambda ids: (*ids, 0)), min_size=1, max_size=20)
+
+
+def seen_from(pack):
+    """For each token of a pack, the tokens that it sees."""
+    return [[i for i in range(j + 1) if j <= pack.until[i]] for j in range(pack.size)]
+
+
+@given(suffix_lists, st.integers(1, 40))
+def test_packs_hold_every_suffix_as_a_path_wherever_trees_are_cut(suffixes, size):
+    with mock.patch.object(bench.text, "PACK", size):
+        packs = bench.text._packs(suffixes)
+    assert sorted(j for pack in packs for j in pack.members) == list(range(len(suffixes)))
+    for pack in packs:
+        seen = seen_from(pack)
+        for j, end in zip(pack.members, pack.ends, strict=True):
+            assert tuple(pack.ids[k] for k in seen[end]) == suffixes[j]
+    different = {suffix[:n] for suffix in suffixes for n in range(1, len(suffix) + 1)}
+    assert len(different) <= sum(pack.size for pack in packs) <= sum(len(suffix) for suffix in suffixes)
+
+
 @given(st.lists(st.integers(2, 70), min_size=1, max_size=60), st.integers(1, 100))
 def test_packs_hold_every_suffix_once_and_are_of_nearly_the_same_size(lengths, size):
     with mock.patch.object(bench.text, "PACK", size):
@@ -234,14 +263,14 @@ def test_packs_hold_every_suffix_once_and_are_of_nearly_the_same_size(lengths, s
     assert max(sizes) - min(sizes) <= max(lengths)
 
 
-@given(st.lists(st.lists(st.integers(1, 3), max_size=9).map(lambda ids: (*ids, 0)), min_size=1, max_size=20))
+@given(suffix_lists)
 def test_in_a_pack_a_beginning_stands_once_and_each_token_is_seen_from_where_it_stands_before(suffixes):
     """Suffixes end with EOT (0), which stands nowhere else."""
     members = sorted(range(len(suffixes)), key=lambda j: suffixes[j])
     pack = bench.text._Pack.of(members, suffixes)
     beginnings = {suffix[:n] for suffix in suffixes for n in range(1, len(suffix) + 1)}
     assert pack.size == len(beginnings)
-    seen = [[i for i in range(j + 1) if j <= pack.until[i]] for j in range(pack.size)]
+    seen = seen_from(pack)
     for j, i in zip(pack.members, pack.ends, strict=True):
         assert tuple(pack.ids[k] for k in seen[i]) == suffixes[j]
         assert [pack.places[k] for k in seen[i]] == list(range(len(suffixes[j])))

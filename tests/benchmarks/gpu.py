@@ -78,12 +78,13 @@ def measure(name: str, clip: Any, data: list[TaskData], seconds: float, n_seeds:
             complete = True
         except Spent:
             complete = False
-        except torch.OutOfMemoryError as error:  # the other parts are measured all the same
+        except torch.cuda.OutOfMemoryError as error:  # the other parts are measured all the same
             return {"method": name, "seeds": n_seeds, "error": str(error).splitlines()[0]}
+        finally:
+            if cuda:
+                torch.cuda.set_sync_debug_mode("default")
         wait()
     elapsed = time.perf_counter() - clock["start"]
-    if cuda:
-        torch.cuda.set_sync_debug_mode("default")
     syncs = sum("synchroniz" in str(w.message) for w in caught)
     step = elapsed / (state["done"] - WARM_UP)
     return {

@@ -21,6 +21,7 @@ LENGTH = 16  # context vectors
 LEAST_RATIO = 12
 ROUNDS = 3
 
+
 @pytest.mark.usefixtures("one_thread")  # threads that wait for each other on a busy machine are not the subject
 def test_prefix_sharing_is_twelve_times_faster_than_full_length(benchmark):
     if benchmark.disabled:
