@@ -32,7 +32,7 @@ class CoCoOp(PromptMethod):
         context: int = param(4, "class-context length L", least=1)
         words: str = param("a photo of a", "start from these words' embeddings; empty: from noise")
         reduction: int = param(16, "the meta-network's hidden width is d / reduction", least=1)
-        max_tokens: int = param(20_000, "most text tokens encoded at a time: bounds the memory, not the result", least=1)
+        max_tokens: int = param(20_000, "most text tokens encoded at a time: bounds memory, not the result", least=1)
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         d, width = self.clip.embed_dim, self.clip.tower.width
