@@ -129,10 +129,12 @@ def _draft(path: Path) -> Iterator[Path]:
     if path.is_symlink():
         path.unlink()  # it came with the data; what it points to must not be cleared
     while True:
-        path.mkdir(exist_ok=True)
         try:
+            path.mkdir(exist_ok=True)
             lock = _lock(path)
-        except FileNotFoundError:  # removed a moment ago
+        except (FileExistsError, FileNotFoundError):  # another process has removed it a moment ago
+            if path.is_file():
+                raise
             continue
         if lock is None or _is_at(lock, path):
             break

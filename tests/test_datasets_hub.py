@@ -332,6 +332,30 @@ def test_two_exports_at_a_time_are_one(tmp_path: Path, monkeypatch: pytest.Monke
     check_colours(load(tmp_path, f"{{{HUB}}}"))
 
 
+def test_a_draft_that_another_process_removes_between_two_looks_at_it_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: list[Any]
+) -> None:
+    original, refused = Path.mkdir, []
+
+    def mkdir(self: Path, *args: Any, **kwargs: Any) -> None:
+        if self.name.endswith(".draft") and not refused:
+            refused.append(self)
+            raise FileExistsError(17, "File exists", str(self))  # as pathlib does where it is gone at the second look
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    place = fetch(tmp_path / "t", hub_options(tmp_path))
+    assert refused and place.parent == tmp_path / "t"
+
+
+def test_a_file_in_a_draft_s_place_is_no_endless_wait(tmp_path: Path, library: list[Any]) -> None:
+    options = hub_options(tmp_path)
+    place = fetch(tmp_path / "t", options)
+    place.rename(tmp_path / "elsewhere")
+    place.with_name(f".{place.name}.draft").write_text("a file")
+    assert fetch(tmp_path / "t", options).parent != tmp_path / "t"  # the cache takes it
+
+
 PARQUET = "{kind: huggingface, files: {train: '*.parquet'}, image: picture, label: colour}"
 
 
