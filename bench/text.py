@@ -210,7 +210,7 @@ class TextTower:
                 first_row += 0 if p.paired else n
             first_context += b
             first_row += n if p.paired else 0
-        cost = SEGMENT_COST[self.device.type] if self.device.type in SEGMENT_COST else SEGMENT_COST["cuda"]
+        cost = SEGMENT_COST.get(self.device.type, SEGMENT_COST["cuda"])
         groups = _alike(placed, cost if self.causal else math.inf)
         rows = [x.first_row + j for group in groups for x in group for j in x.pack.members]
         order = torch.tensor(rows).argsort().to(self.device, non_blocking=True)
