@@ -21,7 +21,7 @@ from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.methods import Method
 from bench.options import Variant
-from bench.protocols import trained_items, trained_part
+from bench.protocols import Protocol
 from bench.records import cell_key
 
 
@@ -56,7 +56,7 @@ class Cell:
 def make_cells(
     suite: Suite,
     tasks: Sequence[Task],
-    protocol: str,
+    protocol: Protocol,
     backbone: Backbone,
     features: ImageFeatures,
     settings: Sequence[Variant],
@@ -75,7 +75,7 @@ def make_cells(
         draw = ""
         if n and chosen:
             images = [drawn(t, protocol, n, seed, draws) for t in tasks]
-            seen = [trained_part(t, protocol) for t in tasks]
+            seen = protocol.trained_tasks(tasks)
             draw = _digest([_description(t, features, items) for t, items in zip(seen, images, strict=True)])
         for variant in chosen:
             params = asdict(variant.params)
@@ -86,7 +86,7 @@ def make_cells(
                 "weights": backbone.weights,
                 "method": variant.method.name,
                 "params": params,
-                "protocol": protocol,
+                "protocol": protocol.name,
                 "shots": n,
                 "seed": seed,
                 "views": _views(variant, views, params.get("epochs")),
@@ -133,7 +133,7 @@ def paths(task: Task, items: Sequence[Item]) -> list[Path]:
     return [task.split.root / item.path for item in items]
 
 
-def drawn(task: Task, protocol: str, shots: int, seed: int, draws: Path | None) -> list[Item]:
+def drawn(task: Task, protocol: Protocol, shots: int, seed: int, draws: Path | None) -> list[Item]:
     """All few-shot images of a task: those to train on, then those to validate on, by class and the seed's order.
 
     task : the whole one, as in `few_shot_set`.
@@ -148,7 +148,7 @@ def drawn(task: Task, protocol: str, shots: int, seed: int, draws: Path | None) 
 
 
 def few_shot_set(
-    task: Task, protocol: str, shots: int, seed: int, draws: Path | None
+    task: Task, protocol: Protocol, shots: int, seed: int, draws: Path | None
 ) -> tuple[list[list[Item]], list[list[Item]]]:
     """The images to train on and those to validate on, each in the blocks that their features are kept in.
 
@@ -166,8 +166,8 @@ def few_shot_set(
     return _trained(task, protocol, train), _trained(task, protocol, val)
 
 
-def _trained(task: Task, protocol: str, blocks: list[list[Item]]) -> list[list[Item]]:
-    kept = [list(trained_items(task, protocol, block)) for block in blocks]
+def _trained(task: Task, protocol: Protocol, blocks: list[list[Item]]) -> list[list[Item]]:
+    kept = [list(protocol.trained_items(task, block)) for block in blocks]
     return [block for block in kept if block]  # a block is empty where classes are small
 
 

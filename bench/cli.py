@@ -309,8 +309,7 @@ def _print_summary(run: Any) -> None:
     means = per_seed.groupby(["row", "shots"], sort=False).mean().unstack("shots").sort_index(axis=1)
     means.columns = [f"{n} shots" if n else "no training" for n in means.columns]
     demo = " (demo)" if run.suite.demo else ""
-    what = "Mean accuracy" if run.protocol == "few-shot" else "Harmonic mean of base and new classes' accuracy,"
-    print(f"{what} over {len(run.tasks)} tasks of {run.suite.title}{demo}, {run.backbone.name}, percent:")
+    print(f"{run.protocol.score} over {len(run.tasks)} tasks of {run.suite.title}{demo}, {run.backbone.name}, percent:")
     print_table(means.round(1).reset_index(names=""), floatfmt=".1f")
 
 

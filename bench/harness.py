@@ -32,7 +32,7 @@ from bench.metrics import METRICS
 from bench.options import variants
 from bench.profile import profiled
 from bench.progress import absolute, bar
-from bench.protocols import BASE2NEW, FEW_SHOT, Part, check_protocol, harmonic_mean, test_parts, trained_part
+from bench.protocols import Part, Protocol, find_protocol
 from bench.recipe import load_recipe
 from bench.records import SCHEMA, PeakMemory, RecordStore, processor, versions
 from bench.reports.records import COLUMNS, rows_of
@@ -50,7 +50,7 @@ class Run:
     """Everything a grid needs, made once: tasks, backbone, features, cells, records."""
 
     suite: Suite
-    protocol: str
+    protocol: Protocol
     tasks: list[Task]
     backbone: Backbone
     features: ImageFeatures
@@ -114,7 +114,7 @@ def prepare(
     views: int | None = None,
     options: Sequence[str] = (),
     allow_missing: bool = False,
-    protocol: str = FEW_SHOT,
+    protocol: str = "few-shot",
     recipe: str | None = None,
     draws: str | Path | None = None,
     precision: Precision = "float32",
@@ -129,7 +129,7 @@ def prepare(
         raise UserError("--data without --suite: name one (`python -m bench list suites`), or leave --data out")
     data_given = bool(data)
     data = data or os.environ.get("BENCH_DATA")
-    check_protocol(protocol)
+    chosen_protocol = find_protocol(protocol)
     if draws and not Path(draws).expanduser().is_dir():
         raise UserError(f"--draws {draws}: no such folder")
     chosen = load_suite(suite or "demo")
@@ -137,10 +137,10 @@ def prepare(
     names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
     _check(names, tasks, shots, seeds, views)
     classes = list(dict.fromkeys(find_method(name) for name in names))
-    left_out = {c.name: c.closed for c in classes if c.closed} if protocol == BASE2NEW else {}
+    left_out = {c.name: why for c in classes if (why := chosen_protocol.refusal(c))}
     if left_out and methods != "all":
         said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise UserError(f"--methods: {BASE2NEW} tests classes that no method was trained on; leave out {said}")
+        raise UserError(f"--methods: {protocol} tests classes that no method was trained on; leave out {said}")
     classes = [c for c in classes if c.name not in left_out]
     for name in {c.name for c in classes}:  # records tell methods apart by name
         if sum(c.name == name for c in classes) > 1:
@@ -161,13 +161,13 @@ def prepare(
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device), precision)
     features = ImageFeatures(loaded)
     folder = Path(draws).expanduser() if draws else None
-    _hash(found, protocol, features, shots, seeds, folder, hide)
+    _hash(found, chosen_protocol, features, shots, seeds, folder, hide)
     views = views or (recipe_used.views if recipe_used else chosen.views)
-    cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views, folder))
+    cells = list(make_cells(chosen, found, chosen_protocol, loaded, features, settings, shots, seeds, views, folder))
     store = RecordStore(Path(results))
     return Run(
         suite=chosen,
-        protocol=protocol,
+        protocol=chosen_protocol,
         tasks=found,
         backbone=loaded,
         features=features,
@@ -198,7 +198,7 @@ def _check(
 
 def _hash(
     tasks: list[Task],
-    protocol: str,
+    protocol: Protocol,
     features: ImageFeatures,
     shots: Sequence[int],
     seeds: Sequence[int],
@@ -390,7 +390,7 @@ def _score(
 ) -> list[dict[str, Any]]:
     """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two."""
     rows: list[dict[str, Any]] = []
-    for part in test_parts(task, run.protocol):
+    for part in run.protocol.parts(task):
         predicted = predictions(method, t, blocks, part, run.backbone.device, task.name)
         rows.append(
             {
@@ -403,11 +403,7 @@ def _score(
                 "n_classes": part.n_classes,
             }
         )
-    if run.protocol == BASE2NEW:
-        both = harmonic_mean(rows[0]["accuracy"], rows[1]["accuracy"])
-        total = {k: rows[0][k] + rows[1][k] for k in ("n_test", "n_classes")}
-        rows.append({**rows[0], **total, "part": "harmonic", "accuracy": both})
-    return rows
+    return [*rows, *run.protocol.summary(rows)]
 
 
 def predictions(
@@ -454,7 +450,7 @@ def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
     method = cell.variant.method
     found: dict[str, torch.Tensor] = {}
     train, val = few_shot_set(task, run.protocol, cell.shots, cell.seed, run.draws)
-    task = trained_part(task, run.protocol)
+    task = run.protocol.trained(task)
     for need, (view, parts) in needed(cell, train, val).items():
         total = sum(map(len, parts)) * (view.last - view.first)
         with bar(f"  encoding {task.name}", total, "view", hide) as shown:

@@ -5,7 +5,7 @@ import pytest
 from bench.cli import main
 from bench.errors import UserError
 from bench.methods import find_method, method_names
-from bench.protocols import harmonic_mean
+from bench.protocols.base2new import harmonic_mean
 
 
 def test_base_to_new_scores_both_halves_and_their_harmonic_mean(tiny, tmp_path) -> None:

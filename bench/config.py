@@ -1,0 +1,281 @@
+"""What a run is: `RunConfig`, the one definition of its settings.
+
+The command line's options, `bench.run`'s arguments, the keys of an experiment file and what a record keeps of a run are
+all made from these fields. A new setting is one field here, and the code that reads it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from bench.errors import UserError, nearest
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Names = str | Sequence[str]
+Numbers = int | str | Sequence[int]
+GROUPS = ("what to run", "on what", "how")
+FILES = (".yaml", ".yml", ".json", ".safetensors", ".pt")
+
+
+def setting(
+    default: Any,
+    help: str,
+    group: str,
+    *,
+    metavar: str | None = None,
+    option: str | None = None,
+    choices: Sequence[str] = (),
+    minimum: int | None = None,
+    path: bool = False,
+) -> Any:
+    """A field of a run.
+
+    Parameters
+    ----------
+    option : its option, where that is not the field's name: "-o", or "--discard" for a switch that turns it off.
+    choices, minimum : what is allowed. path : a file or folder, or a name that may be one.
+    """
+    about = {"help": help, "group": group, "metavar": metavar, "option": option}
+    return field(default=default, metadata={**about, "choices": choices, "minimum": minimum, "path": path})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The settings of a run. Lists are given as lists, as texts with commas, or as a single value.
+
+    Raises
+    ------
+    UserError : a value that no run can have. Whether names exist is seen when the run is planned.
+    """
+
+    suite: str | None = setting(
+        None, "a suite's name or the path of a suite file (default: demo)", "what to run", metavar="NAME|FILE", path=True
+    )
+    tasks: Names | None = setting(None, "some of its tasks (default: all)", "what to run", metavar="A,B")
+    methods: Names = setting(
+        ("zero-shot", "coop", "shared-coop", "softcpt"),
+        "names, package.module:Class, or all (default: %(default)s)",
+        "what to run",
+        metavar="A,B",
+    )
+    shots: Numbers = setting(
+        (1, 2, 4, 8, 16), "training images per class (default: %(default)s)", "what to run", metavar="N,N", minimum=1
+    )
+    seeds: Numbers = setting(
+        (1, 2, 3), "few-shot draws (default: %(default)s)", "what to run", metavar="N,N", minimum=0
+    )
+    options: Names = setting(
+        (),
+        "set a parameter (`all.` for every method that has it); several values with commas: one cell each",
+        "what to run",
+        metavar="METHOD.PARAMETER=VALUE",
+        option="-o",
+    )
+    protocol: str = setting(
+        "few-shot",
+        "few-shot, or base2new: train on half of each task's classes, test both halves (default: %(default)s)",
+        "what to run",
+        metavar="NAME",
+    )
+    data: str | Path | None = setting(
+        None, "folder that holds the data sets' folders (default: $BENCH_DATA)", "on what", metavar="ROOT", path=True
+    )
+    allow_missing: bool = setting(
+        False, "leave out tasks whose data is missing; those that are there in part are used as they are", "on what"
+    )
+    draws: str | Path | None = setting(
+        None, "few-shot files to use instead of draws: DIR/TASK/shot_16-seed_1.json", "on what", metavar="DIR", path=True
+    )
+    backbone: str | Path | None = setting(
+        None,
+        "an open_clip model name or model JSON (default: the suite's, or RN50)",
+        "on what",
+        metavar="NAME|JSON",
+        path=True,
+    )
+    pretrained: str | Path | None = setting(
+        None,
+        "open_clip tag or .safetensors file (default: openai for RN50, RN101, ViT-B-32, ViT-B-16; for a JSON the "
+        ".safetensors beside it)",
+        "on what",
+        metavar="TAG|FILE",
+        path=True,
+    )
+    recipe: str | Path | None = setting(
+        None,
+        "paper: SoftCPT's shared recipe, a fresh view each epoch; or a YAML file of your own (default: the suite's own "
+        "where it has one, else each method's defaults, which are the paper's)",
+        "how",
+        metavar="NAME|FILE",
+        path=True,
+    )
+    views: int | None = setting(
+        None, "training views per image (default: one for each epoch)", "how", metavar="N", minimum=1
+    )
+    device: str = setting("auto", "auto, cpu or cuda (default: %(default)s)", "how", choices=("auto", "cpu", "cuda"))
+    precision: str = setting(
+        "float32",
+        "of the backbone's towers; bfloat16 is faster where the hardware has it (default: %(default)s)",
+        "how",
+        choices=("float32", "bfloat16"),
+    )
+    results: str | Path = setting(
+        "runs", "where records go (default: %(default)s)", "how", metavar="DIR", path=True
+    )
+    keep: bool = setting(
+        True,
+        "do not keep what was learned (kept beside each record; SoftCPT's takes 34 MB per cell with RN50)",
+        "how",
+        option="--discard",
+    )
+    seeds_at_once: bool = setting(
+        False,
+        "train the seeds of a cell side by side: for GPUs, where small steps wait for each other; results are equal up "
+        "to the rounding of sums, a kill loses all seeds of the cell in flight",
+        "how",
+    )
+    profile: bool = setting(
+        False,
+        "write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of seeds at "
+        "once, beside the first's",
+        "how",
+    )
+    quiet: bool = setting(False, "no progress", "how")
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+
+    def recorded(self) -> dict[str, Any]:
+        """What a record keeps: every setting that is not its default, as JSON has it."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed = {f.name: given[f.name] for f in fields(self) if given[f.name] != f.default and f.name != "quiet"}
+        return {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in changed.items()}
+
+
+def option_of(f: Field[Any]) -> str:
+    """The command line's option for a field."""
+    return f.metadata["option"] or "--" + f.name.replace("_", "-")
+
+
+def many(value: T | Sequence[T]) -> tuple[T, ...]:
+    """A list that may be given as a single value; a text is one value."""
+    return (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+
+
+def _checked(f: Field[Any], value: Any) -> Any:
+    """A field's value as a run has it: lists as tuples, `~` expanded, and within bounds."""
+    option, kind, minimum = option_of(f), str(f.type), f.metadata["minimum"]
+    if value is None and f.default is None:
+        return None
+    if kind.startswith("Numbers"):
+        return _numbers(value, option, minimum)
+    if kind.startswith("Names"):
+        parts = many(value)
+        if f.name != "options":  # commas within an option part its values
+            parts = tuple(part.strip() for text in parts for part in str(text).split(","))
+        parts = tuple(part for part in parts if part)
+        if not parts and f.default != ():
+            raise UserError(f"{option}: none given")
+        return parts
+    if kind.startswith("bool"):
+        if not isinstance(value, bool):
+            raise UserError(f"{option} {value!r}: write true or false")
+        return value
+    if kind.startswith("int"):
+        if isinstance(value, bool) or not _whole(value):
+            raise UserError(f"{option} {value!r}: write a whole number")
+        if int(value) < minimum:
+            raise UserError(f"{option} {value}: at least {minimum}")
+        return int(value)
+    if not isinstance(value, (str, Path)):
+        raise UserError(f"{option} {value!r}: write a text")
+    if f.metadata["choices"] and value not in f.metadata["choices"]:
+        raise UserError(f"{option} {value!r}: one of {', '.join(f.metadata['choices'])}")
+    return str(Path(value).expanduser()) if f.metadata["path"] and str(value).startswith("~") else str(value)
+
+
+def _whole(value: Any) -> bool:
+    try:
+        return int(value) == float(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _numbers(value: Any, option: str, minimum: int) -> tuple[int, ...]:
+    """Whole numbers, each once, from a number, a text such as "1,2,4", or a list of either."""
+    shown = value if isinstance(value, str) else ",".join(map(str, many(value)))
+    parts = [part for text in many(value) for part in str(text).split(",")]
+    if not parts:
+        raise UserError(f"{option}: none given")
+    if not all(_whole(part) for part in parts):
+        raise UserError(f"{option} {shown!r}: write whole numbers with commas, for example 1,2,4")
+    found = [int(part) for part in parts]
+    if min(found) < minimum:
+        raise UserError(f"{option} {shown!r}: {min(found)} is less than {minimum}")
+    return tuple(dict.fromkeys(found))
+
+
+def load_experiment(file: str | Path) -> dict[str, Any]:
+    """The settings in an experiment file: a YAML map from `RunConfig`'s names to values.
+
+    Paths in it are relative to the file.
+
+    Raises
+    ------
+    UserError : no such file, no map, or a key that no run has.
+    """
+    from bench.datasets.suites import read_yaml
+
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise UserError(f"{file}: no such file; an experiment file is a YAML map such as {{suite: rs8, shots: [1, 16]}}")
+    content = read_yaml(path)
+    known = {f.name: f for f in fields(RunConfig)}
+    for key in content:
+        if key not in known:
+            raise UserError(f"{path}: no run has a setting {key!r}; {nearest(str(key), known)}")
+    return {key: _beside(path, value) if known[key].metadata["path"] else value for key, value in content.items()}
+
+
+def _beside(file: Path, value: Any) -> Any:
+    """A path as the file means it; a name stays what it is."""
+    if not isinstance(value, str) or not (value.startswith((".", "~", "/")) or "/" in value or value.endswith(FILES)):
+        return value
+    return str(file.parent / Path(value).expanduser())
+
+
+def takes_run_config(work: Callable[[RunConfig], T]) -> Callable[[Callable[P, RunConfig]], Callable[P, T]]:
+    """Make a function of a `RunConfig` one of its fields: with their names, types and defaults as its signature."""
+
+    def of(config: Callable[P, RunConfig]) -> Callable[P, T]:
+        signature = inspect.signature(RunConfig)
+
+        @wraps(work)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            for name in kwargs:
+                if name not in signature.parameters:
+                    hint = nearest(name, signature.parameters)
+                    raise TypeError(f"bench.{work.__name__}() has no argument {name!r}; {hint}")
+            return work(config(*args, **kwargs))
+
+        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            return_annotation=inspect.signature(work).return_annotation
+        )
+        return call
+
+    return of
+
+
+def given(config: Mapping[str, Any]) -> RunConfig:
+    """A run from settings by name, as an experiment file and the command line give them."""
+    return RunConfig(**config)
+
+
+assert all(f.default is not MISSING for f in fields(RunConfig))
