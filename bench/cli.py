@@ -10,8 +10,10 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NoReturn
 
+from bench.config import GROUPS, RunConfig, load_experiment, option_of
 from bench.errors import UserError, nearest
 
 RUN_EXAMPLES = """\
@@ -169,120 +171,58 @@ def command_parser(command: str, about: str, epilog: str = "") -> Parser:
 
 
 def _run_parser() -> Parser:
-    p = command_parser("run", "Train and test methods on few-shot draws; one record a cell.", RUN_EXAMPLES)
-    what = p.add_argument_group("what to run")
-    what.add_argument("--suite", metavar="NAME|FILE", help="a suite's name or the path of a suite file (default: demo)")
-    what.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
-    what.add_argument(
-        "--methods",
-        metavar="A,B",
-        default="zero-shot,coop,shared-coop,softcpt",
-        help="names, package.module:Class, or all (default: %(default)s)",
+    p = command_parser("run", "Train and test methods on few-shot draws; one record per cell.", RUN_EXAMPLES)
+    p.add_argument(
+        "experiment", nargs="?", metavar="EXPERIMENT.yaml", help="settings of a run as a file; options stand above it"
     )
-    what.add_argument("--shots", metavar="N,N", default="1,2,4,8,16", help="images a class (default: %(default)s)")
-    what.add_argument("--seeds", metavar="N,N", default="1,2,3", help="few-shot draws (default: %(default)s)")
-    what.add_argument(
-        "-o", dest="options", metavar="METHOD.PARAMETER=VALUE", action="append", default=[],
-        help="set a parameter (`all.` for every method that has it); several values with commas: one cell each",
-    )  # fmt: skip
-    where = p.add_argument_group("on what")
-    where.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
-    where.add_argument(
-        "--allow-missing", action="store_true",
-        help="leave out tasks whose data is missing; those that are there in part are used as they are",
-    )  # fmt: skip
-    where.add_argument(
-        "--draws", metavar="DIR", help="few-shot files to use instead of draws: DIR/TASK/shot_16-seed_1.json"
-    )
-    where.add_argument(
-        "--backbone", metavar="NAME|JSON", help="an open_clip model name or model JSON (default: the suite's, or RN50)"
-    )
-    where.add_argument(
-        "--pretrained", metavar="TAG|FILE", help="open_clip tag or .safetensors file (default: openai for RN50, "
-        "RN101, ViT-B-32, ViT-B-16; for a JSON the .safetensors beside it)",
-    )  # fmt: skip
-    how = p.add_argument_group("how")
-    what.add_argument(
-        "--protocol", metavar="NAME", default="few-shot",
-        help="few-shot, or base2new: train on half of each task's classes, test both halves (default: %(default)s)",
-    )  # fmt: skip
-    how.add_argument(
-        "--recipe", metavar="NAME|FILE",
-        help="paper: SoftCPT's shared recipe, a fresh view each epoch; or a YAML file of your own (default: the "
-        "suite's own where it has one, else each method's defaults, which are the paper's)",
-    )  # fmt: skip
-    how.add_argument("--views", type=int, metavar="N", help="training views an image (default: one for each epoch)")
-    how.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
-    how.add_argument(
-        "--precision", default="float32", choices=("float32", "bfloat16"),
-        help="of the backbone's towers; bfloat16 is faster where the hardware has it (default: %(default)s)",
-    )  # fmt: skip
-    how.add_argument("--results", metavar="DIR", default="runs", help="where records go (default: %(default)s)")
-    how.add_argument(
-        "--discard", action="store_true",
-        help="do not keep what was learned (kept beside each record; SoftCPT's takes 34 MB a cell with RN50)",
-    )  # fmt: skip
-    how.add_argument(
-        "--seeds-at-once", action="store_true",
-        help="train the seeds of a cell side by side: for GPUs, where small steps wait for each other; results are "
-        "equal up to the rounding of sums, a kill loses all seeds of the cell in flight",
-    )  # fmt: skip
-    how.add_argument(
-        "--profile", action="store_true",
-        help="write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of seeds "
-        "at once, beside the first's",
-    )  # fmt: skip
-    how.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
+    add_settings(p)
+    p.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
     return p
 
 
-def _run(argv: list[str]) -> int:
-    a = _run_parser().read(argv)
-    # Only texts are looked at before torch is loaded: a typing mistake is answered at once.
-    from bench.options import numbers
+def add_settings(p: argparse.ArgumentParser) -> None:
+    """The fields of `RunConfig` as options. Only those that are typed are in what the parser returns."""
+    groups = {name: p.add_argument_group(name) for name in GROUPS}
+    for f in fields(RunConfig):
+        m, default = f.metadata, f.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        how: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS, "help": m["help"]}
+        how["help"] = m["help"].replace("%(default)s", str(shown))
+        if isinstance(default, bool):
+            how["action"] = "store_const"
+            how["const"] = not default
+        else:
+            how["metavar"] = m["metavar"] or "|".join(m["choices"])
+            if m["option"] == "-o":
+                how["action"] = "append"
+        groups[m["group"]].add_argument(option_of(f), **how)
 
-    shots = numbers(a.shots, "--shots", least=1)
-    seeds = numbers(a.seeds, "--seeds", least=0)
-    if a.views is not None and a.views < 1:
-        raise UserError(f"--views {a.views}: at least 1")
+
+def _run(argv: list[str]) -> int:
+    # Only texts are looked at before torch is loaded: a typing mistake is answered at once.
+    typed = vars(_run_parser().read(argv))
+    experiment, dry_run = typed.pop("experiment"), typed.pop("dry_run")
+    if experiment and not experiment.endswith((".yaml", ".yml")):
+        said = "lists are written with commas, and an experiment file ends in .yaml"
+        raise UserError(f"unknown argument {experiment!r}; {said}")
+    config = RunConfig(**{**(load_experiment(experiment) if experiment else {}), **typed})
     from bench.datasets.splits import select_tasks
     from bench.datasets.suites import load_suite
 
-    select_tasks(load_suite(a.suite or "demo"), names_in(a.tasks))
+    select_tasks(load_suite(config.suite or "demo"), config.tasks)
     from bench.harness import execute, prepare
 
-    if a.suite is None and not a.data:
+    if config.suite is None and not config.data:
         print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
-    run = prepare(
-        suite=a.suite,
-        tasks=names_in(a.tasks),
-        methods="all" if a.methods == "all" else names_in(a.methods) or [],
-        shots=shots,
-        seeds=seeds,
-        backbone=a.backbone,
-        pretrained=a.pretrained,
-        data=a.data,
-        results=a.results,
-        device=a.device,
-        views=a.views,
-        options=a.options,
-        allow_missing=a.allow_missing,
-        protocol=a.protocol,
-        recipe=a.recipe,
-        draws=a.draws,
-        precision=a.precision,
-        keep=not a.discard,
-        profile=a.profile,
-        seeds_at_once=a.seeds_at_once,
-    )
+    run = prepare(config)
     left_out = len(run.suite.tasks) - len(run.tasks)
-    if left_out and not a.tasks:
+    if left_out and not config.tasks:
         there = {t.name for t in run.tasks}
         missing = [t.name for t in run.suite.tasks if t.name not in there]
         print(f"Left out, no data: {', '.join(missing)}")
     for name, why in run.left_out.items():
         print(f"Left out, {name} cannot score new classes: {why}")
-    if a.dry_run:
+    if dry_run:
         plan = run.plan()
         print_table(plan)
         print(f"{len(plan)} cells, {(plan['state'] == 'done').sum()} done, {(plan['state'] != 'done').sum()} to run")
@@ -294,7 +234,7 @@ def _run(argv: list[str]) -> int:
         name = f"{cell['method']} {cell['variant']}".strip()
         reason = record["error"].partition("\n")[0]
         print(f"failed: {name}, {cell['shots']} shots, seed {cell['seed']}: {reason}", file=sys.stderr)
-    print(f"Records are in {a.results}. Tables and figures: python -m bench report --results {a.results}")
+    print(f"Records are in {config.results}. Tables and figures: python -m bench report --results {config.results}")
     return 1 if failed else 0
 
 

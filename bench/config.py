@@ -7,18 +7,18 @@ all made from these fields. A new setting is one field here, and the code that r
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import Field, dataclass, field, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from bench.errors import UserError, nearest
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Names = str | Sequence[str]
-Numbers = int | str | Sequence[int]
+Numbers = int | Sequence[int]
 GROUPS = ("what to run", "on what", "how")
 FILES = (".yaml", ".yml", ".json", ".safetensors", ".pt")
 
@@ -32,14 +32,14 @@ def setting(
     option: str | None = None,
     choices: Sequence[str] = (),
     minimum: int | None = None,
-    path: bool = False,
+    path: str = "",
 ) -> Any:
     """A field of a run.
 
     Parameters
     ----------
     option : its option, where that is not the field's name: "-o", or "--discard" for a switch that turns it off.
-    choices, minimum : what is allowed. path : a file or folder, or a name that may be one.
+    choices, minimum : what is allowed. path : "always" a file or folder, or "maybe", where it may be a name.
     """
     about = {"help": help, "group": group, "metavar": metavar, "option": option}
     return field(default=default, metadata={**about, "choices": choices, "minimum": minimum, "path": path})
@@ -55,7 +55,11 @@ class RunConfig:
     """
 
     suite: str | None = setting(
-        None, "a suite's name or the path of a suite file (default: demo)", "what to run", metavar="NAME|FILE", path=True
+        None,
+        "a suite's name or the path of a suite file (default: demo)",
+        "what to run",
+        metavar="NAME|FILE",
+        path="maybe",
     )
     tasks: Names | None = setting(None, "some of its tasks (default: all)", "what to run", metavar="A,B")
     methods: Names = setting(
@@ -84,49 +88,57 @@ class RunConfig:
         metavar="NAME",
     )
     data: str | Path | None = setting(
-        None, "folder that holds the data sets' folders (default: $BENCH_DATA)", "on what", metavar="ROOT", path=True
+        None,
+        "folder that holds the data sets' folders (default: $BENCH_DATA)",
+        "on what",
+        metavar="ROOT",
+        path="always",
     )
     allow_missing: bool = setting(
         False, "leave out tasks whose data is missing; those that are there in part are used as they are", "on what"
     )
     draws: str | Path | None = setting(
-        None, "few-shot files to use instead of draws: DIR/TASK/shot_16-seed_1.json", "on what", metavar="DIR", path=True
+        None,
+        "few-shot files to use instead of draws: DIR/TASK/shot_16-seed_1.json",
+        "on what",
+        metavar="DIR",
+        path="always",
     )
-    backbone: str | Path | None = setting(
+    backbone: str | None = setting(
         None,
         "an open_clip model name or model JSON (default: the suite's, or RN50)",
         "on what",
         metavar="NAME|JSON",
-        path=True,
+        path="maybe",
     )
-    pretrained: str | Path | None = setting(
+    pretrained: str | None = setting(
         None,
         "open_clip tag or .safetensors file (default: openai for RN50, RN101, ViT-B-32, ViT-B-16; for a JSON the "
         ".safetensors beside it)",
         "on what",
         metavar="TAG|FILE",
-        path=True,
+        path="maybe",
     )
-    recipe: str | Path | None = setting(
+    recipe: str | None = setting(
         None,
         "paper: SoftCPT's shared recipe, a fresh view each epoch; or a YAML file of your own (default: the suite's own "
         "where it has one, else each method's defaults, which are the paper's)",
         "how",
         metavar="NAME|FILE",
-        path=True,
+        path="maybe",
     )
     views: int | None = setting(
         None, "training views per image (default: one for each epoch)", "how", metavar="N", minimum=1
     )
     device: str = setting("auto", "auto, cpu or cuda (default: %(default)s)", "how", choices=("auto", "cpu", "cuda"))
-    precision: str = setting(
+    precision: Literal["float32", "bfloat16"] = setting(
         "float32",
         "of the backbone's towers; bfloat16 is faster where the hardware has it (default: %(default)s)",
         "how",
         choices=("float32", "bfloat16"),
     )
     results: str | Path = setting(
-        "runs", "where records go (default: %(default)s)", "how", metavar="DIR", path=True
+        "runs", "where records go (default: %(default)s)", "how", metavar="DIR", path="always"
     )
     keep: bool = setting(
         True,
@@ -153,10 +165,14 @@ class RunConfig:
             object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
 
     def recorded(self) -> dict[str, Any]:
-        """What a record keeps: every setting that is not its default, as JSON has it."""
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        changed = {f.name: given[f.name] for f in fields(self) if given[f.name] != f.default and f.name != "quiet"}
-        return {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in changed.items()}
+        """What a record keeps: the settings that are not defaults, as JSON has them; files by their names alone."""
+        kept: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value != f.default and f.name not in ("data", "results", "quiet"):
+                named = Path(value).name if _is_path(f, value) else value
+                kept[f.name] = list(named) if isinstance(named, tuple) else named
+        return kept
 
 
 def option_of(f: Field[Any]) -> str:
@@ -235,47 +251,44 @@ def load_experiment(file: str | Path) -> dict[str, Any]:
 
     path = Path(file).expanduser()
     if not path.is_file():
-        raise UserError(f"{file}: no such file; an experiment file is a YAML map such as {{suite: rs8, shots: [1, 16]}}")
+        raise UserError(
+            f"{file}: no such file; an experiment file is a YAML map such as {{suite: rs8, shots: [1, 16]}}"
+        )
     content = read_yaml(path)
     known = {f.name: f for f in fields(RunConfig)}
     for key in content:
         if key not in known:
             raise UserError(f"{path}: no run has a setting {key!r}; {nearest(str(key), known)}")
-    return {key: _beside(path, value) if known[key].metadata["path"] else value for key, value in content.items()}
+    return {
+        key: str(path.parent / Path(value).expanduser()) if _is_path(known[key], value) else value
+        for key, value in content.items()
+    }
 
 
-def _beside(file: Path, value: Any) -> Any:
-    """A path as the file means it; a name stays what it is."""
-    if not isinstance(value, str) or not (value.startswith((".", "~", "/")) or "/" in value or value.endswith(FILES)):
-        return value
-    return str(file.parent / Path(value).expanduser())
+def _is_path(f: Field[Any], value: Any) -> bool:
+    """Whether a field's value is a file or folder, not a name."""
+    kind = f.metadata["path"]
+    return isinstance(value, str) and (kind == "always" or (kind == "maybe" and _looks_like_path(value)))
 
 
-def takes_run_config(work: Callable[[RunConfig], T]) -> Callable[[Callable[P, RunConfig]], Callable[P, T]]:
-    """Make a function of a `RunConfig` one of its fields: with their names, types and defaults as its signature."""
-
-    def of(config: Callable[P, RunConfig]) -> Callable[P, T]:
-        signature = inspect.signature(RunConfig)
-
-        @wraps(work)
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            for name in kwargs:
-                if name not in signature.parameters:
-                    hint = nearest(name, signature.parameters)
-                    raise TypeError(f"bench.{work.__name__}() has no argument {name!r}; {hint}")
-            return work(config(*args, **kwargs))
-
-        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            return_annotation=inspect.signature(work).return_annotation
-        )
-        return call
-
-    return of
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "~", "/")) or text.endswith(FILES)
 
 
-def given(config: Mapping[str, Any]) -> RunConfig:
-    """A run from settings by name, as an experiment file and the command line give them."""
-    return RunConfig(**config)
+def as_arguments(config: Callable[P, RunConfig], work: Callable[[RunConfig], T]) -> Callable[P, T]:
+    """A function of a `RunConfig` as one of its fields: their names, types and defaults are its signature."""
+    signature = inspect.signature(RunConfig)
+    name = work.__name__.lstrip("_")
 
+    @wraps(work)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        for key in kwargs:
+            if key not in signature.parameters:
+                raise TypeError(f"bench.{name}() has no argument {key!r}; {nearest(key, signature.parameters)}")
+        return work(config(*args, **kwargs))
 
-assert all(f.default is not MISSING for f in fields(RunConfig))
+    call.__name__ = call.__qualname__ = name
+    call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        return_annotation=inspect.signature(work).return_annotation
+    )
+    return call

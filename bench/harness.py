@@ -17,8 +17,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from bench.backbone import Backbone, Precision, load_backbone
+from bench.backbone import Backbone, load_backbone
 from bench.cells import Cell, drawn, few_shot_set, make_cells, needed, paths
+from bench.config import RunConfig, as_arguments, many
 from bench.datasets.demo import ensure_demo
 from bench.datasets.items import Item
 from bench.datasets.splits import Task, load_tasks
@@ -49,6 +50,7 @@ class Interrupted(KeyboardInterrupt):
 class Run:
     """Everything a grid needs, made once: tasks, backbone, features, cells, records."""
 
+    config: RunConfig
     suite: Suite
     protocol: Protocol
     tasks: list[Task]
@@ -57,10 +59,6 @@ class Run:
     store: RecordStore
     cells: list[Cell]
     draws: Path | None
-    recipe: str
-    keep: bool
-    profile: bool
-    seeds_at_once: bool
     left_out: dict[str, str]  # methods that the protocol cannot take, and why
 
     def todo(self) -> list[Cell]:
@@ -100,100 +98,65 @@ class Run:
         return "cached" if there == len(wanted) else f"{there} of {len(wanted)} cached" if there else "to encode"
 
 
-def prepare(
-    suite: str | None = None,
-    tasks: Sequence[str] | None = None,
-    methods: Sequence[str] | str = ("zero-shot", "coop", "shared-coop", "softcpt"),
-    shots: Sequence[int] = (1, 2, 4, 8, 16),
-    seeds: Sequence[int] = (1, 2, 3),
-    backbone: str | None = None,
-    pretrained: str | None = None,
-    data: str | Path | None = None,
-    results: str | Path = "runs",
-    device: str = "auto",
-    views: int | None = None,
-    options: Sequence[str] = (),
-    allow_missing: bool = False,
-    protocol: str = "few-shot",
-    recipe: str | None = None,
-    draws: str | Path | None = None,
-    precision: Precision = "float32",
-    keep: bool = True,
-    profile: bool = False,
-    seeds_at_once: bool = False,
-    *,
-    quiet: bool = False,
-) -> Run:
-    """Resolve and check everything before anything is computed; see `run` for the arguments."""
-    if suite is None and data:
+def prepare(config: RunConfig) -> Run:
+    """Resolve and check everything before anything is computed."""
+    if config.suite is None and config.data:
         raise UserError("--data without --suite: name one (`python -m bench list suites`), or leave --data out")
-    data_given = bool(data)
-    data = data or os.environ.get("BENCH_DATA")
-    chosen_protocol = find_protocol(protocol)
-    if draws and not Path(draws).expanduser().is_dir():
+    protocol = find_protocol(config.protocol)
+    draws = Path(config.draws) if config.draws else None
+    if draws and not draws.is_dir():
         raise UserError(f"--draws {draws}: no such folder")
-    chosen = load_suite(suite or "demo")
-    recipe_used = load_recipe(recipe) if recipe else None
-    names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
-    _check(names, tasks, shots, seeds, views)
+    suite = load_suite(config.suite or "demo")
+    recipe = load_recipe(config.recipe) if config.recipe else None
+    methods, shots, seeds = tuple(config.methods), many(config.shots), many(config.seeds)
+    names = method_names() if methods == ("all",) else methods
     classes = list(dict.fromkeys(find_method(name) for name in names))
-    left_out = {c.name: why for c in classes if (why := chosen_protocol.refusal(c))}
-    if left_out and methods != "all":
+    left_out = {c.name: why for c in classes if (why := protocol.refusal(c))}
+    if left_out and methods != ("all",):
         said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise UserError(f"--methods: {protocol} tests classes that no method was trained on; leave out {said}")
+        raise UserError(f"--methods: {protocol.name} tests classes that no method was trained on; leave out {said}")
     classes = [c for c in classes if c.name not in left_out]
     for name in {c.name for c in classes}:  # records tell methods apart by name
         if sum(c.name == name for c in classes) > 1:
             raise UserError(f"--methods: two methods are called {name!r}; give one of the classes another `name`")
-    settings = variants(classes, options, [{"all": chosen.recipe}, recipe_used.values if recipe_used else {}])
-    hide = True if quiet else None  # None: hidden where standard error is no terminal
-    if chosen.demo:
-        if data_given:
-            raise UserError(f"--data {data}: the demo suite renders its own images; leave --data out")
-        with bar("rendering the demo's images", 0, "image", hide, position=0) as shown:
-            data = ensure_demo(cache_folder() / "demo", absolute(shown))
-    elif not data:
-        raise UserError(f"suite {chosen.name!r} needs images: give --data ROOT, or set BENCH_DATA")
-    root = Path(data).expanduser()
-    if not root.is_dir():
-        raise UserError(f"--data {data}: no such folder")
-    found = load_tasks(chosen, root, tasks, allow_missing)
-    loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device), precision)
-    features = ImageFeatures(loaded)
-    folder = Path(draws).expanduser() if draws else None
-    _hash(found, chosen_protocol, features, shots, seeds, folder, hide)
-    views = views or (recipe_used.views if recipe_used else chosen.views)
-    cells = list(make_cells(chosen, found, chosen_protocol, loaded, features, settings, shots, seeds, views, folder))
-    store = RecordStore(Path(results))
+    settings = variants(classes, tuple(config.options), [{"all": suite.recipe}, recipe.values if recipe else {}])
+    hide = True if config.quiet else None  # None: hidden where standard error is no terminal
+    wanted = None if config.tasks is None else tuple(config.tasks)
+    tasks = load_tasks(suite, _data_root(suite, config, hide), wanted, config.allow_missing)
+    name = config.backbone or suite.backbone or "RN50"
+    backbone = load_backbone(name, config.pretrained, _device(config.device), config.precision)
+    features = ImageFeatures(backbone)
+    _hash(tasks, protocol, features, shots, seeds, draws, hide)
+    views = config.views or (recipe.views if recipe else suite.views)
+    cells = make_cells(suite, tasks, protocol, backbone, features, settings, shots, seeds, views, draws)
     return Run(
-        suite=chosen,
-        protocol=chosen_protocol,
-        tasks=found,
-        backbone=loaded,
+        config=config,
+        suite=suite,
+        protocol=protocol,
+        tasks=tasks,
+        backbone=backbone,
         features=features,
-        store=store,
-        cells=cells,
-        draws=folder,
-        recipe=recipe or "",
-        keep=keep,
-        profile=profile,
-        seeds_at_once=seeds_at_once,
+        store=RecordStore(Path(config.results)),
+        cells=list(cells),
+        draws=draws,
         left_out=left_out,
     )
 
 
-def _check(
-    methods: Sequence[str], tasks: Sequence[str] | None, shots: Sequence[int], seeds: Sequence[int], views: int | None
-) -> None:
-    for argument, values in (("--methods", methods), ("--tasks", tasks), ("--shots", shots), ("--seeds", seeds)):
-        if values is not None and not len(values):
-            raise UserError(f"{argument}: none given")
-    if min(shots) < 1:
-        raise UserError(f"--shots: {min(shots)} is less than 1")
-    if min(seeds) < 0:
-        raise UserError(f"--seeds: {min(seeds)} is less than 0")
-    if views is not None and views < 1:
-        raise UserError(f"--views {views}: at least 1")
+def _data_root(suite: Suite, config: RunConfig, hide: bool | None) -> Path:
+    """The folder of the suite's data; the demo's is made."""
+    if suite.demo:
+        if config.data:
+            raise UserError(f"--data {config.data}: the demo suite renders its own images; leave --data out")
+        with bar("rendering the demo's images", 0, "image", hide, position=0) as shown:
+            return Path(ensure_demo(cache_folder() / "demo", absolute(shown)))
+    data = config.data or os.environ.get("BENCH_DATA")
+    if not data:
+        raise UserError(f"suite {suite.name!r} needs images: give --data ROOT, or set BENCH_DATA")
+    root = Path(data).expanduser()
+    if not root.is_dir():
+        raise UserError(f"--data {data}: no such folder")
+    return root
 
 
 def _hash(
@@ -213,49 +176,33 @@ def _hash(
         features.hashes.of(files, shown.update)
 
 
-def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
+def _run(config: RunConfig) -> pd.DataFrame:
     """Run a grid of cells and return its results; what is finished already is read, not run again.
 
-    Parameters
-    ----------
-    suite : name or path of a suite file; default: the embedded demo.
-    tasks : some of the suite's tasks; default: all.
-    methods : names, "package.module:Class", or "all". shots, seeds : lists of whole numbers.
-    backbone, pretrained : see `bench.backbone.load_backbone`; default: the suite's, else "RN50" of OpenAI.
-    data : folder that holds the tasks' folders; default: environment variable BENCH_DATA.
-    results : folder of the records. device : "auto", "cpu" or "cuda".
-    views : training views an image (default: one for each epoch, which is the recipe's own distribution).
-    options : "method.parameter=value" texts; several values with commas make one cell each.
-    allow_missing : leave tasks out whose data is missing, and use what is there of those that are incomplete.
-    protocol : "few-shot", or "base2new": train on the first half of each task's classes, test both halves.
-    recipe : "paper" or a YAML file, above the suite's own recipe and below `options`; default: the suite's.
-    draws : folder of few-shot files that are used instead of draws (`bench.write_draws` makes such files).
-    precision : "float32", or "bfloat16" for the backbone's two towers.
-    keep : keep what each cell learned beside its record, for `bench.words` and `bench.predict`.
-    profile : write a trace of a few training steps of each cell beside its record (of seeds at once, the first's).
-    seeds_at_once : train the seeds of a cell side by side: faster on a GPU, where small steps wait for each other. Each
-        learns what it learns alone, up to the rounding of sums; a kill loses all seeds of the cell in flight.
-    quiet : no progress bars.
+    The parameters are the fields of `bench.config.RunConfig`, where each is described.
 
     Returns
     -------
-    DataFrame : one row a finished cell and task (columns as in a report's records.csv). A cell that fails
+    DataFrame : one row per finished cell and task (columns as in a report's records.csv). A cell that fails
         is recorded with its reason and left out here.
 
     Raises
     ------
     UserError : something given does not fit; nothing was run. Interrupted : Ctrl-C; finished cells are kept.
     """
-    prepared = prepare(*args, quiet=quiet, **kwargs)
-    execute(prepared, quiet)
+    prepared = prepare(config)
+    execute(prepared)
     return prepared.table()
 
 
-def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
+run = as_arguments(RunConfig, _run)
+
+
+def execute(run: Run) -> list[dict[str, Any]]:
     """Run what is not finished; returns the records of cells that failed."""
     todo = run.todo()
     failed = []
-    hide = True if quiet else None
+    hide = True if run.config.quiet else None
     run.store.folder.mkdir(parents=True, exist_ok=True)  # better now than after the first training
     with tqdm(total=len(run.cells), initial=len(run.cells) - len(todo), unit="cell", disable=hide) as cells:
         for group in _groups(run, todo):
@@ -282,7 +229,7 @@ def _groups(run: Run, todo: Sequence[Cell]) -> list[list[Cell]]:
     """Cells that are trained together: one, or those that differ in the seed alone."""
     groups: dict[Any, list[Cell]] = {}
     for cell in todo:
-        same = (cell.variant.method, cell.variant.label, cell.shots) if run.seeds_at_once else cell.key
+        same = (cell.variant.method, cell.variant.label, cell.shots) if run.config.seeds_at_once else cell.key
         groups.setdefault(same, []).append(cell)
     return list(groups.values())
 
@@ -335,7 +282,8 @@ def _train(run: Run, cells: Sequence[Cell], hide: bool | None) -> _Trained:
     encoded = time.perf_counter()
     methods, seeds = [kind(params) for _ in cells], [cell.seed for cell in cells]
     with bar("  training", 0, "step", hide) as shown, _threads(run.backbone) as threads:
-        trace = run.store.path(cells[0].name, cells[0].key).with_suffix(".trace.json.gz") if run.profile else None
+        beside = run.store.path(cells[0].name, cells[0].key)
+        trace = beside.with_suffix(".trace.json.gz") if run.config.profile else None
         with profiled(trace, absolute(shown)) as report:
             if len(cells) == 1:
                 methods[0].fit(run.backbone, data[0], seeds[0], report)
@@ -357,7 +305,7 @@ def _record(run: Run, cell: Cell, method: Method, data: list[TaskData], trained:
     ]
     end = time.perf_counter()
     learned = run.store.path(cell.name, cell.key).with_suffix(".safetensors")
-    kept = run.keep and keep_state(learned, method, data, cell.config)
+    kept = run.config.keep and keep_state(learned, method, data, cell.config)
     n = len(trained.seeds)
     return {
         **_head(cell, "done"),
@@ -376,7 +324,8 @@ def _record(run: Run, cell: Cell, method: Method, data: list[TaskData], trained:
         "title": run.suite.title,
         "note": run.suite.note,
         "footnote": method.footnote,
-        "recipe": run.recipe,
+        "recipe": str(run.config.recipe or ""),
+        "run": run.config.recorded(),
         "draws": str(run.draws) if run.draws else None,
         "learned": learned.name if kept else None,
         "versions": versions(),

@@ -51,7 +51,7 @@ MODEL: dict[str, Any] = {
 GRID: dict[str, Any] = {"methods": ["zero-shot", "coop"], "shots": [1, 2], "seeds": [1, 2]}
 CELLS = 5
 
-MEASURED = ("finished", "peak_memory_mb", "train_seconds", "test_seconds", "feature_seconds")
+MEASURED = ("run", "finished", "peak_memory_mb", "train_seconds", "test_seconds", "feature_seconds")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Tiny:
 
     @classmethod
     def numbers(cls, results: Path) -> dict[str, dict[str, Any]]:
-        """Every record without what differs between two runs of one cell: times and memory."""
+        """Every record without what differs between two runs of one cell: times, memory and what else was run."""
         records = cls.records(results).items()
         return {path: {k: v for k, v in record.items() if k not in MEASURED} for path, record in records}
 

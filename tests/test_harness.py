@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 import bench
 from bench.cli import main
+from bench.config import RunConfig
 from bench.errors import UserError
 from bench.harness import predictions, prepare
 from bench.methods.coop import CoOp
@@ -181,7 +182,7 @@ def test_finished_cells_are_never_run_twice(tiny: Any, tmp_path: Path, count_cal
 def keys(tiny: Any, **changes: Any) -> tuple[str, str]:
     """The cells of zero-shot and of CoOp with six shots: all training images."""
     arguments = {**tiny.arguments, "shots": [6], "seeds": [1], **changes}
-    zero_shot, coop = prepare(results="unused", quiet=True, **arguments).cells
+    zero_shot, coop = prepare(RunConfig(results="unused", quiet=True, **arguments)).cells
     return zero_shot.key, coop.key
 
 
@@ -523,17 +524,18 @@ def test_dry_run_shows_cells_and_cache_and_runs_nothing(
     assert "5 cells, 3 done, 2 to run" in shown
     lines = {line.split()[-1]: line for line in shown.splitlines() if " coop " in line}
     assert all("cached" in line for line in lines.values())
-    plan = prepare(results=runs, quiet=True, **tiny.arguments).plan()
+    plan = prepare(RunConfig(results=runs, quiet=True, **tiny.arguments)).plan()
     features = {(row.shots, row.seed): row.features for row in plan.itertuples()}
     assert features == {
         (0, 0): "cached", (1, 1): "cached", (1, 2): "cached", (2, 1): "6 of 9 cached", (2, 2): "6 of 9 cached",
     }  # fmt: skip
-    more = prepare(results=runs, quiet=True, **{**tiny.arguments, "shots": [1], "options": ["coop.epochs=12"]}).plan()
+    changed = {**tiny.arguments, "shots": [1], "options": ["coop.epochs=12"]}
+    more = prepare(RunConfig(results=runs, quiet=True, **changed)).plan()
     assert list(more["features"]) == ["cached", "3 of 6 cached", "3 of 6 cached"]  # 10 of 12 views are not all
 
 
 def test_plan_and_table_of_nothing_run_are_empty_but_whole(tiny: Any, tmp_path: Path) -> None:
-    run = prepare(results=tmp_path / "runs", quiet=True, **tiny.arguments)
+    run = prepare(RunConfig(results=tmp_path / "runs", quiet=True, **tiny.arguments))
     assert len(run.todo()) == tiny.n_cells
     assert run.table().empty
     assert "accuracy" in run.table().columns
@@ -542,9 +544,9 @@ def test_plan_and_table_of_nothing_run_are_empty_but_whole(tiny: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"shots": [0]}, "--shots: 0 is less than 1"),
+        ({"shots": [0]}, "--shots '0': 0 is less than 1"),
         ({"shots": []}, "--shots: none given"),
-        ({"seeds": [-1]}, "--seeds: -1 is less than 0"),
+        ({"seeds": [-1]}, "--seeds '-1': -1 is less than 0"),
         ({"methods": []}, "--methods: none given"),
         ({"tasks": []}, "--tasks: none given"),
         ({"views": 0}, "--views 0: at least 1"),

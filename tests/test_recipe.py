@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.cli import main
+from bench.config import RunConfig
 from bench.errors import UserError
 from bench.harness import prepare
 from bench.methods import find_method, method_names
@@ -28,7 +29,8 @@ PAPER = {
 
 def planned(tiny: Any, tmp_path: Path, **changes: Any) -> dict[str, dict[str, Any]]:
     """Configuration of one cell of each method."""
-    run = prepare(results=tmp_path / "runs", quiet=True, **{**tiny.arguments, "shots": [1], "seeds": [1], **changes})
+    settings = {**tiny.arguments, "shots": [1], "seeds": [1], **changes}
+    run = prepare(RunConfig(results=tmp_path / "runs", quiet=True, **settings))
     return {cell.config["method"]: cell.config for cell in run.cells}
 
 

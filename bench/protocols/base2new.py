@@ -33,9 +33,7 @@ class Base2New(Protocol):
     def trained(self, task: Task) -> Task:
         split, k = task.split, self.n_base(task)
         train, val, test = (self.trained_items(task, part) for part in (split.train, split.val, split.test))
-        return replace(
-            task, split=replace(split, class_names=split.class_names[:k], train=train, val=val, test=test)
-        )
+        return replace(task, split=replace(split, class_names=split.class_names[:k], train=train, val=val, test=test))
 
     def trained_items(self, task: Task, items: Sequence[Item]) -> tuple[Item, ...]:
         k = self.n_base(task)

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torchvision import transforms
 
 from bench.cells import few_shot_set
+from bench.config import RunConfig
 from bench.features import ImageHashes
 from bench.harness import execute, prepare
 from bench.methods.base import generator
@@ -108,16 +109,17 @@ def test_a_cell_from_files_to_parameters(benchmark: Any, tmp_path: Path, monkeyp
     if benchmark.disabled:
         pytest.skip("timed by make benchmark only")
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    run = prepare(
+    config = RunConfig(
         methods=["softcpt"], shots=[SHOTS], seeds=[SEED], views=VIEWS, results=tmp_path / "runs", quiet=True,
         options=[f"all.epochs={EPOCHS}", "all.lr=0.002"],  # the demo's own rate would enlarge the rounding of sums
     )  # fmt: skip
+    run = prepare(config)
     files = [task.split.root / item.path for task in run.tasks for item in task.split.train]
     digests = dict(zip(files, ImageHashes(tmp_path / "hashes").of(files), strict=True))
     found: list[Any] = []
     plain = seconds(lambda: found.extend(plain_cell(run, digests)))
     begun, expected, score = found
-    ours = seconds(lambda: benchmark.pedantic(execute, (run, True), rounds=1))
+    ours = seconds(lambda: benchmark.pedantic(execute, (run,), rounds=1))
     (record,) = run.records()
     learned = load_file(run.store.path(run.cells[0].name, run.cells[0].key).with_suffix(".safetensors"))
     apart = max(
