@@ -1,0 +1,139 @@
+"""Statistics of the report, against values worked out by hand (or scipy's own where a test is scipy's)."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+
+from bench.reports import stats
+
+
+def rows(values: dict[str, list[float]], shots: int = 1) -> pd.DataFrame:
+    """Accuracies by method, one task each, one seed."""
+    return pd.DataFrame(
+        [
+            {"label": label, "task": f"t{i}", "seed": 1, "shots": shots, "accuracy": v}
+            for label, own in values.items()
+            for i, v in enumerate(own)
+        ]
+    )
+
+
+def test_spread_over_three_seeds() -> None:
+    """70, 72, 77: mean 73; squares 9 + 1 + 16 = 26, over 2: sd √13; t(2, 97.5 %) = 4.302653, times √(13/3)."""
+    found = stats.spread([70, 72, 77])
+    assert (found.n, found.mean) == (3, 73)
+    assert found.sd == pytest.approx(3.605551)
+    assert found.half == pytest.approx(4.302653 * 2.081666, rel=1e-6)
+
+
+def test_a_single_value_has_no_spread() -> None:
+    found = stats.spread([70])
+    assert found.mean == 70 and math.isnan(found.sd) and math.isnan(found.half)
+
+
+def test_an_interval_of_accuracies_never_passes_0_or_100() -> None:
+    assert stats.spread([97, 99, 100]).interval[1] == 100
+    assert stats.spread([0, 1, 5]).interval[0] == 0
+
+
+def test_the_average_over_shots_has_the_deviation_of_that_average() -> None:
+    """Seed 1: 60 and 80, seed 2: 80 and 60. The averages are 70 and 70: sd 0, though each shot count's is 14.1."""
+    table = pd.DataFrame(
+        {"seed": [1, 1, 2, 2], "shots": [1, 2, 1, 2], "task": "t", "accuracy": [60.0, 80.0, 80.0, 60.0]}
+    )
+    found = stats.over_shots(table)
+    assert (found.n, found.mean, found.sd) == (2, 70, 0)
+
+
+def test_a_seed_without_every_shot_count_is_not_in_the_average() -> None:
+    table = pd.DataFrame({"seed": [1, 1, 2], "shots": [1, 2, 1], "task": "t", "accuracy": [60.0, 80.0, 0.0]})
+    assert (stats.over_shots(table).n, stats.over_shots(table).mean) == (1, 70)
+
+
+def test_interquartile_mean_leaves_out_a_quarter_at_either_end() -> None:
+    assert stats.interquartile_mean([0, 10, 20, 1000]) == 15
+
+
+def test_performance_profile_is_the_share_above() -> None:
+    assert stats.performance_profile([10, 20, 30, 40], [5, 20, 40]) == [1, 0.5, 0]
+
+
+def test_comparison_of_six_tasks_all_won() -> None:
+    """All six differences positive: W = 0, p = 2 / 2^6."""
+    found = stats.compare(rows({"a": [11, 22, 33, 44, 55, 66], "b": [10, 20, 30, 40, 50, 60]}), "a", "b")
+    assert (found.n, found.difference, found.better) == (6, 3.5, 1.0)
+    assert found.p == pytest.approx(2 / 64)
+    assert found.verdict == "a is better"
+
+
+def test_five_pairs_support_no_claim() -> None:
+    found = stats.compare(rows({"a": [11, 22, 33, 44, 55], "b": [1, 2, 3, 4, 5]}), "a", "b")
+    assert math.isnan(found.p) and found.verdict == "too few pairs for a claim (5, at least 6 are needed)"
+
+
+def test_equal_methods_differ_in_nothing() -> None:
+    found = stats.compare(rows({"a": [1, 2, 3, 4, 5, 6], "b": [1, 2, 3, 4, 5, 6]}), "a", "b")
+    assert (found.p, found.difference, found.better, found.verdict) == (1, 0, 0.5, "no difference shown")
+
+
+def test_only_cells_that_both_have_are_compared() -> None:
+    found = stats.compare(rows({"a": [10, 20, 30], "b": [5, 15]}), "a", "b")
+    assert (found.n, found.difference) == (2, 5)
+    assert stats.compare(rows({"a": [10]}), "a", "never run").n == 0
+
+
+def test_probability_of_improvement_pairs_every_run_with_every_run() -> None:
+    """One task: a 10, 30; b 20, 20. Two of four pairs are won. Another: 5 against 5, a tie. Mean of ½ and ½."""
+    table = pd.DataFrame(
+        [("a", "t", 1, 10.0), ("a", "t", 2, 30.0), ("b", "t", 1, 20.0), ("b", "t", 2, 20.0), ("a", "u", 1, 5.0),
+         ("b", "u", 1, 5.0)], columns=["label", "task", "seed", "accuracy"],
+    ).assign(shots=1)  # fmt: skip
+    assert stats.compare(table, "a", "b").better == 0.5
+
+
+def test_holm_adjusts_for_the_number_of_tests() -> None:
+    """0.01 · 3, then max(0.03, 0.03 · 2), then max(0.06, 0.04 · 1); NaN is no test."""
+    nan = float("nan")
+    found = stats.holm([0.04, nan, 0.01, 0.03])
+    assert found[0] == pytest.approx(0.06) and found[2] == pytest.approx(0.03) and found[3] == pytest.approx(0.06)
+    assert math.isnan(found[1])
+    assert stats.holm([0.6, 0.9]) == [1, 1]
+
+
+def test_all_pairs_are_adjusted_together() -> None:
+    """Three pairs, each with p = 2/64 when all six tasks agree: 3 · 0.03125 = 0.09375 is no longer below 5 %."""
+    values = {name: [10 * i + k for i in range(6)] for k, name in enumerate("abc")}
+    # equal differences are ties of ranks: scipy's exact p of six equal signs is still 2/64
+    found = stats.all_pairs(rows({k: [float(v) for v in own] for k, own in values.items()}), list("abc"))
+    assert [(c.a, c.b) for c in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    raw = [stats.compare(rows({k: [float(v) for v in o] for k, o in values.items()}), c.a, c.b).p for c in found]
+    assert [c.p for c in found] == pytest.approx([3 * p for p in raw])
+
+
+def test_ranks_and_critical_difference() -> None:
+    """Six tasks, always c > b > a: ranks 3, 2, 1. Nemenyi at 5 % for three: q = 2.343, CD = 2.343 · √(12/36)."""
+    values = {name: [float(10 * i + k) for i in range(6)] for k, name in enumerate("abc")}
+    found = stats.ranks(rows(values), list("abc"))
+    assert (found.mean, found.n) == ({"a": 3, "b": 2, "c": 1}, 6)
+    assert found.critical == pytest.approx(2.343 * (1 / 3) ** 0.5, abs=1e-3)
+    assert found.p == pytest.approx(scipy_stats.chi2.sf(12, 2))  # χ² = n (k − 1) when all agree
+    assert stats.cliques(found) == [["c", "b"], ["b", "a"]]  # 1 apart, 1.35 is needed; c and a are 2 apart
+
+
+def test_ties_share_a_rank_and_two_methods_have_no_critical_difference() -> None:
+    found = stats.ranks(rows({"a": [1, 1], "b": [1, 2]}), ["a", "b"])
+    assert found.mean == {"a": 1.75, "b": 1.25}
+    assert math.isnan(found.critical) and stats.cliques(found) == []
+
+
+def test_bootstrap_over_images_holds_the_difference_and_follows_from_the_seed() -> None:
+    """100 images: a right on 80, b on 60 of these and no other: 20 points, standard error √(0.2 · 0.8 / 100) = 4."""
+    a, b = [True] * 80 + [False] * 20, [True] * 60 + [False] * 40
+    low, high = stats.paired_bootstrap(a, b)
+    assert low == pytest.approx(20 - 1.96 * 4, abs=1) and high == pytest.approx(20 + 1.96 * 4, abs=1)
+    assert stats.paired_bootstrap(a, b) == (low, high)
+    assert stats.paired_bootstrap(a, a) == (0, 0)
