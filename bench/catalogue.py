@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bench.errors import UserError, nearest
+from bench.files import user_path
 
 if TYPE_CHECKING:
     from bench.datasets.fetch import Plan
@@ -26,6 +27,7 @@ def listing(what: str, suite: str | None = None) -> pd.DataFrame:
     what : "suites", "tasks", "methods" or "backbones".
     suite : for tasks, one suite's (default: all suites').
     """
+    what = next((kind for kind in KINDS if kind in (what.lower(), f"{what.lower()}s", f"{what.lower()}es")), what)
     if what not in KINDS:
         raise UserError(f"list {what!r} is unknown; {nearest(what, KINDS)}")
     return {"suites": _suites, "tasks": lambda: _tasks(suite), "methods": _methods, "backbones": _backbones}[what]()
@@ -124,7 +126,7 @@ def fetch(
         raise UserError(f"suite {loaded.name}: renders its own images, there is nothing to fetch")
     if not data:
         raise UserError("--data: give the folder the data sets' folders go to, or set BENCH_DATA")
-    root = Path(data).expanduser()
+    root = user_path(data)
     if root.exists() and not root.is_dir():
         raise UserError(f"--data {data}: a folder is wanted, this is a file")
     what = plan(loaded, root, tasks)
@@ -155,7 +157,7 @@ def write_draws(
     rows = []
     for task in load_tasks(load_suite(suite), _root(data), tasks, allow_missing):
         for n in shots:
-            drawn = [write_draw(task, Path(out).expanduser(), n, seed) for seed in seeds]
+            drawn = [write_draw(task, user_path(out), n, seed) for seed in seeds]
             _, train, val = drawn[0]  # every seed draws as many
             row = {"task": task.name, "shots": n, "files": len(seeds), "classes": len(task.class_names)}
             rows.append({**row, "train images": len(train), "validation images": len(val)})
@@ -165,7 +167,7 @@ def write_draws(
 def _root(data: str | None) -> Path:
     if not data:
         raise UserError("--data: give the folder that holds the data sets' folders, or set BENCH_DATA")
-    root = Path(data).expanduser()
+    root = user_path(data)
     if not root.is_dir():
         raise UserError(f"--data {data}: no such folder")
     return root

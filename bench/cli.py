@@ -6,40 +6,46 @@ The `data` commands stand in `cli_data.py`.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import io
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from bench.errors import UserError, nearest
+from bench.errors import UserError, nearest, typed
 
 RUN_EXAMPLES = """\
 examples
   python -m bench run
-      the embedded demo: 4 methods, 5 shot counts, 3 seeds, a few minutes on two CPU cores
-  python -m bench run --suite plant6 --data ~/data --methods coop,softcpt --shots 1,2,4,8,16
+      the embedded demo: 4 methods, 5 shot counts, 3 seeds; a few minutes on two CPU cores
+  python -m bench run --suite plant6 --data ~/data --methods coop softcpt --shots 1 2 4 8 16
       the paper's setting on your own copy of the data (OpenAI's RN50 is downloaded once)
   python -m bench run --suite rs8 --data ~/data --backbone ViT-B-16 --views 10
-      another backbone; 10 stored views an image instead of a fresh one each epoch: faster, and what it changes
-      stands in results/README.md
+      another backbone; 10 stored views per image instead of a fresh one each epoch: faster, and results/README.md
+      says what it changes
   python -m bench run --suite rs8 --data ~/data --backbone my/clip.json --pretrained my/clip.safetensors
       any model in open_clip's form
-  python -m bench run -o softcpt.task_context=1,2,4,8 --methods softcpt
-      a sweep: one cell for each value
-  python -m bench run --dry-run
-      what would run, and what is there already
+  python -m bench run --methods softcpt -o softcpt.task_context=1,2,4,8
+      a sweep: every value is trained and tested
+  python -m bench run --methods coop -o coop.context=5 -o 'coop.words="a photo of, say,"'
+      a text that has commas, in double quotes of its own
+  python -m bench run --suite rs8 --data ~/data --task ucm --dry-run
+      what would run for one task, and what is there already
 
-A cell (suite, backbone, method, shots, seed, settings) that has finished is never run again: stop with Ctrl-C
-when you like and type the same command to go on.
+A cell is one training and its test: a suite, a backbone, a method with its settings, a number of shots and a seed.
+A finished cell is never run again: stop with Ctrl-C whenever you like, and type the same command to go on.
 """
 
 REPORT_EXAMPLES = """\
 examples
   python -m bench report
-      everything below runs/, into report/: records.csv, table.md, table.csv, table.tex, figures/
+      everything below runs/, into report/: table.md, table.csv, table.tex, records.csv and figures/
   python -m bench report --results runs/rs8 --out rs8-report
-      one suite's records, into a folder of their own
+      the records of one suite, into a folder of their own
 """
 
 EXPLAIN_EXAMPLES = """\
@@ -51,14 +57,17 @@ examples
 WORDS_EXAMPLES = """\
 examples
   python -m bench words --cell 3f9a2c
-      the words nearest to each learned vector; a cell's key stands in its record's name and in records.csv
+      the words nearest to each learned vector; you find a cell's key in the name of its record and in records.csv
   python -m bench words --cell runs/demo/demo-clip/coop/16shot-seed1-3f9a2c….json --task scenes --top 5
+      the same for one task, with five words for each vector
 """
 
 PREDICT_EXAMPLES = """\
 examples
-  python -m bench predict --cell 3f9a2c --task PlantVillage leaf1.jpg leaf2.jpg
-  python -m bench predict --cell 3f9a2c --backbone my/clip.json --task PlantVillage photos/*.jpg --top 1
+  python -m bench predict leaf1.jpg leaf2.jpg --cell 3f9a2c --task PlantVillage
+  python -m bench predict photos --cell 3f9a2c --task PlantVillage --top 1
+      all images in a folder and in the folders below it
+  python -m bench predict photos/*.jpg --cell 3f9a2c --task PlantVillage --backbone my/clip.json
 """
 
 LIST_EXAMPLES = """\
@@ -73,8 +82,10 @@ examples
   python -m bench cache
       what is kept, and how large it is
   python -m bench cache --clear
-      delete it; what is needed again is made again
+      delete it; whatever is needed again is made again
 """
+
+METHODS, SHOTS, SEEDS = "zero-shot,coop,shared-coop,softcpt", "1,2,4,8,16", "1,2,3"  # what `run` does by default
 
 TOP = """\
 Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
@@ -83,12 +94,12 @@ Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
   python -m bench report    tables and figures from what was run
   python -m bench list      suites, tasks, methods, backbones
   python -m bench explain   a method: what is learned, its formula, its parameters
-  python -m bench words     the vocabulary words nearest to what a cell learned
-  python -m bench predict   what a finished cell sees in images of your own
-  python -m bench data      what of a suite is on disk; fetch the rest; few-shot draws as files
+  python -m bench words     the words nearest to what a finished cell has learned
+  python -m bench predict   what a finished cell sees in your own images
+  python -m bench data      check which data sets are on disk, fetch the rest, write few-shot draws as files
   python -m bench cache     the stored image features
 
-`python -m bench run --help` shows examples.
+Every command has a --help with examples; start with `python -m bench run --help`.
 """
 
 
@@ -98,8 +109,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
 
+    def add_list(self, *names: str, metavar: str, help: str, group: Any = None, action: str = "store") -> None:
+        """An option that takes several values, with commas or blanks between them."""
+        (group or self).add_argument(*names, metavar=metavar, nargs="+", action=action, help=help)
+
     def read(self, argv: list[str]) -> argparse.Namespace:
-        known, rest = self.parse_known_args(argv)
+        lists = {name for action in self._actions if action.nargs == "+" for name in action.option_strings}
+        words = []
+        for word in argv:  # argparse would end the list after the first of `--shots=1 2 4`
+            option, equals, value = word.partition("=")
+            words += [option, value] if equals and option in lists else [word]
+        known, rest = self.parse_known_args(words)
         if rest:
             options = [option for action in self._actions for option in action.option_strings]
             hint = f"; {nearest(rest[0].partition('=')[0], options)}" if rest[0].startswith("-") else ""
@@ -111,24 +131,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 some cells failed, 2 a user's mistake, 130 Ctrl-C."""
     # Before torch is loaded: threads that wait in a spin take a busy machine's time from those that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that a console or pipe cannot take becomes "?"
+            stream.reconfigure(errors="replace")
+    code = 0
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with _warnings_in_a_line():
+            code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # here, where a closed pipe is caught
         return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _say(f"error: {error}", 2)
     except KeyboardInterrupt as stop:
         detail = f": {stop}, and kept" if str(stop) else ""
-        print(f"\nstopped{detail}. Type the same command to go on.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a folder that cannot be written, a full disk: nothing a traceback would explain
+        return _say(f"\nstopped{detail}. Type the same command to go on.", 130)
+    except OSError as error:
+        if _nobody_reads(error):
+            return code
+        # A folder that cannot be written, a full disk: nothing a traceback would explain.
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
+        return _say(f"error: {where}{error.strerror or error}", 2)
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == "utf-8":
+            raise
+        known = f"this system's encoding of file names, {sys.getfilesystemencoding()}, lacks letters of it"
+        return _say(f"error: {error.object!a}: {known}; set PYTHONUTF8=1, or a locale with UTF-8", 2)
+    finally:
+        _let_go()
+
+
+def _say(text: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # nobody reads it
+        print(text, file=sys.stderr)
+    return code
+
+
+def _nobody_reads(error: OSError) -> bool:
+    """Whether the reader of our output (head, less) has seen enough; Windows has another error for it."""
+    windows = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or windows
+
+
+def _let_go() -> None:
+    """Turn streams that nobody reads to nowhere: Python flushes them once more at its end, and would complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # ValueError: closed; AttributeError: a process without a console
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Warnings as errors are shown: without the place in the code that a user can do nothing about."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -169,94 +231,125 @@ def command_parser(command: str, about: str, epilog: str = "") -> Parser:
 
 
 def _run_parser() -> Parser:
-    p = command_parser("run", "Train and test methods on few-shot draws; one record a cell.", RUN_EXAMPLES)
-    what = p.add_argument_group("what to run")
-    what.add_argument("--suite", metavar="NAME|FILE", help="a suite's name or the path of a suite file (default: demo)")
-    what.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
+    about = "Train methods on a few images per class and test them. Every finished cell leaves one record."
+    p = command_parser("run", about, RUN_EXAMPLES)
+    what = p.add_argument_group("what to run (lists take commas or blanks between values)")
+    what.add_argument("--suite", metavar="NAME|FILE", help="a suite's name, or a suite file's path (default: demo)")
+    add_tasks(p, what)
+    p.add_list(
+        "--methods", "--method", metavar="METHOD", group=what,
+        help=f"names, package.module:Class, or all (default: {METHODS})",
+    )  # fmt: skip
+    add_draws(p, what)
+    p.add_list(
+        "-o", metavar="METHOD.PARAMETER=VALUE", group=what, action="extend",
+        help="set a method's parameter (all.PARAMETER: that of every method that has it). Several values with commas "
+        "are run one by one; a value that has commas stands in double quotes",
+    )  # fmt: skip
     what.add_argument(
-        "--methods",
-        metavar="A,B",
-        default="zero-shot,coop,shared-coop,softcpt",
-        help="names, package.module:Class, or all (default: %(default)s)",
-    )
-    what.add_argument("--shots", metavar="N,N", default="1,2,4,8,16", help="images a class (default: %(default)s)")
-    what.add_argument("--seeds", metavar="N,N", default="1,2,3", help="few-shot draws (default: %(default)s)")
-    what.add_argument(
-        "-o", dest="options", metavar="METHOD.PARAMETER=VALUE", action="append", default=[],
-        help="set a parameter (`all.` for every method that has it); several values with commas: one cell each",
+        "--protocol", metavar="NAME", default="few-shot",
+        help="few-shot; or base2new: train on half of each task's classes, test on both halves (default: %(default)s)",
     )  # fmt: skip
     where = p.add_argument_group("on what")
-    where.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
+    where.add_argument("--data", metavar="ROOT", help="the folder that holds the data sets (default: $BENCH_DATA)")
     where.add_argument(
         "--allow-missing", action="store_true",
-        help="leave out tasks whose data is missing; those that are there in part are used as they are",
+        help="leave out tasks whose data is missing, and use what there is of those that are incomplete",
     )  # fmt: skip
     where.add_argument(
         "--draws", metavar="DIR", help="few-shot files to use instead of draws: DIR/TASK/shot_16-seed_1.json"
     )
     where.add_argument(
-        "--backbone", metavar="NAME|JSON", help="an open_clip model name or model JSON (default: the suite's, or RN50)"
-    )
+        "--backbone", metavar="NAME|JSON",
+        help="an open_clip model's name, or a model JSON (default: the suite's own, or RN50)",
+    )  # fmt: skip
     where.add_argument(
-        "--pretrained", metavar="TAG|FILE", help="open_clip tag or .safetensors file (default: openai for RN50, "
-        "RN101, ViT-B-32, ViT-B-16; for a JSON the .safetensors beside it)",
+        "--pretrained", metavar="TAG|FILE", help="an open_clip tag, or a .safetensors file (default: openai for RN50, "
+        "RN101, ViT-B-32 and ViT-B-16; for a JSON the .safetensors beside it)",
     )  # fmt: skip
     how = p.add_argument_group("how")
-    what.add_argument(
-        "--protocol", metavar="NAME", default="few-shot",
-        help="few-shot, or base2new: train on half of each task's classes, test both halves (default: %(default)s)",
-    )  # fmt: skip
     how.add_argument(
         "--recipe", metavar="NAME|FILE",
-        help="paper: SoftCPT's shared recipe, a fresh view each epoch; or a YAML file of your own (default: the "
-        "suite's own where it has one, else each method's defaults, which are the paper's)",
+        help="values for the methods' parameters: paper (SoftCPT's shared recipe, a fresh view each epoch), or a YAML "
+        "file of your own (default: the suite's recipe if it has one, else each method's defaults, which are its "
+        "paper's)",
     )  # fmt: skip
-    how.add_argument("--views", type=int, metavar="N", help="training views an image (default: one for each epoch)")
+    how.add_argument("--views", type=int, metavar="N", help="training views per image (default: one for each epoch)")
     how.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     how.add_argument(
         "--precision", default="float32", choices=("float32", "bfloat16"),
         help="of the backbone's towers; bfloat16 is faster where the hardware has it (default: %(default)s)",
     )  # fmt: skip
-    how.add_argument("--results", metavar="DIR", default="runs", help="where records go (default: %(default)s)")
+    how.add_argument("--results", metavar="DIR", default="runs", help="where the records go (default: %(default)s)")
     how.add_argument(
         "--discard", action="store_true",
-        help="do not keep what was learned (kept beside each record; SoftCPT's takes 34 MB a cell with RN50)",
+        help="do not keep what was learned (it is kept beside each record; SoftCPT's takes 34 MB per cell with RN50)",
     )  # fmt: skip
     how.add_argument(
         "--seeds-at-once", action="store_true",
-        help="train the seeds of a cell side by side: for GPUs, where small steps wait for each other; results are "
-        "equal up to the rounding of sums, a kill loses all seeds of the cell in flight",
+        help="train the seeds of a cell side by side: faster on GPUs, where small steps wait for each other. Results "
+        "are equal up to the rounding of sums; a kill loses all seeds of the cell in flight",
     )  # fmt: skip
     how.add_argument(
         "--profile", action="store_true",
-        help="write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of seeds "
-        "at once, beside the first's",
+        help="write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of "
+        "seeds at once, beside the first one's",
     )  # fmt: skip
     how.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
     return p
 
 
+def add_tasks(p: Parser, group: Any = None) -> None:
+    p.add_list("--tasks", "--task", metavar="TASK", group=group, help="some of the suite's tasks (default: all)")
+
+
+def add_draws(p: Parser, group: Any = None) -> None:
+    p.add_list("--shots", "--shot", metavar="N", group=group, help=f"training images per class (default: {SHOTS})")
+    p.add_list("--seeds", "--seed", metavar="N", group=group, help=f"of the few-shot draws (default: {SEEDS})")
+
+
+def draws_of(a: argparse.Namespace) -> tuple[list[int], list[int]]:
+    """The shots and seeds that were given, or the defaults."""
+    from bench.options import numbers
+
+    shots = numbers(a.shots or [SHOTS], "--shots", least=1)
+    return shots, numbers(a.seeds or [SEEDS], "--seeds", least=0)
+
+
+def tasks_of(a: argparse.Namespace) -> list[str] | None:
+    """The names of tasks that were given; None: all."""
+    from bench.options import names
+
+    if a.tasks is None:
+        return None
+    found = names(a.tasks)
+    if not found:
+        raise UserError(f"--tasks {' '.join(a.tasks)!r}: none given; write names, or leave --tasks out for all")
+    return found
+
+
 def _run(argv: list[str]) -> int:
     a = _run_parser().read(argv)
     # Only texts are looked at before torch is loaded: a typing mistake is answered at once.
-    from bench.options import numbers
+    from bench.options import names
 
-    shots = numbers(a.shots, "--shots", least=1)
-    seeds = numbers(a.seeds, "--seeds", least=0)
+    shots, seeds = draws_of(a)
+    tasks = tasks_of(a)
+    methods = names(a.methods or [METHODS])
     if a.views is not None and a.views < 1:
         raise UserError(f"--views {a.views}: at least 1")
     from bench.datasets.splits import select_tasks
     from bench.datasets.suites import load_suite
 
-    select_tasks(load_suite(a.suite or "demo"), names_in(a.tasks))
+    select_tasks(load_suite(a.suite or "demo"), tasks)
     from bench.harness import execute, prepare
 
     if a.suite is None and not a.data:
         print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
     run = prepare(
         suite=a.suite,
-        tasks=names_in(a.tasks),
-        methods="all" if a.methods == "all" else names_in(a.methods) or [],
+        tasks=tasks,
+        methods="all" if "all" in methods else methods,
         shots=shots,
         seeds=seeds,
         backbone=a.backbone,
@@ -265,7 +358,7 @@ def _run(argv: list[str]) -> int:
         results=a.results,
         device=a.device,
         views=a.views,
-        options=a.options,
+        options=a.o or [],
         allow_missing=a.allow_missing,
         protocol=a.protocol,
         recipe=a.recipe,
@@ -294,7 +387,7 @@ def _run(argv: list[str]) -> int:
         name = f"{cell['method']} {cell['variant']}".strip()
         reason = record["error"].partition("\n")[0]
         print(f"failed: {name}, {cell['shots']} shots, seed {cell['seed']}: {reason}", file=sys.stderr)
-    print(f"Records are in {a.results}. Tables and figures: python -m bench report --results {a.results}")
+    print(f"Records are in {a.results}. Tables and figures: python -m bench report --results {typed([a.results])}")
     return 1 if failed else 0
 
 
@@ -318,30 +411,34 @@ def _print_summary(run: Any) -> None:
 
 
 def _report(argv: list[str]) -> int:
-    p = command_parser("report", "Write tables and figures from the records of `run`.", REPORT_EXAMPLES)
+    p = command_parser("report", "Write tables and figures from the records that `run` left.", REPORT_EXAMPLES)
     p.add_argument("--results", metavar="DIR", default="runs", help="where the records are (default: %(default)s)")
     p.add_argument("--out", metavar="OUT", default="report", help="where the report goes (default: %(default)s)")
     a = p.read(argv)
-    from bench.reports import report
+    from bench.reports import write
 
-    records = report(a.results, a.out)
-    cells = records["key"].nunique()
-    print(f"Wrote {a.out}/table.md, table.csv, table.tex, records.csv and {a.out}/figures from {cells} cells.")
+    written = write(a.results, a.out)
+    n = len(written.figures)
+    figures = f"and {n} figure{'s' * (n > 1)} in {os.path.join(a.out, 'figures')}" if n else "and no figure"
+    cells = written.records["key"].nunique()
+    print(f"Wrote table.md, table.csv, table.tex and records.csv into {a.out}, {figures}, from {cells} cells.")
+    for reason in written.not_drawn:
+        print(f"Not drawn: {reason}.")
     return 0
 
 
 def _list(argv: list[str]) -> int:
     from bench.catalogue import KINDS, listing
 
-    p = command_parser("list", "What the names on the command line stand for.", LIST_EXAMPLES)
+    p = command_parser("list", "The names that other commands take, and what they stand for.", LIST_EXAMPLES)
     p.add_argument("what", metavar="|".join(KINDS))
-    p.add_argument("pattern", nargs="?", default="*", help="names to show, for example 'ViT-B*'")
-    p.add_argument("--suite", metavar="NAME|FILE", help="tasks of one suite")
+    p.add_argument("pattern", nargs="?", default="*", help="show only such names, for example 'ViT-B*' (default: all)")
+    p.add_argument("--suite", metavar="NAME|FILE", help="show the tasks of this suite only")
     a = p.read(argv)
     from fnmatch import fnmatch
 
     table = listing(a.what, a.suite)
-    names = table[table.columns[1 if a.what == "tasks" else 0]]
+    names = table["task" if "task" in table else table.columns[0]]
     found = table[[fnmatch(name.lower(), a.pattern.lower()) for name in names]]
     if found.empty:
         close = nearest(a.pattern, names).partition(" (valid:")[0]  # without all the others
@@ -352,8 +449,8 @@ def _list(argv: list[str]) -> int:
 
 
 def _explain(argv: list[str]) -> int:
-    p = command_parser("explain", "What a method learns, its formula, its parameters.", EXPLAIN_EXAMPLES)
-    p.add_argument("method", metavar="METHOD", help="a name as for --methods")
+    p = command_parser("explain", "What a method learns, its formula and its parameters.", EXPLAIN_EXAMPLES)
+    p.add_argument("method", metavar="METHOD", help="a name, as for --methods (`python -m bench list methods`)")
     a = p.read(argv)
     from bench.explain import explain
 
@@ -362,12 +459,14 @@ def _explain(argv: list[str]) -> int:
 
 
 def _cell_arguments(p: Parser) -> None:
-    p.add_argument("--cell", metavar="KEY|FILE", required=True, help="a cell's key (its beginning), or its record")
+    p.add_argument(
+        "--cell", metavar="KEY|FILE", required=True, help="the cell's key (the beginning is enough), or its record"
+    )
     p.add_argument("--results", metavar="DIR", default="runs", help="where its record is (default: %(default)s)")
-    p.add_argument("--task", metavar="NAME", help="one of the cell's tasks")
-    p.add_argument("--backbone", metavar="NAME|JSON", help="needed where the cell's backbone was a model JSON")
-    p.add_argument("--pretrained", metavar="TAG|FILE", help="its weights, as for run")
-    p.add_argument("--method", metavar="MODULE:CLASS", help="needed where the cell's method was your own class")
+    p.add_argument("--task", "--tasks", metavar="TASK", help="one of the cell's tasks")
+    p.add_argument("--backbone", metavar="NAME|JSON", help="needed if the cell's backbone was a model JSON")
+    p.add_argument("--pretrained", metavar="TAG|FILE", help="its weights, as for `run`")
+    p.add_argument("--method", metavar="MODULE:CLASS", help="needed if the cell's method was a class of your own")
 
 
 def _cell(a: argparse.Namespace) -> Any:
@@ -379,25 +478,25 @@ def _cell(a: argparse.Namespace) -> Any:
 
 
 def _words(argv: list[str]) -> int:
-    about = "The vocabulary words nearest to each learned context vector of a finished cell."
+    about = "The words of CLIP's vocabulary that lie nearest to each context vector that a finished cell has learned."
     p = command_parser("words", about, WORDS_EXAMPLES)
     _cell_arguments(p)
-    p.add_argument("--top", type=int, metavar="N", default=3, help="words a vector (default: %(default)s)")
+    p.add_argument("--top", type=int, metavar="N", default=3, help="words per vector (default: %(default)s)")
     a = p.read(argv)
     kept = _cell(a)
     from bench.learned import words
 
     print_table(words(kept, a.task, a.top), floatfmt=".2f")
-    print("In brackets the distance: a word farther away than the vector is long (norm) says little of it.")
+    print("In brackets: the distance. A word that is farther away than the vector is long (norm) says little about it.")
     return 0
 
 
 def _predict(argv: list[str]) -> int:
-    about = "The likeliest classes of image files, by what a finished cell has learned."
+    about = "The likeliest classes of your own images, by what a finished cell has learned."
     p = command_parser("predict", about, PREDICT_EXAMPLES)
-    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of images")
     _cell_arguments(p)
-    p.add_argument("--top", type=int, metavar="N", default=3, help="classes an image (default: %(default)s)")
+    p.add_argument("--top", type=int, metavar="N", default=3, help="classes per image (default: %(default)s)")
     a = p.read(argv)
     kept = _cell(a)
     from bench.learned import predict
@@ -417,7 +516,7 @@ def _data(argv: list[str]) -> int:
 
 
 def _cache(argv: list[str]) -> int:
-    about = "Image features kept so that no view is encoded twice ($BENCH_CACHE moves them)."
+    about = "The image features that are kept so that nothing is encoded twice ($BENCH_CACHE says where)."
     p = command_parser("cache", about, CACHE_EXAMPLES)
     p.add_argument("--clear", action="store_true", help="delete them")
     a = p.read(argv)
@@ -428,10 +527,6 @@ def _cache(argv: list[str]) -> int:
     print_table(table)
     print(f"{'Deleted' if a.clear else 'Kept'}: {table['MB'].sum():.1f} MB below {cache_folder()}")
     return 0
-
-
-def names_in(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def print_table(table: Any, floatfmt: str = "g") -> None:

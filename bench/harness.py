@@ -25,6 +25,7 @@ from bench.datasets.splits import Task, load_tasks
 from bench.datasets.suites import Suite, load_suite
 from bench.errors import UserError
 from bench.features import ImageFeatures, View, cache_folder
+from bench.files import user_path
 from bench.heap import kept_heap
 from bench.learned import keep_state
 from bench.methods import Method, TaskData, find_method, method_names
@@ -130,7 +131,7 @@ def prepare(
     data_given = bool(data)
     data = data or os.environ.get("BENCH_DATA")
     check_protocol(protocol)
-    if draws and not Path(draws).expanduser().is_dir():
+    if draws and not user_path(draws).is_dir():
         raise UserError(f"--draws {draws}: no such folder")
     chosen = load_suite(suite or "demo")
     recipe_used = load_recipe(recipe) if recipe else None
@@ -154,17 +155,17 @@ def prepare(
             data = ensure_demo(cache_folder() / "demo", absolute(shown))
     elif not data:
         raise UserError(f"suite {chosen.name!r} needs images: give --data ROOT, or set BENCH_DATA")
-    root = Path(data).expanduser()
+    root = user_path(data)
     if not root.is_dir():
         raise UserError(f"--data {data}: no such folder")
     found = load_tasks(chosen, root, tasks, allow_missing)
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device), precision)
     features = ImageFeatures(loaded)
-    folder = Path(draws).expanduser() if draws else None
+    folder = user_path(draws) if draws else None
     _hash(found, protocol, features, shots, seeds, folder, hide)
     views = views or (recipe_used.views if recipe_used else chosen.views)
     cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views, folder))
-    store = RecordStore(Path(results))
+    store = RecordStore(user_path(results))
     return Run(
         suite=chosen,
         protocol=protocol,

@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.backbone import Backbone, load_backbone
+from bench.datasets.images import image_files
 from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
-from bench.files import write_whole
+from bench.files import user_path, write_whole
 from bench.methods import Method, TaskData, find_method, method_names
 from bench.methods.prompt import PromptMethod
 from bench.options import restored
@@ -63,7 +64,7 @@ def find_cell(cell: str, results: str | Path) -> Path:
     ------
     UserError : none or several fit, or the cell's parameters were not kept.
     """
-    path = Path(cell).expanduser()
+    path = user_path(cell)
     if path.suffix in (".json", ".safetensors"):
         if not path.is_file():
             raise UserError(f"--cell {cell}: no such file")
@@ -71,7 +72,7 @@ def find_cell(cell: str, results: str | Path) -> Path:
     elif not cell.strip() or not cell.isalnum():
         raise UserError(f"--cell {cell!r}: a record's path, or the beginning of its key (in records.csv and its name)")
     else:
-        found = sorted(Path(results).expanduser().rglob(f"*-seed*-{cell}*.safetensors"))
+        found = sorted(user_path(results).rglob(f"*-seed*-{cell}*.safetensors"))
     if not found:
         raise UserError(f"--cell {cell}: no learned parameters below {results} have a key that begins so")
     if len(found) > 1:
@@ -204,7 +205,8 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
 
     Parameters
     ----------
-    task : whose classes; needed where the cell has several tasks. top : how many classes an image.
+    images : files, or folders, which stand for the images in and below them.
+    task : whose classes; needed where the cell has several tasks. top : how many classes per image.
 
     Returns
     -------
@@ -213,10 +215,7 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
     if len(kept.tasks) > 1 and task is None:
         raise UserError(f"--task: the cell has several; name one of {', '.join(t.name for t in kept.tasks)}")
     (t,) = _chosen(kept, task)
-    paths = [Path(image).expanduser() for image in images]
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
+    paths = image_files(images)
     features = ImageFeatures(kept.backbone).get(paths, View(), kept.method.image)[0]
     with torch.no_grad():
         shares = kept.method.predict(t, features.to(kept.backbone.device)).float().softmax(dim=-1).cpu()
@@ -232,9 +231,9 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
 
 
 def _chosen(kept: Kept, task: str | None) -> list[int]:
-    names = [t.name for t in kept.tasks]
+    names = {t.name.lower(): i for i, t in enumerate(kept.tasks)}
     if task is None:
-        return list(range(len(names)))
-    if task not in names:
-        raise UserError(f"--task {task!r} is not in the cell; {nearest(task, names)}")
-    return [names.index(task)]
+        return list(names.values())
+    if task.lower() not in names:
+        raise UserError(f"--task {task!r} is not in the cell; {nearest(task, [t.name for t in kept.tasks])}")
+    return [names[task.lower()]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -29,7 +31,8 @@ def variants(
 
     Parameters
     ----------
-    options : "method.parameter=value" or "all.parameter=value"; several values with commas make a sweep.
+    options : "method.parameter=value" or "all.parameter=value"; several values with commas make a sweep. A value in
+        double quotes keeps its commas: 'coop.words="a photo of a, well, "'.
     recipes : values by method name, or for "all" that have the parameter; below `options`, above the methods'
         defaults, a later one above an earlier.
 
@@ -48,6 +51,7 @@ def variants(
         axes: dict[str, list[Any]] = {}
         for target, name, texts, option in parsed:
             if target == method.name or (target == "all" and name in known):
+                _check_cut(method, name, option)
                 axes[name] = [_convert(method, name, text, f"-o {option}") for text in texts]
         defaults = _make(method, base, "recipe")
         for point in itertools.product(*axes.values()):
@@ -63,12 +67,28 @@ def variants(
 
 def _parse(option: str, methods: Sequence[str]) -> tuple[str, str, list[str], str]:
     left, equals, right = option.partition("=")
-    target, dot, name = left.strip().rpartition(".")
+    given, dot, name = left.strip().rpartition(".")
+    target = {method.lower(): method for method in methods}.get(given.lower(), given.lower())
     if not (equals and dot):  # nothing behind "=" is a value: of `words`, none
         raise UserError(f"-o {option!r}: write method.parameter=value, for example coop.epochs=20")
     if target != "all" and target not in methods:
-        raise UserError(f"-o {option}: {target!r} is not among the methods of this run; {nearest(target, methods)}")
-    return target, name, [text.strip() for text in right.split(",")], option
+        raise UserError(f"-o {option}: {given!r} is not among the methods of this run; {nearest(given, methods)}")
+    try:
+        texts = next(csv.reader([right], skipinitialspace=True, strict=True), []) or [""]
+    except csv.Error as error:
+        raise UserError(f"-o {option}: {error}; a value in double quotes ends with one, then comes a comma") from None
+    return target, name, [text.strip() for text in texts], option
+
+
+def _check_cut(method: type[Method], name: str, option: str) -> None:
+    """Refuse a text with a blank after a comma, "a photo, of a": it was hardly meant as two values."""
+    bare = re.sub(r'"[^"]*"', "", option.partition("=")[2])
+    if get_type_hints(method.Params).get(name) is str and re.search(r",\s+\S", bare):
+        where, _, text = option.partition("=")
+        raise UserError(
+            f"-o {option}: one text with a comma, or two? One: -o '{where}=\"{text}\"'. "
+            f"Two: -o '{where}={re.sub(r',[ ]+', ',', text)}'"
+        )
 
 
 def _convert(method: type[Method], name: str, text: str, where: str) -> Any:
@@ -106,12 +126,18 @@ def _make(method: type[Method], values: dict[str, Any], where: str) -> Any:
         raise UserError(f"{where}: {method.name}: {error}") from error
 
 
-def numbers(text: str, argument: str, least: int) -> list[int]:
-    """ "1,2,4" as [1, 2, 4]: whole numbers from `least` on, each once."""
+def names(texts: Sequence[str]) -> list[str]:
+    """["a,b", "c"] as ["a", "b", "c"]: names with commas or blanks between them."""
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+def numbers(texts: Sequence[str], argument: str, least: int) -> list[int]:
+    """["1,2", "4"] as [1, 2, 4]: whole numbers from `least` on, each once."""
+    text = " ".join(texts)
     try:
-        found = [int(part) for part in text.split(",")]
+        found = [int(part) for part in re.split(r"\s*[,\s]\s*", text.strip())]
     except ValueError as error:
-        raise UserError(f"{argument} {text!r}: write whole numbers with commas, for example 1,2,4") from error
+        raise UserError(f"{argument} {text!r}: write whole numbers, for example 1,2,4") from error
     if min(found) < least:
         raise UserError(f"{argument} {text!r}: {min(found)} is less than {least}")
     return list(dict.fromkeys(found))

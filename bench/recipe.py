@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.datasets.suites import read_yaml
 from bench.errors import UserError, nearest
+from bench.files import user_path
 from bench.methods import find_method, method_names
 
 PACKAGED = Path(__file__).parent / "recipes"
@@ -40,7 +41,7 @@ def load_recipe(name: str) -> Recipe:
     if name in recipe_names():
         file = packaged
     elif name.endswith((".yaml", ".yml")):
-        file = Path(name).expanduser()
+        file = user_path(name)
         if not file.is_file():
             raise UserError(f"--recipe {name}: no such file")
     else:

@@ -7,11 +7,12 @@ import hashlib
 import json
 import platform
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench.files import write_whole
+from bench.files import file_name, write_whole
 
 SCHEMA = 1
 
@@ -29,7 +30,7 @@ class RecordStore:
         self.folder = folder
 
     def path(self, cell: dict[str, Any], key: str) -> Path:
-        folder = self.folder.joinpath(*(_safe(str(cell[k])) for k in ("suite", "backbone", "method")))
+        folder = self.folder.joinpath(*(file_name(str(cell[k])) for k in ("suite", "backbone", "method")))
         return folder / f"{cell['shots']}shot-seed{cell['seed']}-{key}.json"
 
     def read(self, cell: dict[str, Any], key: str) -> dict[str, Any] | None:
@@ -69,7 +70,10 @@ def processor() -> str:
 
 
 class PeakMemory:
-    """Peak memory of this process, or of the CUDA device, since the object was made, in MB."""
+    """Peak memory of this process, or of the CUDA device, in MB (1,000,000 bytes), since the object was made.
+
+    On macOS it is the process's since its start, and on Windows nothing in the standard library tells it.
+    """
 
     def __init__(self, device: str) -> None:
         self.cuda = device.startswith("cuda")
@@ -81,20 +85,22 @@ class PeakMemory:
             with contextlib.suppress(OSError):  # Linux: forget the peak so far; elsewhere it is the process's
                 Path("/proc/self/clear_refs").write_text("5")
 
-    def megabytes(self) -> float:
+    def megabytes(self) -> float | None:
         if self.cuda:
             import torch
 
             return torch.cuda.max_memory_allocated() / 1e6
         try:
             status = Path("/proc/self/status").read_text()
-            return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1e3
+            return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e6  # the kernel's kB has 1024 bytes
         except (OSError, IndexError):
-            import resource
-
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+            return _peak_since_start()
 
 
-def _safe(name: str) -> str:
-    """A name as a folder's name: no separators, no way up."""
-    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
+def _peak_since_start() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes on macOS, kB elsewhere

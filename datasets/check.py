@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from bench.datasets.archives import there
 from bench.datasets.items import MissingData
 from bench.datasets.splits import Task, load_task
 from bench.datasets.suites import Suite, TaskSpec, file_of, targets_of
-from bench.errors import UserError
+from bench.errors import UserError, typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +83,7 @@ def _too_few(task: Task) -> str:
 def fetch_command(suite: Suite, data_root: Path, task: str) -> str:
     """What to type to fetch one task's data."""
     words = ["data", "fetch", "--suite", suite.argument, "--data", str(data_root), "--tasks", task]
-    return f"python -m bench {shlex.join(words)}"
+    return f"python -m bench {typed(words)}"
 
 
 def how_to_get(spec: TaskSpec, data_root: Path, command: str) -> str:

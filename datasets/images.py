@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from bench.datasets.items import is_image_name
 from bench.errors import UserError
+from bench.files import user_path
 
 # Pillow's other formats are not photographs, and some start programs to draw them (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -35,3 +40,40 @@ def open_image(path: Path | str) -> Image.Image:
         raise UserError(f"{path}: not an image in a known format ({', '.join(FORMATS)})") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error})") from None
+
+
+def image_files(given: Sequence[Path | str]) -> list[Path]:
+    """Image files as they were given, each once; a folder stands for the images in it and below it, by name.
+
+    Hidden files and folders are left out. So are files that are no images by their names, with a warning.
+
+    Raises
+    ------
+    UserError : no such file, or a folder without images.
+    """
+    found: list[Path] = []
+    for path in map(user_path, given):
+        if path.is_dir():
+            found += _images_below(path)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    return list(dict.fromkeys(found))
+
+
+def _images_below(folder: Path) -> list[Path]:
+    images, others = [], []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(names):
+            if is_image_name(name):
+                images.append(Path(place, name))
+            elif not name.startswith("."):
+                others.append(name)
+    if not images:
+        raise UserError(f"{folder}: holds no images, neither in it nor below it ({len(others)} other files)")
+    if others:
+        said = f"{len(others)} file{'s' * (len(others) > 1)} left out, by the name no image"
+        warnings.warn(f"{folder}: {said}, e.g. {others[0]!r}", stacklevel=3)
+    return images

@@ -7,7 +7,6 @@ written once, in CoOp's form (`split_bench_<Name>.json`), and used from then on.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from bench.datasets.splitfiles import (
     write_json,
 )
 from bench.datasets.suites import Suite, TaskSpec
-from bench.errors import UserError, nearest
+from bench.errors import UserError, nearest, typed
 
 __all__ = ["Item", "Split", "Task", "divide", "load_task", "load_tasks", "select_tasks"]
 
@@ -82,8 +81,8 @@ def load_tasks(
     if missing and not (allow_missing and tasks):
         head = f"suite {suite.name}: data of {len(missing)} of {len(missing) + len(tasks)} tasks is missing"
         hint = "put it there, or leave these tasks out with --allow-missing" if tasks else "put it there"
-        typed = shlex.join(["--suite", suite.argument, "--data", str(data_root)])
-        way = f"`python -m bench data fetch {typed}` gets what may be downloaded."
+        words = typed(["--suite", suite.argument, "--data", str(data_root)])
+        way = f"`python -m bench data fetch {words}` gets what may be downloaded."
         raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing, way]))
     return tasks
 

@@ -49,6 +49,7 @@ def find_method(name: str) -> type[Method]:
     else:
         plugins = {e.name: e for e in entry_points(group="bench.methods")}
         own = _own()
+        name = {known.lower(): known for known in (*own, *plugins)}.get(name.lower(), name)
         if name not in own and name not in plugins:
             raise UserError(f"--methods {name!r} is unknown; {nearest(name, method_names())}")
         found = own[name] if name in own else plugins[name].load()

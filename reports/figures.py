@@ -6,6 +6,7 @@ import io
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.files import write_whole
+from bench.reports import fonts
 from bench.reports.blocks import Block
 from bench.reports.records import PARTS
 
@@ -54,7 +56,7 @@ def draw(block: Block, folder: Path) -> list[str]:
     figures = [("new-over-base", new_over_base)] if block.halves else figures
     figures += [(f"ablation-{method}-{name}", partial(ablation, method, name)) for method, name in sweeps(block)]
     names = []
-    with matplotlib.rc_context(LOOK):
+    with matplotlib.rc_context(LOOK), matplotlib.rc_context({"font.family": fonts.families(_texts(block))}):
         for kind, make in figures:
             figure = make(block) if _marked(block) or kind.startswith("ablation") else None
             if figure is not None:
@@ -62,6 +64,21 @@ def draw(block: Block, folder: Path) -> list[str]:
                 _save(figure, path)
                 names.append(f"{folder.name}/{path.name}.png")
     return names
+
+
+def not_drawn(block: Block) -> list[str]:
+    """What one could miss among the figures, and why it is not there."""
+    if not block.shots:
+        return [f"{block.title}: no method that trains"]
+    reasons = []
+    for method, names in block.ablations.items():
+        drawn = [parameter for of, parameter in sweeps(block) if of == method]
+        changed = dict.fromkeys(parameter for name in names for parameter in block.changed(name))
+        undrawn = ", ".join(parameter for parameter in changed if parameter not in drawn)
+        if undrawn:
+            why = "a figure takes two or more numbers for it, with every other parameter as it is by default"
+            reasons.append(f"{block.title}: {method} over {undrawn}; {why}")
+    return reasons
 
 
 def accuracy(block: Block) -> Figure:
@@ -327,9 +344,16 @@ def _short(text: str, width: int) -> str:
     return _plain(text if len(text) <= width else text[: width - 1].rstrip() + "…")
 
 
+def _texts(block: Block) -> str:
+    """All that records may have letters for in a figure."""
+    return " ".join([block.title, *block.tasks, *block.labels, *map(str, block.rows["device"].unique())])
+
+
 def _save(figure: Figure, path: Path) -> None:
     """PNG and SVG without dates or version numbers: the same records give the same bytes."""
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # said once by `fonts.families`
+            figure.savefig(buffer, format=kind, metadata=metadata)
         write_whole(path.with_name(f"{path.name}.{kind}"), buffer.getvalue())

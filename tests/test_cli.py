@@ -42,19 +42,21 @@ def mistake(command: list[str], capsys: Capture) -> str:
     return lines[0]
 
 
+COMMANDS = ["run", "report", "list", "explain", "words", "predict", "cache"]
+
 # ---- help ----------------------------------------------------------------------------------------------------
 
 
 def test_bench_alone_says_what_there_is(capsys: Capture) -> None:
     assert main([]) == 0
     alone = capsys.readouterr().out
-    for command in ("run", "report", "list", "cache"):
+    for command in COMMANDS:
         assert f"python -m bench {command}" in alone
     assert main(["--help"]) == 0
     assert capsys.readouterr().out == alone
 
 
-@pytest.mark.parametrize("command", ["run", "report", "list", "cache", "data check", "data fetch", "data splits"])
+@pytest.mark.parametrize("command", [*COMMANDS, "data check", "data fetch", "data splits"])
 def test_help_teaches_by_example(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])
@@ -92,7 +94,7 @@ TYPOS = [
     ["run", "--seeds", "-1"],
     ["run", "--device", "tpu"],
     ["run", "--views", "0"],
-    ["run", "--method", "coop"],
+    ["run", "--metods", "coop"],
     ["data", "fech"],
     ["data", "fetch", "--suite", "general"],
     ["list", "metods"],
@@ -264,20 +266,20 @@ def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
     ("arguments", "says"),
     [
         (["rum"], r"unknown command 'rum'; did you mean 'run'\?"),
-        (["run", "--method", "coop"], r"unknown argument '--method'; did you mean '--methods'\?"),
+        (["run", "--metods", "coop"], r"unknown argument '--metods'; did you mean '--methods'\?"),
         (["run", "--viewz=3"], r"unknown argument '--viewz=3'; did you mean '--views'\?"),
         (["run", "coop"], r"unknown argument 'coop'"),
         (["run", "--suite"], r"argument --suite: expected one argument"),
         (["run", "--suite", "general"], r"'general'.*did you mean 'general10'\?"),
         (["run", "--suite", "./mine.yaml"], r"'./mine.yaml'.*no such file"),
         (["run", "--tasks", "Color"], r"no task 'Color'; did you mean 'Colour'\?"),
-        (["run", "--tasks", ","], r"--tasks: none given"),
+        (["run", "--tasks", ","], r"--tasks ',': none given"),
         (["run", "--methods", "coopp"], r"--methods 'coopp' is unknown; did you mean 'coop'\?"),
         (["run", "--methods", ""], r"--methods: none given"),
         (["run", "--methods", "no.module:Class"], r"--methods 'no.module:Class'.*package.module:Class"),
         (["run", "--methods", "json:loads"], r"--methods 'json:loads' is not a method"),
         (["run", "--shots", "0"], r"--shots '0': 0 is less than 1"),
-        (["run", "--shots", "a"], r"--shots 'a': write whole numbers with commas"),
+        (["run", "--shots", "a"], r"--shots 'a': write whole numbers"),
         (["run", "--shots", "1,,2"], r"--shots '1,,2': write whole numbers"),
         (["run", "--seeds", "-1"], r"--seeds '-1': -1 is less than 0"),
         (["run", "--seeds", "one"], r"--seeds 'one'"),
@@ -294,6 +296,12 @@ def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
         (["run", "-o", "coop.joint=yes"], r"'yes' is neither true nor false"),
         (["run", "-o", "cop.epochs=3"], r"'cop' is not among the methods of this run; did you mean 'coop'\?"),
         (["run", "-o", "epochs=3"], r"write method.parameter=value"),
+        (["run", "-o", "coop.words=a photo, of a"], r"one text with a comma, or two\? One: -o 'coop.words=\"a photo, of a\"'. "
+         r"Two: -o 'coop.words=a photo,of a'"),
+        (["run", "-o", 'coop.words="a photo'], r"unexpected end of data; a value in double quotes ends with one"),
+        (["run", "-o", 'coop.words="a photo" of'], r"a value in double quotes ends with one, then comes a comma"),
+        (["run", "--shots", "1", "two"], r"--shots '1 two': write whole numbers"),
+        (["run", "--tasks", "Colour", "Shapes"], r"no task 'Shapes'; did you mean 'Shape'\?"),
         (["run", "-o", "all.epoch=3"], r"none of the methods has a parameter 'epoch'"),
         (["list"], r"suites\|tasks\|methods\|backbones"),
         (["list", "metods"], r"list 'metods' is unknown; did you mean 'methods'\?"),

@@ -486,12 +486,21 @@ def test_a_parameter_s_meaning_is_kept_with_it():
     assert all(f.metadata.get("meaning") for f in SOFTCPT.Params.__dataclass_fields__.values())
 
 
-@pytest.mark.parametrize(("text", "found"), [("1,2,4", [1, 2, 4]), ("3,3", [3]), ("16", [16])])
-def test_lists_of_numbers(text, found):
-    assert numbers(text, "--shots", 1) == found
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["1,2,4"], [1, 2, 4]),
+        (["1", "2", "4"], [1, 2, 4]),
+        (["1,", "2", "4,8", "16 ,32"], [1, 2, 4, 8, 16, 32]),
+        (["3,3", "3"], [3]),
+        (["16"], [16]),
+    ],
+)
+def test_lists_of_numbers_take_commas_and_blanks(texts, found):
+    assert numbers(texts, "--shots", 1) == found
 
 
 @pytest.mark.parametrize(("text", "message"), [("1,two", "whole numbers"), ("0,1", "0 is less than 1"), ("", "whole")])
 def test_bad_lists_of_numbers_are_told(text, message):
     with pytest.raises(UserError, match=f"--shots .*{message}"):
-        numbers(text, "--shots", 1)
+        numbers([text], "--shots", 1)

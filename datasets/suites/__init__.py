@@ -13,6 +13,7 @@ import yaml
 from bench.datasets.kinds import READERS
 from bench.datasets.readers import COMMON_OPTIONS
 from bench.errors import UserError, nearest
+from bench.files import user_path
 
 METRICS = ("overall_acc", "mean_acc")
 SUITE_KEYS = ("title", "note", "recipe", "views", "demo", "backbone", "defaults", "tasks")
@@ -73,7 +74,7 @@ def load_suite(name_or_path: str) -> Suite:
     """A suite by its name, or a user's own by the path of its YAML file."""
     text = str(name_or_path)
     by_name = {name.lower(): _folder() / f"{name}.yaml" for name in suite_names()}
-    file = by_name.get(text.lower()) or Path(text).expanduser()
+    file = by_name.get(text.lower()) or user_path(text)
     if not file.is_file():
         looks_like_path = "/" in text or "\\" in text or text.endswith((".yaml", ".yml"))
         hint = "no such file" if looks_like_path else nearest(text, suite_names())
