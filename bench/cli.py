@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from bench.errors import UserError, nearest, typed
+from bench.errors import WINDOWS, UserError, nearest, typed
 
 RUN_EXAMPLES = """\
 examples
@@ -168,7 +168,7 @@ def _say(text: str, code: int) -> int:
 
 def _nobody_reads(error: OSError) -> bool:
     """Whether the reader of our output (head, less) has seen enough; Windows has another error for it."""
-    windows = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
+    windows = WINDOWS and error.errno == errno.EINVAL and error.filename is None
     return isinstance(error, BrokenPipeError) or windows
 
 

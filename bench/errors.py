@@ -8,6 +8,8 @@ import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
 
+WINDOWS = os.name == "nt"
+
 
 class UserError(Exception):
     """A mistake in what the user gave: the command line prints its message alone and exits with code 2."""
@@ -25,4 +27,4 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 def typed(words: Sequence[str]) -> str:
     """Words as one types them into a shell: quoted as this system's shells read it."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    return subprocess.list2cmdline(words) if WINDOWS else shlex.join(words)

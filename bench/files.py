@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.errors import UserError
+from bench.errors import WINDOWS, UserError
 
 # Windows keeps these for devices, whatever their case and whatever follows a dot: "aux", "NUL.txt".
 DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
@@ -61,7 +61,7 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
 
 def _replace(part: Path, path: Path) -> None:
     """`os.replace`, with patience on Windows: it refuses while a virus scanner or a reader has the old file open."""
-    for pause in PAUSES if os.name == "nt" else ():
+    for pause in PAUSES if WINDOWS else ():
         try:
             os.replace(part, path)
             return
