@@ -33,7 +33,7 @@ examples
       a sweep: every value is trained and tested
   python -m bench run --methods coop -o coop.context=5 -o 'coop.words="a photo of, say,"'
       a text that has commas, in double quotes of its own
-  python -m bench run --suite rs8 --data ~/data --task ucm --dry-run
+  python -m bench run --suite rs8 --data ~/data --task UCMerced --dry-run
       what would run for one task, and what is there already
 
 A cell is one training and its test: a suite, a backbone, a method with its settings, a number of shots and a seed.

@@ -71,9 +71,10 @@ def _images_below(folder: Path) -> list[Path]:
                 images.append(Path(place, name))
             elif not name.startswith("."):
                 others.append(name)
+    n = len(others)
     if not images:
-        raise UserError(f"{folder}: holds no images, neither in it nor below it ({len(others)} other files)")
+        raise UserError(f"{folder}: holds no images, neither in it nor below it ({n} other file{'s' * (n != 1)})")
     if others:
-        said = f"{len(others)} file{'s' * (len(others) > 1)} left out, by the name no image"
+        said = f"{n} file{'s' * (n != 1)} left out, by the name no image"
         warnings.warn(f"{folder}: {said}, e.g. {others[0]!r}", stacklevel=3)
     return images

@@ -13,6 +13,8 @@ import pandas as pd
 from bench.reports import paper
 from bench.reports.records import BLOCK, PARTS, ROW
 
+MAX_NAME = 60  # letters of a suite's or backbone's name in a file's, which may have 255
+
 
 @dataclass(frozen=True)
 class Block:
@@ -167,7 +169,7 @@ def _natural(text: str) -> list[tuple[int, float, str]]:
 
 def _slug(names: list[str], taken: set[str]) -> str:
     """A file name, not yet taken, from what may be any text; "demo" on "demo-clip" is "demo-clip"."""
-    parts = [re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x" for name in names]
+    parts = [re.sub(r"[^a-z0-9]+", "-", name.lower())[:MAX_NAME].strip("-") or "x" for name in names]
     base = "-".join(parts[1:] if parts[1].startswith(f"{parts[0]}-") else parts)
     slug = next(s for s in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if s not in taken)
     taken.add(slug)

@@ -60,9 +60,11 @@ def draw(block: Block, folder: Path) -> list[str]:
         for kind, make in figures:
             figure = make(block) if _marked(block) or kind.startswith("ablation") else None
             if figure is not None:
-                path = folder / f"{block.slug}-{re.sub(r'[^a-z0-9]+', '-', kind.lower())}"
-                _save(figure, path)
-                names.append(f"{folder.name}/{path.name}.png")
+                name = f"{block.slug}-{re.sub(r'[^a-z0-9]+', '-', kind.lower())}"
+                while f"{folder.name}/{name}.png" in names:  # of methods whose names differ in other letters
+                    name += "-2"
+                _save(figure, folder / name)
+                names.append(f"{folder.name}/{name}.png")
     return names
 
 

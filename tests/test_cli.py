@@ -21,9 +21,10 @@ import torch
 import bench
 import bench.harness
 from bench.backbone import PAPER_BACKBONES, _weights, load_backbone
-from bench.cli import main
+from bench.cli import _run_parser, draws_of, main, tasks_of
 from bench.errors import UserError
 from bench.methods.coop import CoOp
+from bench.options import names
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -156,6 +157,51 @@ def test_every_option_reaches_the_cells(tiny: Any, tmp_path: Path, monkeypatch: 
         assert [t["task"] for t in r["tasks"]] == ["Colour", "Shade"]
         assert r["cell"]["variant"] == "lr=0.25,context=2"
         assert (r["config"]["views"], r["config"]["params"]["lr"], r["device"]) == (1, 0.25, "cpu")
+
+
+def test_lists_take_commas_and_blanks_and_their_option_one_or_many(tiny: Any, tmp_path: Path) -> None:
+    where = ["--suite", tiny.suite, "--data", str(tiny.data), "--backbone", tiny.backbone, "--dry-run"]
+    forms = [
+        ["--methods", "coop,softcpt", "--shots", "1,2,4", "--seeds", "1,2", "--tasks", "Colour,Shade"],
+        ["--methods", "coop", "softcpt", "--shots", "1", "2", "4", "--seeds", "1", "2", "--tasks", "Colour", "Shade"],
+        ["--method", "CoOp,", "SoftCPT", "--shot=1", "2,4", "--seed=1,", "2", "--task", "COLOUR", "shade"],
+    ]
+    plans = []
+    for form in forms:
+        a = _run_parser().read(["run", *where, *form][1:])
+        plans.append((names(a.methods), draws_of(a), tasks_of(a)))
+        assert main(["run", *where, *form, "--results", str(tmp_path / "runs")]) == 0
+    assert plans[0] == plans[1] == (["coop", "softcpt"], ([1, 2, 4], [1, 2]), ["Colour", "Shade"])
+    assert plans[2] == (["CoOp", "SoftCPT"], ([1, 2, 4], [1, 2]), ["COLOUR", "shade"])
+
+
+def test_several_options_of_methods_may_follow_one_o(tiny: Any, tmp_path: Path, capsys: Capture) -> None:
+    few = ["--methods", "coop", "--shots", "1", "--seeds", "1", "--dry-run"]
+    options = ["-o", "coop.context=2", "coop.lr=0.25", "-o=coop.epochs=3"]
+    assert main(tiny.command(tmp_path / "runs", *few, *options)) == 0
+    assert "1 cells, 0 done" in capsys.readouterr().out
+    a = _run_parser().read(options)
+    assert a.o == ["coop.context=2", "coop.lr=0.25", "coop.epochs=3"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--tasks"], ["run", "--task"], ["data", "fetch", "--tasks"], ["data", "fetch", "--task"],
+        ["data", "splits", "--tasks"], ["data", "splits", "--task"],
+    ],
+)  # fmt: skip
+def test_a_task_of_another_name_is_answered_alike(command: list[str], capsys: Capture, tmp_path: Path) -> None:
+    line = mistake([*command, "ucm", "--suite", "rs8", "--data", str(tmp_path)], capsys)
+    assert re.search(r"suite rs8 has no task 'ucm'; did you mean 'UCMerced'\?", line)
+
+
+@pytest.mark.parametrize(("one", "many"), [("suite", "suites"), ("Task", "tasks"), ("method", "methods")])
+def test_list_takes_one_or_many_of_a_kind(one: str, many: str, capsys: Capture) -> None:
+    assert main(["list", one]) == 0
+    alone = capsys.readouterr().out
+    assert main(["list", many]) == 0
+    assert capsys.readouterr().out == alone
 
 
 def test_methods_all_means_every_method(tiny: Any, tmp_path: Path, capsys: Capture) -> None:
@@ -296,8 +342,8 @@ def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
         (["run", "-o", "coop.joint=yes"], r"'yes' is neither true nor false"),
         (["run", "-o", "cop.epochs=3"], r"'cop' is not among the methods of this run; did you mean 'coop'\?"),
         (["run", "-o", "epochs=3"], r"write method.parameter=value"),
-        (["run", "-o", "coop.words=a photo, of a"], r"one text with a comma, or two\? One: -o 'coop.words=\"a photo, of a\"'. "
-         r"Two: -o 'coop.words=a photo,of a'"),
+        (["run", "-o", "coop.words=a photo, of a"], r"one text with a comma, or two\? "
+         r"One: -o 'coop.words=\"a photo, of a\"'. Two: -o 'coop.words=a photo,of a'"),
         (["run", "-o", 'coop.words="a photo'], r"unexpected end of data; a value in double quotes ends with one"),
         (["run", "-o", 'coop.words="a photo" of'], r"a value in double quotes ends with one, then comes a comma"),
         (["run", "--shots", "1", "two"], r"--shots '1 two': write whole numbers"),
@@ -564,7 +610,7 @@ def test_report_of_a_run_says_what_it_wrote(
     tiny.run(tmp_path / "runs")
     assert main(["report", "--results", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    assert "from 5 cells" in shown
+    assert "and no figure, from 5 cells" in shown
     for name in ("table.md", "table.csv", "table.tex", "records.csv"):
         assert name in shown
         assert (tmp_path / "out" / name).is_file()

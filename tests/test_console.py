@@ -30,7 +30,12 @@ CONSOLES = {
     "the C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
 # Runs each command as `python -m bench` would, and says on standard error how it ended.
-EACH = "import json, sys\nfrom bench.cli import main\nfor c in json.loads(sys.argv[1]): print(c[0], main(c), file=sys.stderr)"
+EACH = """
+import json, sys
+from bench.cli import main
+for command in json.loads(sys.argv[1]):
+    print(command[0], main(command), file=sys.stderr)
+"""
 
 
 def in_console(commands: Sequence[Sequence[str]], console: dict[str, str], cwd: Path) -> tuple[list[str], str]:
@@ -56,8 +61,11 @@ def test_no_letter_that_a_console_lacks_ends_a_command(own_tiny: Any, tmp_path: 
     assert "tasks of Tiny ? ??, tiny-clip, percent" in shown
     (record,) = (tmp_path / "runs").rglob("*.json")
     cell = ["--cell", str(record), "--backbone", own_tiny.backbone, "--task", "shade"]
-    said, shown = in_console([["words", *cell], ["predict", str(own_tiny.data / "shade/grey"), *cell]], console, tmp_path)
-    assert said == ["words 0", "predict 0"]
+    photos = own_tiny.data / "shade/grey"
+    (photos / "notes.txt").write_text("no image")
+    said, shown = in_console([["words", *cell], ["predict", str(photos), *cell]], console, tmp_path)
+    warned = f"warning: {photos}: 1 file left out, by the name no image, e.g. 'notes.txt'"
+    assert said == ["words 0", warned, "predict 0"]
     assert "??" in shown
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import bench
 from bench.cli import main
+from bench.datasets.images import image_files
 from bench.datasets.splits import load_tasks
 from bench.datasets.suites import load_suite
 from bench.errors import UserError
@@ -134,6 +135,41 @@ def test_predict_ranks_a_task_s_classes_for_image_files(runs: Path, tiny: Any, n
     features = ImageFeatures(kept.backbone).get(images[:1], View(), kept.method.image)[0]
     best = kept.method.predict(0, features).argmax(dim=1).item()
     assert table.iloc[0]["class"] == kept.tasks[0].class_names[best]
+
+
+def test_predict_takes_a_folder_as_the_images_in_and_below_it(
+    runs: Path, tiny: Any, tmp_path: Path, capsys: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    first, second, third = tiny.images("colour")[:3]
+    for folder in ("photos/below/deeper", "photos/.hidden", "photos/__MACOSX"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(first, tmp_path / folder / "a.PNG")
+    shutil.copy(second, tmp_path / "photos/b.jpeg")  # whatever it is called, it is opened by its content
+    shutil.copy(third, tmp_path / "photos/._b.jpeg")
+    (tmp_path / "photos/below/again").symlink_to(tmp_path / "photos")  # no loop
+    kept = bench.load_cell(key_of(runs, "coop"), runs, tiny.backbone)
+    table = bench.predict(kept, [tmp_path / "photos", tmp_path / "photos/b.jpeg", third], task="COLOUR", top=1)
+    photos = [tmp_path / "photos/b.jpeg", tmp_path / "photos/below/deeper/a.PNG"]
+    assert list(table["image"]) == [str(path) for path in (*photos, third)]
+    assert not recwarn
+    (tmp_path / "photos/below/notes.txt").write_text("no image")
+    with pytest.warns(UserWarning, match=r"photos: 1 file left out, by the name no image, e.g. 'notes.txt'"):
+        bench.predict(kept, [tmp_path / "photos"], task="Colour")
+    capsys.readouterr()
+    where = ["--results", str(runs), "--backbone", tiny.backbone, "--tasks", "colour"]
+    with pytest.warns(UserWarning, match="1 file left out"):
+        assert main(["predict", str(tmp_path / "photos"), "--cell", key_of(runs, "coop"), *where]) == 0
+    shown = capsys.readouterr().out
+    assert "b.jpeg" in shown and "a.PNG" in shown
+
+
+def test_predict_on_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").write_text("")
+    with pytest.raises(UserError, match=r"notes: holds no images, neither in it nor below it \(1 other file\)"):
+        image_files([tmp_path / "notes"])
+    with pytest.raises(UserError, match=r"nowhere: no such file or folder"):
+        image_files([tmp_path / "nowhere"])
 
 
 def test_both_commands_print_a_table(runs: Path, tiny: Any, capsys: Any) -> None:

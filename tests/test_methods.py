@@ -435,6 +435,30 @@ def test_several_values_make_a_sweep():
     assert len(settings_of([COOP], ["coop.context=4,8", "coop.epochs=1,2,3"])) == 6
 
 
+@pytest.mark.parametrize(
+    ("option", "texts"),
+    [
+        ('coop.words="a photo of a, well, "', ["a photo of a, well,"]),
+        ('coop.words="a photo, of a","an image of a", plain', ["a photo, of a", "an image of a", "plain"]),
+        ("coop.words=a photo of a,an image of a", ["a photo of a", "an image of a"]),
+        ('coop.words=a 5" plate,it\'s', ['a 5" plate', "it's"]),
+        ("coop.words=", [""]),
+        ("CoOp.words=one", ["one"]),
+    ],
+)
+def test_a_text_in_double_quotes_keeps_its_commas(option, texts):
+    assert [v.params.words for v in variants([COOP], [option], [])] == texts
+
+
+def test_numbers_with_blanks_after_their_commas_are_several_values():
+    assert settings_of([COOP], ["coop.context=4, 8"]) == [("coop", "context=4"), ("coop", "context=8")]
+
+
+@pytest.mark.parametrize("name", ["CoOp", "coop", "COOP"])
+def test_a_method_is_found_whatever_the_case_of_its_name(name):
+    assert find_method(name) is COOP
+
+
 def test_the_same_value_twice_is_one_setting():
     assert len(settings_of([COOP], ["coop.epochs=3,3"])) == 1
 

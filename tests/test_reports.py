@@ -6,17 +6,20 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import matplotlib
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from bench.cli import main
 from bench.errors import UserError
-from bench.reports import figures, paper, report
+from bench.reports import figures, fonts, paper, report, write
 from bench.reports.blocks import split
 from bench.reports.markup import escape_latex, escape_markdown
 from bench.reports.records import COLUMNS, load
@@ -316,6 +319,62 @@ def test_figures_are_whole_png_and_svg_and_the_same_again(toy: Path, tmp_path: P
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
         assert path.read_bytes() == (tmp_path / "again" / "figures" / name).read_bytes()
     assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_sweep_over_two_parameters_is_said_to_have_no_figure(tmp_path: Path, capsys: Any) -> None:
+    for context, epochs in ((1, 5), (1, 10), (2, 5), (2, 10)):
+        variant, params = f"context={context},epochs={epochs}", {"context": context, "epochs": epochs}
+        put(tmp_path / "runs", "coop", 4, 1, {"a": 50.0}, cell={"variant": variant}, config={"params": params})
+    assert main(["report", "--results", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    files = "table.md, table.csv, table.tex and records.csv"
+    assert said[0] == f"Wrote {files} into {tmp_path / 'out'}, and no figure, from 4 cells."
+    assert said[1].startswith("Not drawn: toy · tiny: coop over context, epochs; a figure takes two or more numbers")
+    assert len(said) == 2
+    assert not (tmp_path / "out" / "figures").exists()
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_figures_that_are_announced_are_those_on_disk(toy: Path, tmp_path: Path) -> None:
+    for value in (2, 16):
+        config = {"params": {"epochs": 20, "context": value}}
+        put(toy, "果物", 4, 1, {"a": value, "b": value}, cell={"variant": f"context={value}"}, config=config)
+        put(toy, "漢字", 4, 1, {"a": value, "b": value}, cell={"variant": f"context={value}"}, config=config)
+    with pytest.warns(UserWarning, match="no installed font") if not has_letters("果物漢字") else nullcontext():
+        written = write(toy, tmp_path / "out")
+    assert written.not_drawn == []
+    assert len(set(written.figures)) == len(written.figures) == 7  # five kinds, and an ablation of each method
+    on_disk = {f"figures/{path.name}" for path in (tmp_path / "out/figures").iterdir()}
+    assert on_disk == {f"{name[:-3]}{kind}" for name in written.figures for kind in ("png", "svg")}
+
+
+def has_letters(text: str) -> bool:
+    return any(set(text) <= fonts._letters(path) for _, path in fonts._installed())
+
+
+def test_letters_that_the_usual_font_lacks_are_taken_from_another(recwarn: pytest.WarningsRecorder) -> None:
+    """の is in STIXGeneral, which comes with matplotlib, and not in DejaVu Sans."""
+    with matplotlib.rc_context(figures.LOOK):
+        assert fonts.families("colour, ± Δ é ‑ 16 shots") == ["sans-serif"]
+        first, second = fonts.families("colour の")
+    assert first == "sans-serif" and second != "DejaVu Sans"
+    assert "の" in fonts._letters(dict(fonts._installed())[second])
+    assert not recwarn
+
+
+def test_letters_that_no_font_has_are_named_once_with_their_scripts(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(fonts, "_installed", lambda: iter(()))
+    monkeypatch.setattr(fonts, "_letters", lambda _: frozenset(map(chr, range(0x250))) | {"·"})
+    with matplotlib.rc_context(figures.LOOK):
+        figure = figures.Figure(figsize=(2, 2))
+        figure.text(0, 0, "果物 हिन्दी", fontfamily=fonts.families("果物 हिन्दी"))
+        figures._save(figure, tmp_path / "figure")
+    (warning,) = recwarn  # matplotlib's own, one for each letter, are left out
+    said = "figures: no installed font has द न ह 果 物 ि ी ् (CJK, DEVANAGARI): drawn as boxes"
+    assert str(warning.message).startswith(said)
 
 
 def test_a_method_looks_the_same_in_all_blocks(toy: Path) -> None:
