@@ -82,12 +82,13 @@ def _parse(option: str, methods: Sequence[str]) -> tuple[str, str, list[str], st
 
 def _check_cut(method: type[Method], name: str, option: str) -> None:
     """Refuse a text with a blank after a comma, "a photo, of a": it was hardly meant as two values."""
-    bare = re.sub(r'"[^"]*"', "", option.partition("=")[2])
-    if get_type_hints(method.Params).get(name) is str and re.search(r",\s+\S", bare):
-        where, _, text = option.partition("=")
+    where, _, text = option.partition("=")
+    quoted = re.search(r'(^|,)\s*"', text)
+    if not quoted and re.search(r",\s+\S", text) and get_type_hints(method.Params).get(name) is str:
+        several = re.sub(r",\s+", ",", text)
         raise UserError(
-            f"-o {option}: one text with a comma, or two? One: -o '{where}=\"{text}\"'. "
-            f"Two: -o '{where}={re.sub(r',[ ]+', ',', text)}'"
+            f"-o {option}: one text with a comma, or several? One: -o '{where}=\"{text}\"'. "
+            f"Several: -o '{where}={several}'"
         )
 
 

@@ -342,8 +342,8 @@ def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
         (["run", "-o", "coop.joint=yes"], r"'yes' is neither true nor false"),
         (["run", "-o", "cop.epochs=3"], r"'cop' is not among the methods of this run; did you mean 'coop'\?"),
         (["run", "-o", "epochs=3"], r"write method.parameter=value"),
-        (["run", "-o", "coop.words=a photo, of a"], r"one text with a comma, or two\? "
-         r"One: -o 'coop.words=\"a photo, of a\"'. Two: -o 'coop.words=a photo,of a'"),
+        (["run", "-o", "coop.words=a photo, of a"], r"one text with a comma, or several\? "
+         r"One: -o 'coop.words=\"a photo, of a\"'. Several: -o 'coop.words=a photo,of a'"),
         (["run", "-o", 'coop.words="a photo'], r"unexpected end of data; a value in double quotes ends with one"),
         (["run", "-o", 'coop.words="a photo" of'], r"a value in double quotes ends with one, then comes a comma"),
         (["run", "--shots", "1", "two"], r"--shots '1 two': write whole numbers"),
