@@ -31,7 +31,7 @@ examples
       any model in open_clip's form
   python -m bench run --methods softcpt -o softcpt.task_context=1,2,4,8
       a sweep: every value is trained and tested
-  python -m bench run --methods coop -o coop.context=5 -o 'coop.words="a photo of, say,"'
+  python -m bench run --methods coop -o coop.context=6 -o 'coop.words="a photo of, say,"'
       a text that has commas, in double quotes of its own
   python -m bench run --suite rs8 --data ~/data --task UCMerced --dry-run
       what would run for one task, and what is there already
@@ -101,6 +101,16 @@ Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
 
 Every command has a --help with examples; start with `python -m bench run --help`.
 """
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """`--tasks, --task TASK [TASK ...]` with the values once, as from Python 3.13 on."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        values = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {values}"
 
 
 class Parser(argparse.ArgumentParser):
@@ -222,7 +232,7 @@ def command_parser(command: str, about: str, epilog: str = "") -> Parser:
         prog=f"python -m bench {command}",
         description=about,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
 
@@ -324,7 +334,7 @@ def tasks_of(a: argparse.Namespace) -> list[str] | None:
         return None
     found = names(a.tasks)
     if not found:
-        raise UserError(f"--tasks {' '.join(a.tasks)!r}: none given; write names, or leave --tasks out for all")
+        raise UserError(f"--tasks {' '.join(a.tasks)!r}: names no task; give some, or leave --tasks out for all")
     return found
 
 

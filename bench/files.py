@@ -54,12 +54,12 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
             part.write_bytes(content.encode() if isinstance(content, str) else content)
         with part.open("r+b") as file:  # Windows flushes no file that is open for reading alone
             os.fsync(file.fileno())
-        _replace(part, path)
+        replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _replace(part: Path, path: Path) -> None:
+def replace(part: Path, path: Path) -> None:
     """`os.replace`, with patience on Windows: it refuses while a virus scanner or a reader has the old file open."""
     for pause in PAUSES if WINDOWS else ():
         try:

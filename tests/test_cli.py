@@ -319,7 +319,7 @@ def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
         (["run", "--suite", "general"], r"'general'.*did you mean 'general10'\?"),
         (["run", "--suite", "./mine.yaml"], r"'./mine.yaml'.*no such file"),
         (["run", "--tasks", "Color"], r"no task 'Color'; did you mean 'Colour'\?"),
-        (["run", "--tasks", ","], r"--tasks ',': none given"),
+        (["run", "--tasks", ","], r"--tasks ',': names no task"),
         (["run", "--methods", "coopp"], r"--methods 'coopp' is unknown; did you mean 'coop'\?"),
         (["run", "--methods", ""], r"--methods: none given"),
         (["run", "--methods", "no.module:Class"], r"--methods 'no.module:Class'.*package.module:Class"),

@@ -22,6 +22,7 @@ from bench.cli import main
 from bench.errors import UserError, typed
 from bench.features import usable_cores
 from bench.files import file_name, user_path, write_whole
+from bench.heap import kept_heap
 from bench.records import PeakMemory, RecordStore
 
 CONSOLES = {
@@ -67,6 +68,15 @@ def test_no_letter_that_a_console_lacks_ends_a_command(own_tiny: Any, tmp_path: 
     warned = f"warning: {photos}: 1 file left out, by the name no image, e.g. 'notes.txt'"
     assert said == ["words 0", warned, "predict 0"]
     assert "??" in shown
+
+
+def test_json_for_programs_has_every_letter_in_any_pipe(own_tiny: Any, tmp_path: Path) -> None:
+    suite = Path(own_tiny.suite)
+    suite.write_text(suite.read_text(encoding="utf-8").replace("Shade", "色"), encoding="utf-8")
+    command = ["data", "check", "--suite", own_tiny.suite, "--data", str(own_tiny.data), "--json"]
+    said, shown = in_console([command], CONSOLES["ascii"], tmp_path)
+    assert [row["task"] for row in json.loads(shown)] == ["Colour", "色", "Stripes"]
+    assert said == ["data 0"]
 
 
 def test_a_file_name_that_the_locale_cannot_encode_is_one_line(own_tiny: Any, tmp_path: Path) -> None:
@@ -204,6 +214,16 @@ def test_windows_is_asked_again_while_a_scanner_holds_the_old_file(
     assert (tmp_path / "file").read_text() == "new"
     assert waited == [0.05, 0.2]
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_without_glibc_the_heap_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def windows(_: None) -> None:
+        raise TypeError("LoadLibrary() argument 1 must be str, not None")
+
+    for library in (windows, lambda _: object()):  # macOS: a C library, but another one
+        monkeypatch.setattr("bench.heap.ctypes.CDLL", library)
+        with kept_heap():
+            pass
 
 
 @pytest.mark.parametrize(
