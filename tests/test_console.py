@@ -231,12 +231,12 @@ def test_without_glibc_the_heap_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     [("linux", 500_000, 512.0), ("darwin", 512_000_000, 512.0)],
 )
 def test_peak_memory_is_read_in_each_system_s_unit(
-    monkeypatch: pytest.MonkeyPatch, platform: str, told: int, megabytes: float
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: str, told: int, megabytes: float
 ) -> None:
     """500,000 kB of 1024 bytes are 512 MB, and so are 512,000,000 bytes."""
     import resource
 
-    monkeypatch.setattr(bench.records, "Path", lambda *_: Path("no such file"))
+    monkeypatch.setattr(bench.records, "Path", lambda *_: tmp_path / "no/such/file")
     monkeypatch.setattr(bench.records.sys, "platform", platform)
     usage = type("Usage", (), {"ru_maxrss": told})
     monkeypatch.setattr(resource, "getrusage", lambda _: usage)
@@ -249,7 +249,7 @@ def test_a_system_without_the_module_resource_has_no_peak_memory_and_records_all
     monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows: importing it fails
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert usable_cores() >= 1
-    monkeypatch.setattr(bench.records, "Path", lambda *_: Path("no such file"))
+    monkeypatch.setattr(bench.records, "Path", lambda *_: tmp_path / "no/such/file")
     assert PeakMemory("cpu").megabytes() is None
     monkeypatch.setattr(bench.records.PeakMemory, "megabytes", lambda _: None)
     monkeypatch.setattr("bench.reports.figures.draw", lambda *_: [])
