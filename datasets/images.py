@@ -11,6 +11,11 @@ from bench.errors import UserError
 # Pillow's other formats are not photographs, and some start programs to draw them (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 
+# All suffixes of these formats; .mpo are a camera's JPEGs of several views, .pfm floating-point values (refused below).
+SUFFIXES = frozenset(
+    {end for end, kind in Image.registered_extensions().items() if kind in FORMATS} - {".pfm"} | {".mpo"}
+)
+
 
 def open_image(path: Path | str) -> Image.Image:
     """The image as RGB, as CoOp opens it: `Image.open(path).convert("RGB")`.
@@ -35,3 +40,12 @@ def open_image(path: Path | str) -> Image.Image:
         raise UserError(f"{path}: not an image in a known format ({', '.join(FORMATS)})") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error})") from None
+
+
+def is_image(path: Path | str) -> bool:
+    """Whether a file's first bytes are those of an image that `open_image` takes."""
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # whatever a file of anything makes of a parser
+        return False
