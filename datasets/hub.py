@@ -39,7 +39,7 @@ from bench.datasets.items import (
     is_image_name,
 )
 from bench.datasets.places import cache_place, writable_places
-from bench.datasets.readers import PARTS, Options, parts_of
+from bench.datasets.readers import PART_FOLDERS, PARTS, Options, parts_of
 from bench.datasets.splitfiles import check_names, read_json, safe_path, write_json
 from bench.errors import UserError, nearest
 
@@ -303,7 +303,7 @@ def _huggingface_rows(folder: Path, options: Options, unread: LeftOut) -> tuple[
     """Class names and rows; what is left out is added to `unread`, at the latest when the rows are read."""
     _one_origin(options)
     files = _imagefolder_files(folder, options, unread) if "imagefolder" in options else {}
-    if files and not any(file.name in METADATA or file.suffix.lower() == ".zip" for file in chain(*files.values())):
+    if files and not any(file.name in METADATA for file in chain(*files.values())):
         return _class_folder_rows(folder, options, files)
     library = _library("datasets", "datasets")
     image, label = options.get("image", "image"), options.get("label", "label")
@@ -345,6 +345,11 @@ def _class_folder_rows(
     """
     _check_columns(folder, options, ["image", "label"])
     folders = sorted({file.parent.name for file in chain(*files.values())})
+    if all(name.lower() in PART_FOLDERS for name in folders):
+        raise UserError(
+            f"{folder}: {', '.join(map(repr, folders))} are parts of a data set, not classes; images without class "
+            "folders are read by the kinds `csv` (a table names the classes) and `names` (the files' names do)"
+        )
     places = _own_places(folder, options)
 
     def rows() -> Iterator[Row]:
@@ -443,20 +448,22 @@ def _imagefolder_files(folder: Path, options: Options, unread: LeftOut) -> dict[
     everything = {path for found in paths.values() for path in found}
     metadata = {path for path in everything if os.path.basename(path) in METADATA}
     images = {path for path in everything - metadata if is_image_file(top, path)}
-    archives = {path for path in everything if path.lower().endswith(".zip")}
-    kept = metadata | (images or archives)
+    kept = metadata | images
     others = [path for path in files_below(top) if path not in everything and is_image_file(top, path)]
     unread.add("images in no folder of `parts`", others)
-    unread.add("archives beside images", sorted(archives - kept))
-    unread.add("files whose suffix is no image format's", sorted(everything - images - metadata - archives))
+    depth = 0
     if images and not metadata:
         depths = Counter(path.count("/") for path in images if "/" in path)
         depth = max(sorted(depths), key=depths.__getitem__, default=0)
         elsewhere = {path for path in images if path.count("/") != depth or not depth}
         unread.add("images beside the class folders, or deeper", sorted(elsewhere))
         kept -= elsewhere
+    odd = [path for path in everything - images - metadata if path.count("/") >= depth]
+    unread.add(
+        "files in class folders that no image format's suffix ends" if depth else "files that are no images", odd
+    )
     if not kept - metadata:
-        raise MissingData(f"{top}: holds no class folders with images")
+        raise MissingData(f"{top}: holds no class folders with images{f' ({unread})' if unread else ''}")
     return {part: [top / path for path in found if path in kept] for part, found in paths.items()}
 
 

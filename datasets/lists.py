@@ -215,7 +215,10 @@ def _by_names(
     """A listing of images whose classes are given as texts; `known` are paths that stand as they are on disk."""
     texts = sorted({text for rows in given.values() for _, text in rows})
     labels = {text: label for label, text in enumerate(texts)}
-    names = {label: str(options.get("rename", {}).get(text, text)) for text, label in labels.items()}
+    rename = options.get("rename", {})
+    for text in sorted(rename.keys() - labels.keys()):
+        raise UserError(f"{listed_in}: `rename` names {text!r}, which is no class here; {nearest(text, texts)}")
+    names = {label: rename.get(text, text) for text, label in labels.items()}
     labelled = {part: [(path, labels[text]) for path, text in rows] for part, rows in given.items()}
     return replace(_listing(listed_in, root, labelled, names, known), source=source)
 

@@ -542,14 +542,13 @@ def test_parts_of_an_imagefolder_are_one_set_unless_the_suite_names_them(tmp_pat
 def test_what_an_imagefolder_leaves_out_is_told_now_and_later(tmp_path: Path) -> None:
     pictures(tmp_path, red=4, green=4, red__old=2, extra__deep__red=1)
     top = tmp_path / "t" / "pictures"
-    for name in ("cover.jpg", "red/0.heic", "red.zip", ".DS_Store", "red/Thumbs.db"):
+    for name in ("cover.jpg", "red/0.heic", "red/1.zip", "readme.txt", ".DS_Store", "red/Thumbs.db"):
         (top / name).write_bytes(jpeg("red", 0))
     for _ in range(2):  # as it is written, and as it is read again
         (task,) = load_tasks(load_suite(str(suite_file(tmp_path, FOLDER))), tmp_path)
         assert n_images(task.split) == 8
         assert task.left_out == {
-            "archives beside images": (1, "red.zip"),
-            "files whose suffix is no image format's": (1, "red/0.heic"),
+            "files in class folders that no image format's suffix ends": (2, "red/0.heic"),
             "images beside the class folders, or deeper": (4, "cover.jpg"),
         }
 
@@ -559,7 +558,21 @@ def test_an_imagefolder_of_one_class_or_of_none(tmp_path: Path) -> None:
     assert load(tmp_path, FOLDER).class_names == ("red",)
     shutil.rmtree(tmp_path / "t" / "pictures")
     pictures(tmp_path, **{".": 3})
-    with pytest.raises(UserError, match="pictures: holds no class folders with images"):
+    with pytest.raises(UserError, match=r"pictures: holds no class folders with images \(left out: .*'0\.jpg'\)\)"):
+        load(tmp_path, FOLDER)
+
+
+@pytest.mark.parametrize("parts", ["", ", parts: {trainval: train, test: test}"])
+def test_parts_of_an_imagefolder_are_no_classes(tmp_path: Path, parts: str) -> None:
+    pictures(tmp_path, train=4, test=4)
+    with pytest.raises(UserError, match=r"'test', 'train' are parts of a data set, not classes; .*`csv` .* `names`"):
+        load(tmp_path, FOLDER.replace("}", f"{parts}}}"))
+
+
+def test_an_archive_instead_of_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t" / "pictures").mkdir(parents=True)
+    (tmp_path / "t" / "pictures" / "all.zip").touch()
+    with pytest.raises(UserError, match=r"holds no class folders with images \(left out: .*'all\.zip'\)\)"):
         load(tmp_path, FOLDER)
 
 

@@ -487,7 +487,8 @@ def n_images(split: Split) -> int:
 
 
 def test_every_suffix_of_the_formats_is_read_in_any_case(tmp_path: Path) -> None:
-    suffixes = "jpg jpeg jpe jfif JPG png apng bmp gif tif tiff webp ppm pgm pbm pnm jp2 j2k mpo".split()
+    suffixes = ["jpg", "jpeg", "jpe", "jfif", "JPG", "png", "apng", "bmp", "gif", "tif", "tiff", "webp", "ppm"]
+    suffixes += ["pgm", "pbm", "pnm", "jp2", "j2k", "mpo"]
     for name in ("a", "b"):
         touch(*(tmp_path / "t" / name / f"{number}.{suffix}" for number, suffix in enumerate(suffixes)))
     found = own_task(tmp_path, "{kind: folders}")
@@ -644,7 +645,7 @@ def test_parts_that_contradict_are_named(tmp_path: Path) -> None:
         own_task(tmp_path, "{kind: folders, parts: {all: train}, pool: [test]}")
     with pytest.raises(UserError, match=r"t/dev: no such folder"):
         own_task(tmp_path, "{kind: folders, parts: {trainval: train, test: dev}}")
-    with pytest.raises(UserError, match="`parts` must be a path below the data root, not '../x'"):
+    with pytest.raises(UserError, match=r"`parts` must be a path below the data root, not '\.\./x'"):
         own_task(tmp_path, "{kind: folders, parts: {all: ../x}}")
 
 
@@ -708,6 +709,8 @@ def test_names_that_do_not_fit_are_named(tmp_path: Path) -> None:
     flat(tmp_path)
     with pytest.raises(UserError, match=r"`pattern` 'x\(\.\)' fits no image's name; e\.g\. not 'blue_jay_0\.jpg'"):
         own_task(tmp_path, "{kind: names, pattern: x(.)}")
+    with pytest.raises(UserError, match="`rename` names 'craw', which is no class here; did you mean 'crow'"):
+        own_task(tmp_path, r"{kind: names, pattern: '(.+)_\d', rename: {craw: carrion crow}}")
     with pytest.raises(UserError, match="must have one group"):
         own_task(tmp_path, "{kind: names, pattern: '.*'}")
     with pytest.raises(UserError, match=r"`pattern` '\(' is not a pattern"):
@@ -747,7 +750,7 @@ def test_mistakes_of_a_table_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leaves the image folder"):
         own_task(tmp_path, reader)
     lines(file, "file,class", "crow_0.jpg,crow", "crow_0.jpg,jay")
-    with pytest.raises(UserError, match="'crow_0.jpg' has two labels"):
+    with pytest.raises(UserError, match=r"'crow_0\.jpg' has two labels"):
         own_task(tmp_path, reader)
     lines(file, "file,class", *(f"{name}_{n}.jpg,{name}" for name in ("crow", "gull") for n in range(4)))
     with pytest.raises(UserError, match=r"4 images that t lists are not in .*e\.g\. 'gull_0\.jpg'"):

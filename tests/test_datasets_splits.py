@@ -654,7 +654,7 @@ def test_split_files_with_backslashes_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["a\\..\\..\\x.jpg", "\\x.jpg", "\\\\host\\x.jpg", "a/..\\../x.jpg", "c:x.jpg"])
 def test_backslashes_do_not_lead_out_of_the_image_folder(tmp_path: Path, path: str) -> None:
     file = write(tmp_path, changed(lambda s: s["train"][0].__setitem__(0, path)))
-    with pytest.raises(UserError, match="leaves the image folder|is an absolute path"):
+    with pytest.raises(UserError, match=r"leaves the image folder|is an absolute path"):
         read_split(file, tmp_path)
 
 
