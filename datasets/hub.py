@@ -350,13 +350,14 @@ def _class_folder_rows(
             f"{folder}: {', '.join(map(repr, folders))} are parts of a data set, not classes; images without class "
             "folders are read by the kinds `csv` (a table names the classes) and `names` (the files' names do)"
         )
+    labels = {name: label for label, name in enumerate(folders)}
     places = _own_places(folder, options)
 
     def rows() -> Iterator[Row]:
         for part, theirs in files.items():
             for number, file in enumerate(theirs):
                 content = _image_bytes(places, folder, {"path": str(file)}, f"image {number} of {part!r}")
-                yield part, content, folders.index(file.parent.name)
+                yield part, content, labels[file.parent.name]
 
     return [class_name(name) for name in options.get("names") or folders], rows()
 
@@ -459,9 +460,7 @@ def _imagefolder_files(folder: Path, options: Options, unread: LeftOut) -> dict[
         unread.add("images beside the class folders, or deeper", sorted(elsewhere))
         kept -= elsewhere
     odd = [path for path in everything - images - metadata if path.count("/") >= depth]
-    unread.add(
-        "files in class folders that no image format's suffix ends" if depth else "files that are no images", odd
-    )
+    unread.add("files in class folders whose suffix is not an image's" if depth else "files that are no images", odd)
     if not kept - metadata:
         raise MissingData(f"{top}: holds no class folders with images{f' ({unread})' if unread else ''}")
     return {part: [top / path for path in found if path in kept] for part, found in paths.items()}
@@ -537,9 +536,9 @@ def _torchvision_part(kind: Any, folder: Path, theirs: str, download: bool) -> A
         for root in (own, folder, folder.parent):
             with suppress(Exception):  # not there, damaged or an unknown part: what downloads says which
                 return kind(str(root), download=False, **part)
-        if not download:
-            raise MissingData(f"{own}: torchvision's {kind.__name__} is not there, nor beside it")
         part["download"] = True
+    if not download and ("download" in known or not own.is_dir()):
+        raise MissingData(f"{own}: torchvision's {kind.__name__} is not there, nor beside it")
     try:
         return kind(str(own), **part)
     except Exception as error:  # network, checksums, unknown split: of many types

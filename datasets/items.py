@@ -196,7 +196,7 @@ def left_out(
                 (deeper if is_image_file(root, path) else odd).append(path)
     around = files_below(root, top, skip=classes, exclude=exclude)
     found = LeftOut()
-    found.add("files in class folders that no image format's suffix ends", odd)
+    found.add("files in class folders whose suffix is not an image's", odd)
     found.add("images in folders inside a class folder; the reader's `deep: true` takes them", deeper)
     found.add("images outside the class folders", [p for p in around if is_image_file(root, p)])
     return found

@@ -548,7 +548,7 @@ def test_what_an_imagefolder_leaves_out_is_told_now_and_later(tmp_path: Path) ->
         (task,) = load_tasks(load_suite(str(suite_file(tmp_path, FOLDER))), tmp_path)
         assert n_images(task.split) == 8
         assert task.left_out == {
-            "files in class folders that no image format's suffix ends": (2, "red/0.heic"),
+            "files in class folders whose suffix is not an image's": (2, "red/0.heic"),
             "images beside the class folders, or deeper": (4, "cover.jpg"),
         }
 
@@ -690,6 +690,17 @@ def test_torchvision_class_is_fetched_and_read(tmp_path: Path, monkeypatch: pyte
     check_colours(split)
     if kind is PicturesInFiles:
         assert (split.root / split.test[0].path).read_bytes() == jpeg("red", 0)  # the file itself
+
+
+def test_a_torchvision_class_that_cannot_download_is_missing_data_before_it_is_there(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    reader = "{kind: torchvision, class: ImageFolder}"
+    with pytest.raises(UserError, match="data of 1 of 1 tasks is missing"):
+        load(tmp_path, reader)
+    pictures(tmp_path, red=4, green=4)
+    (tmp_path / "t" / "pictures").rename(tmp_path / "t" / "torchvision")
+    split = load(tmp_path, reader)
+    assert split.class_names == ("green", "red") and n_images(split) == 8
 
 
 def test_unknown_torchvision_class_and_part_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

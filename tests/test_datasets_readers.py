@@ -506,7 +506,7 @@ def test_what_is_left_out_is_counted_with_an_example_each(tmp_path: Path, capsys
     found = own_task(tmp_path, "{kind: folders}")
     assert n_images(found.split) == 6
     assert found.left_out == {
-        "files in class folders that no image format's suffix ends": (5, "a/0.heic"),  # most of the five
+        "files in class folders whose suffix is not an image's": (5, "a/0.heic"),  # most of the five
         "images in folders inside a class folder; the reader's `deep: true` takes them": (2, "a/more/0.jpg"),
         "images outside the class folders": (1, "cover.jpg"),
     }
