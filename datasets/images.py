@@ -16,6 +16,11 @@ from bench.files import user_path
 # Pillow's other formats are not photographs, and some start programs to draw them (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 
+# All suffixes of these formats; .mpo are a camera's JPEGs of several views, .pfm floating-point values (refused below).
+SUFFIXES = frozenset(
+    {end for end, kind in Image.registered_extensions().items() if kind in FORMATS} - {".pfm"} | {".mpo"}
+)
+
 
 def open_image(path: Path | str) -> Image.Image:
     """The image as RGB, as CoOp opens it: `Image.open(path).convert("RGB")`.
@@ -78,3 +83,12 @@ def _images_below(folder: Path) -> list[Path]:
         said = f"{n} file{'s' * (n != 1)} left out, by the name no image"
         warnings.warn(f"{folder}: {said}, e.g. {others[0]!r}", stacklevel=3)
     return images
+
+
+def is_image(path: Path | str) -> bool:
+    """Whether a file's first bytes are those of an image that `open_image` takes."""
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # whatever a file of anything makes of a parser
+        return False

@@ -7,13 +7,14 @@ written once, in CoOp's form (`split_bench_<Name>.json`), and used from then on.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.datasets import hub
 from bench.datasets.fewshot import seeded_order
-from bench.datasets.items import Item, Listing, MissingData, Split, missing_images
+from bench.datasets.items import Item, LeftOut, Listing, MissingData, Split, missing_images
 from bench.datasets.kinds import READERS
 from bench.datasets.places import cache_place, writable_places
 from bench.datasets.readers import image_root
@@ -40,6 +41,7 @@ class Task:
 
     spec: TaskSpec
     split: Split
+    left_out: LeftOut = field(default_factory=LeftOut)  # files that are there and not read; as a text, what to tell
 
     @property
     def name(self) -> str:
@@ -69,7 +71,7 @@ def load_tasks(
 
     Missing data is one error that names every task concerned, the folder and where to get it. With
     `allow_missing` a task without data is left out, and one of which only a part is there (of its images or
-    classes) is used as it is.
+    classes) is used as it is. Files that a reader leaves out are told on standard error, a line a task.
     """
     data_root = Path(data_root)
     tasks, missing = [], []
@@ -84,6 +86,9 @@ def load_tasks(
         words = typed(["--suite", suite.argument, "--data", str(data_root)])
         way = f"`python -m bench data fetch {words}` gets what may be downloaded."
         raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing, way]))
+    for task in tasks:
+        if task.left_out:
+            print(f"warning: {task.name}: {task.left_out}", file=sys.stderr)
     return tasks
 
 
@@ -109,13 +114,13 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
     folder = data_root / spec.folder
     if not folder.is_dir() and not cache_place(folder).is_dir():
         raise MissingData(f"{folder}: no such folder")
-    split, task_name = _find_split(spec, folder, allow_missing, write)
+    split, task_name, unread = _find_split(spec, folder, allow_missing, write)
     split = _check_complete(spec, folder, split, allow_missing)
     # A folder of many tasks (Fashion-20) cannot hold one name for them.
     named = ("task" not in spec.reader and _own_task_name(folder)) or spec.task_name or task_name
     if not named:
         raise UserError(f"{spec.name}: no task name; put one into {folder / 'task_name.txt'}")
-    return Task(replace(spec, task_name=named), split)
+    return Task(replace(spec, task_name=named), split, unread)
 
 
 def divide(listing: Listing) -> Split:
@@ -155,8 +160,11 @@ def _divide_by_class(listing: Listing, part: str, test_too: bool) -> list[list[I
     return divided
 
 
-def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) -> tuple[Split, str]:
-    """The task's division, and the task's name where the data holds one."""
+def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) -> tuple[Split, str, LeftOut]:
+    """The task's division, the task's name where the data holds one, and what the reader left out.
+
+    A split file says itself which images are the task's: then nothing counts as left out.
+    """
     reader = READERS[spec.reader["kind"]]
     file = _given_split(spec, folder)
     if file:
@@ -164,7 +172,7 @@ def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) 
         split, task_name = read_split(file, root, spec.reader.get("task", 0), spec.reader.get("allow_leak", False))
         gone = missing_images(root, [item for items in split.parts.values() for item in items])
         _check_missing(file, gone, root, allow_missing)
-        return without(split, gone), task_name
+        return without(split, gone), task_name, LeftOut()
     if write:
         hub.prepare(folder, spec.reader)
     listing = reader.read(folder, spec.reader)
@@ -175,14 +183,15 @@ def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) 
     listing = replace(listing, parts=kept)
     check_parts(folder, listing.parts, spec.reader.get("allow_leak", False))
     if "train" in listing.parts:
-        return without(divide(listing), gone), listing.task_name
+        return without(divide(listing), gone), listing.task_name, listing.left_out
     # Of a part of the data nothing is written: it would be wrong once the rest is there.
     complete = (
         not gone
         and spec.n_classes in (None, len(listing.class_names))
         and (spec.n_images is None or len({item.path for item in everything}) >= spec.n_images)
     )
-    return without(_written_split(spec, folder, listing, write and complete), gone), listing.task_name
+    split = _written_split(spec, folder, listing, write and complete)
+    return without(split, gone), listing.task_name, listing.left_out
 
 
 def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
@@ -220,7 +229,7 @@ def _read_written(file: Path, listing: Listing, allow_leak: bool) -> Split:
     content = read_json(file)
     found = {item.path: item for items in listing.parts.values() for item in items}
     try:
-        paths = {part: sorted(safe_path(file, row[0]) for row in content[part]) for part in PARTS}
+        paths = {part: sorted(safe_path(file, row[0], found) for row in content[part]) for part in PARTS}
     except (TypeError, KeyError, IndexError):
         raise UserError(f"{file}: not a split file; remove it to divide the images again") from None
     placed = {path for part in PARTS for path in paths[part]}

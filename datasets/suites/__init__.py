@@ -170,13 +170,14 @@ def _reader(file: Path, where: str, reader: object) -> dict[str, Any]:
         if wanted is list and isinstance(value, str):
             value = [value]  # one text may stand for a list of one
         _must_be(value, wanted, f"{file}: {where}: reader {kind}: `{option}`")
-        if option in ("images", "pool", "split", "files", "imagefolder"):
+        if option in ("images", "pool", "parts", "split", "files", "imagefolder"):
             paths = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
             for path in paths:
                 _inside(file, where, option, path)
         checked[option] = value
-    if "strip" in checked:
-        _pattern(file, where, checked["strip"])
+    for option in ("strip", "pattern"):
+        if option in checked:
+            _pattern(file, where, option, checked[option])
     return checked
 
 
@@ -289,11 +290,11 @@ def _inside(file: Path, where: str, key: str, path: str) -> str:
     return path
 
 
-def _pattern(file: Path, where: str, pattern: str) -> None:
+def _pattern(file: Path, where: str, option: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UserError(f"{file}: {where}: `strip` {pattern!r} is not a pattern ({error})") from None
+        raise UserError(f"{file}: {where}: `{option}` {pattern!r} is not a pattern ({error})") from None
 
 
 def _different(file: Path, names: list[str]) -> None:
