@@ -65,6 +65,8 @@ LIST_EXAMPLES = """\
 examples
   python -m bench list methods
   python -m bench list tasks --suite rs8
+  python -m bench list classes --suite rs8 --task AID --data ~/data
+      each class with its label and the prompts that the template makes
   python -m bench list backbones 'ViT-B*'
 """
 
@@ -336,12 +338,14 @@ def _list(argv: list[str]) -> int:
     p = command_parser("list", "What the names on the command line stand for.", LIST_EXAMPLES)
     p.add_argument("what", metavar="|".join(KINDS))
     p.add_argument("pattern", nargs="?", default="*", help="names to show, for example 'ViT-B*'")
-    p.add_argument("--suite", metavar="NAME|FILE", help="tasks of one suite")
+    p.add_argument("--suite", metavar="NAME|FILE", help="tasks or classes of one suite")
+    p.add_argument("--task", metavar="NAME", help="classes of one of the suite's tasks")
+    p.add_argument("--data", metavar="ROOT", help="for classes: the data sets' folders (default: $BENCH_DATA)")
     a = p.read(argv)
     from fnmatch import fnmatch
 
-    table = listing(a.what, a.suite)
-    names = table[table.columns[1 if a.what == "tasks" else 0]]
+    table = listing(a.what, a.suite, a.task, a.data or os.environ.get("BENCH_DATA"))
+    names = table[{"tasks": "task", "classes": "class"}.get(a.what, table.columns[0])]
     found = table[[fnmatch(name.lower(), a.pattern.lower()) for name in names]]
     if found.empty:
         close = nearest(a.pattern, names).partition(" (valid:")[0]  # without all the others

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.errors import UserError
@@ -41,6 +41,7 @@ class Listing:
     parts: dict[str, list[Item]]
     source: str
     task_name: str = ""  # where the user's copy names the task (Fashion-20)
+    unmet: Mapping[str, str] = field(default_factory=dict)  # options that name folders that are not there: what to say
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.datasets.items import Item, Listing, MissingData, class_name, list_folder
 from bench.datasets.splitfiles import check_names
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 
 Options = Mapping[str, Any]
 
@@ -60,8 +60,9 @@ def read_folders(folder: Path, options: Options) -> Listing:
     root = image_root(folder, options)
     pools = options.get("pool", ["."])
     by_class: dict[str, list[str]] = {}
+    seen: set[str] = set()
     for pool in pools:
-        for name, path in _class_folders(root, pool, options):
+        for name, path in _class_folders(root, pool, options, seen):
             _, images = list_folder(root / path)
             by_class.setdefault(name, []).extend(f"{path}/{image}" for image in images)
     if not by_class:
@@ -72,7 +73,15 @@ def read_folders(folder: Path, options: Options) -> Listing:
     folders = sorted(by_class)
     items = [Item(path, label) for label, name in enumerate(folders) for path in sorted(by_class[name])]
     names = check_names(root, dict(enumerate(readable_name(name, options) for name in folders)))
-    return Listing(root, names, {"all": items}, source="folders")
+    checked = {"exclude": seen, "rename": folders}
+    unmet = {option: said for option, known in checked.items() if (said := _unmet(root, option, options, known))}
+    return Listing(root, names, {"all": items}, source="folders", unmet=unmet)
+
+
+def _unmet(root: Path, option: str, options: Options, folders: Iterable[str]) -> str:
+    """What to say of an option's folders that are not there; "" where all are."""
+    gone = sorted(set(options.get(option, ())) - set(folders))
+    return f"{root}: `{option}` names {gone[0]!r}, which is no folder here; {nearest(gone[0], folders)}" if gone else ""
 
 
 def readable_name(folder_name: str, options: Options) -> str:
@@ -89,16 +98,22 @@ def camel_words(name: str) -> list[str]:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).split()
 
 
-def _class_folders(root: Path, pool: str, options: Options) -> list[tuple[str, str]]:
-    """(class, path relative to root) of the class folders below one pool, or in its groups."""
+def _class_folders(root: Path, pool: str, options: Options, seen: set[str]) -> list[tuple[str, str]]:
+    """(class, path relative to root) of the class folders below one pool, or in its groups.
+
+    The names of all folders, excluded ones too, are added to `seen`.
+    """
     exclude = set(options.get("exclude", []))
     found = []
     folders, _ = list_folder(root / pool)
+    seen.update(folders)
     for name in folders:
         if name in exclude:
             continue
         path = name if pool == "." else f"{pool}/{name}"
-        inner = [n for n in list_folder(root / path)[0] if n not in exclude] if options.get("grouped") else []
+        inside = list_folder(root / path)[0] if options.get("grouped") else []
+        seen.update(inside)
+        inner = [n for n in inside if n not in exclude]
         found += [(n, f"{path}/{n}") for n in inner] or [(name, path)]
     return found
 
