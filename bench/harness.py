@@ -488,9 +488,9 @@ def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
     task = trained_part(task, run.protocol)
     for need, (view, parts) in needed(cell, train, val).items():
         total = sum(map(len, parts)) * (view.last - view.first)
-        with bar(f"  encoding {task.name}", total, "view", hide) as shown:
-            with run.features.naming_broken(paths(task, [*chain(*train, *val)]), hide):
-                blocks = [run.features.get(paths(task, part), view, method.image, shown.update) for part in parts]
+        naming = run.features.naming_broken(paths(task, [*chain(*train, *val)]), hide)
+        with bar(f"  encoding {task.name}", total, "view", hide) as shown, naming:
+            blocks = [run.features.get(paths(task, part), view, method.image, shown.update) for part in parts]
         features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, run.backbone.embed_dim)
         found[need] = features if need == "views" else features[0]
     return TaskData(

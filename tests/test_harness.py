@@ -368,7 +368,7 @@ def test_broken_images_of_all_tasks_are_named_before_anything_is_encoded(
     for path in broken:
         path.write_bytes(b"not a picture")
     encoded = count_calls(ImageFeatures, "through")
-    with pytest.raises(UserError, match="^3 images cannot be read") as caught:
+    with pytest.raises(UserError, match=r"^3 images cannot be read") as caught:
         own_tiny.run(tmp_path / "runs", shots=[6])
     lines = str(caught.value).splitlines()[1:]
     assert [line.strip().partition(":")[0] for line in lines] == ["Colour", "Shade"]
@@ -392,7 +392,7 @@ def test_damage_that_shows_only_when_images_are_encoded_is_named_whole(
     assert record["status"] == "failed" and "\n" not in record["error"]
     assert record["error"].startswith("5 images cannot be read: ")  # of 18, each fourth
     assert all(str(path) in record["error"] for path in broken)
-    with pytest.raises(UserError, match="^5 images cannot be read"):
+    with pytest.raises(UserError, match=r"^5 images cannot be read"):
         own_tiny.run(tmp_path / "runs", **grid)
 
 
