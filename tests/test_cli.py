@@ -260,7 +260,7 @@ def test_list_classes_shows_labels_names_and_prompts(own_tiny: Any, capsys: Capt
     assert "name a suite with --suite" in capsys.readouterr().err
     shutil.rmtree(own_tiny.data / "shade")
     assert main(command) == 0
-    assert re.search(r"Shade .*no data: .*no such folder", capsys.readouterr().out)
+    assert re.search(r"Shade .*no data: ", capsys.readouterr().out)
 
 
 def test_list_methods_shows_what_they_are_and_their_defaults(capsys: Capture) -> None:
