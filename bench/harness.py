@@ -28,7 +28,7 @@ from bench.datasets.splits import Task, load_tasks
 from bench.datasets.suites import Suite, load_suite
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
-from bench.hashes import ImageHashes, copies_told, named
+from bench.hashes import ImageHashes, copies, copies_told, named
 from bench.heap import kept_heap
 from bench.learned import keep_state
 from bench.methods import Method, TaskData, find_method, method_names
@@ -226,14 +226,15 @@ def _look_at_images(
             broken[name] = hashes.broken([*seen, *test], shown.update)
     if any(broken.values()):
         lines = [f"  {name}: {named(faults)}" for name, faults in broken.items() if faults]
-        head = f"{sum(map(len, broken.values()))} images cannot be read; replace them, or delete them where the split "
-        raise UserError("\n".join([f"{head}is made of what is there:", *lines]))
+        n = sum(map(len, broken.values()))
+        head = f"{n} images cannot be read; replace or delete them (docs/data.md says how):"
+        raise UserError("\n".join([head, *lines]))
     tested = {}
     for t in tasks:
-        seen, test = files[t.name]
-        if told := copies_told(t.split.root, hashes.copies(seen, test), "few-shot images"):
+        learned_from, scored = map(hashes.by_content, files[t.name])
+        if told := copies_told(t.split.root, copies(learned_from, scored), "few-shot images"):
             tqdm.write(f"warning: {t.name}: of the test images, {told}", file=sys.stderr)
-        tested[t.name] = Counter(hashes.of(test))
+        tested[t.name] = Counter(digest for digest, _ in scored)
     return tested
 
 

@@ -87,20 +87,10 @@ class ImageHashes:
                     bar(len(part))
         return faults
 
-    def copies(self, *parts: Sequence[Path]) -> list[tuple[Path, Path]]:
-        """Each image of a part with one of an earlier part that has the same bytes: (the earlier one, this one).
-
-        Files that cannot be read are left out; `broken` names them.
-        """
-        seen: dict[str, Path] = {}
-        pairs = []
-        for part in parts:
-            looked = zip(self._looked_at(part), part, strict=True)
-            own = [(found[0], path) for found, path in looked if not isinstance(found, OSError)]
-            pairs += [(seen[digest], path) for digest, path in own if digest in seen]
-            for digest, path in own:
-                seen.setdefault(digest, path)
-        return pairs
+    def by_content(self, paths: Sequence[Path]) -> list[tuple[str, Path]]:
+        """(digest, path) of the files, without those that cannot be read; `broken` names these."""
+        looked = zip(self._looked_at(paths), paths, strict=True)
+        return [(found[0], path) for found, path in looked if not isinstance(found, OSError)]
 
     def _looked_at(self, paths: Sequence[Path], bar: Bar | None = None) -> Iterator[tuple[str, int] | OSError]:
         """(digest, state) of each file, or what the disk said."""
@@ -170,8 +160,22 @@ def named(what: Sequence[str]) -> str:
     return "; ".join(what[:NAMED]) + more
 
 
+def copies(*parts: Sequence[tuple[str, Path]]) -> list[tuple[Path, Path]]:
+    """Each image of a part with one of an earlier part that has the same bytes: (the earlier one, this one).
+
+    parts : as from `ImageHashes.by_content`.
+    """
+    seen: dict[str, Path] = {}
+    pairs = []
+    for part in parts:
+        pairs += [(seen[digest], path) for digest, path in part if digest in seen]
+        for digest, path in part:
+            seen.setdefault(digest, path)
+    return pairs
+
+
 def copies_told(root: Path, pairs: Sequence[tuple[Path, Path]], what: str) -> str:
-    """What `ImageHashes.copies` found, in a line; "" where it found nothing.
+    """What `copies` found, in a line; "" where it found nothing.
 
     root : the folder that the images' names are relative to. what : whose copies they are, such as "few-shot images".
     """

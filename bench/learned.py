@@ -108,7 +108,8 @@ def load_cell(
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         config = json.loads(metadata["cell"])
-        tasks = [_task(**{"descriptions": {}, **task}) for task in json.loads(metadata["tasks"])]  # older: without
+        # Files of older versions hold no descriptions.
+        tasks = [_task(**{"descriptions": {}, **task}) for task in json.loads(metadata["tasks"])]
         wanted, weights, params = config["method"], config["weights"], dict(config["params"])
         named, tag = config["backbone"], config["pretrained"]
         foreign, precision = bool(config.get("code")), config.get("precision", "float32")

@@ -82,7 +82,8 @@ def check_values(where: str, values: Mapping[str, Any], methods: Sequence[type[M
         for parameter, value in given.items():
             every = set().union(*has.values())
             if parameter not in every:
-                raise UserError(f"{where}: {name} has no parameter {parameter!r}; {nearest(str(parameter), every)}")
+                none = "no method has a" if name == "all" else f"{name} has no"
+                raise UserError(f"{where}: {none} parameter {parameter!r}; {nearest(str(parameter), every)}")
             if not isinstance(value, str | int | float):
                 raise UserError(f"{where}: {name}: `{parameter}` must be a number or a text, not {value!r}")
             for method in concerned:

@@ -70,7 +70,7 @@ def test_a_file_of_one_s_own(tiny: Any, tmp_path: Path) -> None:
     [
         ("coopp: {epochs: 4}", "'coopp' is no method; did you mean 'coop'"),
         ("coop: {epoch: 4}", "coop has no parameter 'epoch'; did you mean 'epochs'"),
-        ("all: {nonsense: 4}", "all has no parameter 'nonsense'"),
+        ("all: {nonsense: 4}", "no method has a parameter 'nonsense'"),
         ("coop: 4", "`coop` must be a map"),
         ("veiws: 4", "'veiws' is no method; did you mean 'views'"),
         ("title: 4", "`title` must be text, not 4"),
@@ -98,7 +98,7 @@ def test_a_recipe_that_makes_no_sense_is_an_error_that_names_the_file(tmp_path: 
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ("{epoch: 2}", "recipe: all has no parameter 'epoch'; did you mean 'epochs'"),
+        ("{epoch: 2}", "recipe: no method has a parameter 'epoch'; did you mean 'epochs'"),
         ("{epochs: many}", "recipe: all: `epochs`: 'many' is not a value of type int"),
         ("{pull: strong}", "recipe: all: `pull`: 'strong'"),  # KgCoOp's, which does not run here
     ],
