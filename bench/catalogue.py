@@ -16,21 +16,23 @@ from bench.files import user_path
 if TYPE_CHECKING:
     from bench.datasets.fetch import Plan
 
-KINDS = ("suites", "tasks", "methods", "backbones")
+KINDS = ("suites", "tasks", "classes", "methods", "backbones")
 
 
-def listing(what: str, suite: str | None = None) -> pd.DataFrame:
+def listing(what: str, suite: str | None = None, task: str | None = None, data: str | None = None) -> pd.DataFrame:
     """What the command line's names stand for.
 
     Parameters
     ----------
-    what : "suites", "tasks", "methods" or "backbones".
-    suite : for tasks, one suite's (default: all suites').
+    what : "suites", "tasks", "classes", "methods" or "backbones".
+    suite : for tasks, one suite's (default: all suites'); for classes, the suite, which is needed.
+    task, data : for classes, one of the suite's tasks (default: all), and the folder that holds the tasks' folders.
     """
     what = next((kind for kind in KINDS if kind in (what.lower(), f"{what.lower()}s", f"{what.lower()}es")), what)
     if what not in KINDS:
         raise UserError(f"list {what!r} is unknown; {nearest(what, KINDS)}")
-    return {"suites": _suites, "tasks": lambda: _tasks(suite), "methods": _methods, "backbones": _backbones}[what]()
+    kinds = {"tasks": lambda: _tasks(suite), "classes": lambda: _classes(suite, task, data)}
+    return {**kinds, "suites": _suites, "methods": _methods, "backbones": _backbones}[what]()
 
 
 def _suites() -> pd.DataFrame:
@@ -54,8 +56,43 @@ def _tasks(suite: str | None) -> pd.DataFrame:
     for name in [suite] if suite else suite_names():
         for t in load_suite(name).tasks:
             row = {"suite": name, "task": t.name, "classes": t.n_classes, "metric": t.metric}
-            rows.append({**row, "template": t.template, "folder": t.folder})
+            template = t.template if isinstance(t.template, str) else " | ".join(t.template)
+            rows.append({**row, "template": template, "folder": t.folder})
     return pd.DataFrame(rows)
+
+
+def _classes(suite: str | None, task: str | None, data: str | None) -> pd.DataFrame:
+    """One row a class and hand-written prompt; a task without data has one that says so."""
+    from bench.datasets.items import MissingData
+    from bench.datasets.splits import load_task, select_tasks
+    from bench.datasets.suites import load_suite
+    from bench.wording import sentences
+
+    if not suite:
+        raise UserError("list classes: name a suite with --suite; `python -m bench list suites` shows them")
+    loaded = load_suite(suite)
+    specs = select_tasks(loaded, [task] if task else None)
+    root = _demo_root() if loaded.demo else _root(data)
+    rows: list[dict[str, object]] = []
+    for spec in specs:
+        try:
+            found = load_task(spec, root, allow_missing=True, write=False)
+        except MissingData as error:
+            rows.append({"task": spec.name, "label": None, "class": "", "prompt": f"no data: {error}"})
+            continue
+        for label, name in enumerate(found.class_names):
+            row = {"task": spec.name, "label": label, "class": name}
+            rows += [{**row, "prompt": sentence} for sentence in sentences(found, name)]
+    return pd.DataFrame(rows).astype({"label": "Int64"})
+
+
+def _demo_root() -> Path:
+    from bench.datasets.demo import ensure_demo
+    from bench.datasets.places import cache_folder
+    from bench.progress import absolute, bar
+
+    with bar("rendering the demo's images", 0, "image", None, position=0) as shown:
+        return ensure_demo(cache_folder() / "demo", absolute(shown))
 
 
 def _methods() -> pd.DataFrame:
@@ -84,17 +121,19 @@ def _backbones() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def check(suite: str, data: str | None) -> pd.DataFrame:
+def check(suite: str, data: str | None, open_images: bool = False, quiet: bool | None = None) -> pd.DataFrame:
     """What of a suite is on disk: one row a task with its state and what to do next.
 
     Parameters
     ----------
     suite : name or path of a suite file. data : folder that holds the tasks' folders.
+    open_images : decode every image: finds broken ones, and the same image in two parts.
+    quiet : no progress bars (None: where standard error is no terminal).
     """
     from bench.datasets.check import check_suite
     from bench.datasets.suites import load_suite
 
-    return check_suite(load_suite(suite), _root(data))
+    return check_suite(load_suite(suite), _root(data), open_images, quiet)
 
 
 def fetch(

@@ -23,6 +23,7 @@ from bench.methods import Method
 from bench.options import Variant
 from bench.protocols import trained_items, trained_part
 from bench.records import cell_key
+from bench.wording import wording
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _description(task: Task, features: ImageFeatures, items: Sequence[Item]) -> 
     """What a method's numbers follow from: names, and the images' content with their labels."""
     digests = features.hashes.of(paths(task, items))
     images = [(digest, item.label) for digest, item in zip(digests, items, strict=True)]
-    return [task.name, task.task_name, task.template, task.metric, task.class_names, images]
+    return [task.name, task.task_name, wording(task), task.metric, task.class_names, images]
 
 
 def _digest(what: Any) -> str:

@@ -74,6 +74,8 @@ LIST_EXAMPLES = """\
 examples
   python -m bench list methods
   python -m bench list tasks --suite rs8
+  python -m bench list classes --suite rs8 --task AID --data ~/data
+      each class with its label and the prompts that the template makes
   python -m bench list backbones 'ViT-B*'
 """
 
@@ -443,12 +445,14 @@ def _list(argv: list[str]) -> int:
     p = command_parser("list", "The names that other commands take, and what they stand for.", LIST_EXAMPLES)
     p.add_argument("what", metavar="|".join(KINDS))
     p.add_argument("pattern", nargs="?", default="*", help="show only such names, for example 'ViT-B*' (default: all)")
-    p.add_argument("--suite", metavar="NAME|FILE", help="show the tasks of this suite only")
+    p.add_argument("--suite", metavar="NAME|FILE", help="show the tasks or classes of this suite only")
+    p.add_argument("--task", "--tasks", dest="task", metavar="TASK", help="for classes: of this task (default: all)")
+    p.add_argument("--data", metavar="ROOT", help="for classes: the data sets' folders (default: $BENCH_DATA)")
     a = p.read(argv)
     from fnmatch import fnmatch
 
-    table = listing(a.what, a.suite)
-    names = table["task" if "task" in table else table.columns[0]]
+    table = listing(a.what, a.suite, a.task, a.data or os.environ.get("BENCH_DATA"))
+    names = table[{"tasks": "task", "classes": "class"}.get(a.what, table.columns[0])]
     found = table[[fnmatch(name.lower(), a.pattern.lower()) for name in names]]
     if found.empty:
         close = nearest(a.pattern, names).partition(" (valid:")[0]  # without all the others

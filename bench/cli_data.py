@@ -15,7 +15,8 @@ from bench.errors import UserError, nearest, typed
 CHECK_EXAMPLES = """\
 examples
   python -m bench data check --suite general10 --data ~/data
-  python -m bench data check --suite my-suite.yaml --data ~/data --json
+  python -m bench data check --suite my-suite.yaml --data ~/data --open
+      decode every image, once: finds broken ones, and the same image in two parts
 """
 
 FETCH_EXAMPLES = """\
@@ -46,27 +47,34 @@ def dispatch(argv: list[str]) -> int:
 
 
 def _check_data(argv: list[str]) -> int:
-    about = "What of a suite's data is on disk, and what to do about the rest."
+    about = (
+        "What of a suite's data is on disk, and what to do about the rest. Exit code: 0 when every task is ready, 1 "
+        "when something is missing or broken."
+    )
     p = command_parser("data check", about, CHECK_EXAMPLES)
     _data_arguments(p)
+    p.add_argument("--open", action="store_true", help="decode every image: finds broken ones and copies")
     p.add_argument("--json", action="store_true", help="for programs: a list with one object per task")
     a = p.read(argv)
     from bench.catalogue import check
 
-    table = check(a.suite, a.data or os.environ.get("BENCH_DATA"))
+    table = check(a.suite, a.data or os.environ.get("BENCH_DATA"), open_images=a.open)
+    code = 0 if (table["state"] == "ready").all() else 1
     if a.json:
         print(table.to_json(orient="records", indent=1))  # in ASCII, which no pipe replaces
-        return 0
+        return code
     for kind in ("images", "classes"):
         table[kind] = table[kind].astype(str) + " / " + table[f"{kind}_expected"].astype("string").fillna("?")
     columns = {"images": "images found / expected", "classes": "classes found / expected"}
-    print_table(table.drop(columns=["images_expected", "classes_expected", "next"]).rename(columns=columns))
-    steps = table[table["next"] != ""]
-    if len(steps):
-        print("\nWhat to do:")
-    for task, step in zip(steps["task"], steps["next"], strict=True):
-        print(f"- {task}: {step}")
-    return 0
+    hidden = ["images_expected", "classes_expected", "notes", "next"]
+    print_table(table.drop(columns=hidden).rename(columns=columns))
+    for title, column in (("Worth knowing:", "notes"), ("What to do:", "next")):
+        said = table[table[column] != ""]
+        if len(said):
+            print(f"\n{title}")
+        for task, text in zip(said["task"], said[column], strict=True):
+            print(f"- {task}: {text}")
+    return code
 
 
 def _fetch_data(argv: list[str]) -> int:

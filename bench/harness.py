@@ -7,9 +7,11 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ from bench.backbone import Backbone, Precision, load_backbone
 from bench.cells import Cell, drawn, few_shot_set, make_cells, needed, paths
 from bench.datasets.demo import ensure_demo
 from bench.datasets.items import Item
+from bench.datasets.places import cache_folder
 from bench.datasets.splits import Task, load_tasks
 from bench.datasets.suites import Suite, load_suite
 from bench.errors import UserError
-from bench.features import ImageFeatures, View, cache_folder
+from bench.features import ImageFeatures, View
 from bench.files import user_path
+from bench.hashes import ImageHashes, copies, copies_told, named
 from bench.heap import kept_heap
 from bench.learned import keep_state
 from bench.methods import Method, TaskData, find_method, method_names
@@ -34,7 +38,7 @@ from bench.options import variants
 from bench.profile import profiled
 from bench.progress import absolute, bar
 from bench.protocols import BASE2NEW, FEW_SHOT, Part, check_protocol, harmonic_mean, test_parts, trained_part
-from bench.recipe import load_recipe
+from bench.recipe import check_values, load_recipe
 from bench.records import SCHEMA, PeakMemory, RecordStore, processor, versions
 from bench.reports.records import COLUMNS, rows_of
 
@@ -63,6 +67,7 @@ class Run:
     profile: bool
     seeds_at_once: bool
     left_out: dict[str, str]  # methods that the protocol cannot take, and why
+    tested: dict[str, Counter[str]]  # a task's test images by their content
 
     def todo(self) -> list[Cell]:
         """Cells without a finished record: new ones and failed ones."""
@@ -134,7 +139,6 @@ def prepare(
     if draws and not user_path(draws).is_dir():
         raise UserError(f"--draws {draws}: no such folder")
     chosen = load_suite(suite or "demo")
-    recipe_used = load_recipe(recipe) if recipe else None
     names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
     _check(names, tasks, shots, seeds, views)
     classes = list(dict.fromkeys(find_method(name) for name in names))
@@ -146,6 +150,8 @@ def prepare(
     for name in {c.name for c in classes}:  # records tell methods apart by name
         if sum(c.name == name for c in classes) > 1:
             raise UserError(f"--methods: two methods are called {name!r}; give one of the classes another `name`")
+    check_values(f"{chosen.path}: recipe", {"all": chosen.recipe}, classes)
+    recipe_used = load_recipe(recipe, classes) if recipe else None
     settings = variants(classes, options, [{"all": chosen.recipe}, recipe_used.values if recipe_used else {}])
     hide = True if quiet else None  # None: hidden where standard error is no terminal
     if chosen.demo:
@@ -162,7 +168,7 @@ def prepare(
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device), precision)
     features = ImageFeatures(loaded)
     folder = user_path(draws) if draws else None
-    _hash(found, protocol, features, shots, seeds, folder, hide)
+    tested = _look_at_images(found, protocol, features.hashes, shots, seeds, folder, hide)
     views = views or (recipe_used.views if recipe_used else chosen.views)
     cells = list(make_cells(chosen, found, protocol, loaded, features, settings, shots, seeds, views, folder))
     store = RecordStore(user_path(results))
@@ -180,6 +186,7 @@ def prepare(
         profile=profile,
         seeds_at_once=seeds_at_once,
         left_out=left_out,
+        tested=tested,
     )
 
 
@@ -197,21 +204,39 @@ def _check(
         raise UserError(f"--views {views}: at least 1")
 
 
-def _hash(
+def _look_at_images(
     tasks: list[Task],
     protocol: str,
-    features: ImageFeatures,
+    hashes: ImageHashes,
     shots: Sequence[int],
     seeds: Sequence[int],
     draws: Path | None,
     hide: bool | None,
-) -> None:
-    """Hash the images of all cells once, under a bar; what follows finds the hashes remembered."""
+) -> dict[str, Counter[str]]:
+    """Hash the images of all cells once, under a bar; what follows finds the hashes remembered.
+
+    Broken images are refused, all at once; copies of few-shot images among the test images are told.
+    Returns how often each content stands among a task's test images.
+    """
     sets = [(n, seed) for seed in seeds for n in (shots if draws else [max(shots)])]  # ours are nested
     few = {t.name: [i for n, seed in sets for i in drawn(t, protocol, n, seed, draws)] for t in tasks}
-    files = list(dict.fromkeys(path for t in tasks for path in paths(t, [*t.split.test, *few[t.name]])))
-    with bar("reading images", len(files), "image", hide, position=0) as shown:
-        features.hashes.of(files, shown.update)
+    files = {t.name: (list(dict.fromkeys(paths(t, few[t.name]))), paths(t, t.split.test)) for t in tasks}
+    broken = {}
+    with bar("reading images", sum(map(len, chain(*files.values()))), "image", hide, position=0) as shown:
+        for name, (seen, test) in files.items():
+            broken[name] = hashes.broken([*seen, *test], shown.update)
+    if any(broken.values()):
+        lines = [f"  {name}: {named(faults)}" for name, faults in broken.items() if faults]
+        n = sum(map(len, broken.values()))
+        head = f"{n} images cannot be read; replace or delete them (docs/data.md says how):"
+        raise UserError("\n".join([head, *lines]))
+    tested = {}
+    for t in tasks:
+        learned_from, scored = map(hashes.by_content, files[t.name])
+        if told := copies_told(t.split.root, copies(learned_from, scored), "few-shot images"):
+            tqdm.write(f"warning: {t.name}: of the test images, {told}", file=sys.stderr)
+        tested[t.name] = Counter(digest for digest, _ in scored)
+    return tested
 
 
 def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
@@ -383,7 +408,14 @@ def _record(run: Run, cell: Cell, method: Method, data: list[TaskData], trained:
         "versions": versions(),
         "fingerprints": {"weights": run.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
         "splits": {task.name: task.split.source for task in run.tasks},
+        "copies": {task.name: _copies(run, task, cell) for task in run.tasks},
     }
+
+
+def _copies(run: Run, task: Task, cell: Cell) -> int:
+    """How many of a task's test images have the same bytes as one of the cell's few-shot images."""
+    few = paths(task, drawn(task, run.protocol, cell.shots, cell.seed, run.draws))
+    return sum(run.tested[task.name][digest] for digest in set(run.features.hashes.of(few)))
 
 
 def _score(
@@ -458,7 +490,8 @@ def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
     task = trained_part(task, run.protocol)
     for need, (view, parts) in needed(cell, train, val).items():
         total = sum(map(len, parts)) * (view.last - view.first)
-        with bar(f"  encoding {task.name}", total, "view", hide) as shown:
+        naming = run.features.naming_broken(paths(task, [*chain(*train, *val)]), hide)
+        with bar(f"  encoding {task.name}", total, "view", hide) as shown, naming:
             blocks = [run.features.get(paths(task, part), view, method.image, shown.update) for part in parts]
         features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, run.backbone.embed_dim)
         found[need] = features if need == "views" else features[0]
@@ -467,6 +500,7 @@ def _task_data(run: Run, task: Task, cell: Cell, hide: bool | None) -> TaskData:
         task_name=task.task_name,
         class_names=task.class_names,
         template=task.template,
+        descriptions=task.descriptions,
         labels=_labels(train),
         val_labels=_labels(val),
         **{"views": torch.zeros(1, 0, run.backbone.embed_dim), **found},
@@ -480,8 +514,12 @@ def _labels(parts: list[list[Item]]) -> torch.Tensor:
 def _test_features(run: Run, kind: str, hide: bool | None) -> list[list[torch.Tensor]]:
     """[n, d] blocks of each task, mapped into memory."""
     with bar("  encoding test images", sum(len(t.split.test) for t in run.tasks), "view", hide) as shown:
-        test = [run.features.blocks(paths(t, t.split.test), View(), kind, shown.update) for t in run.tasks]
-        return [[block[0] for block in blocks] for blocks in test]
+        found = []
+        for t in run.tasks:
+            images = paths(t, t.split.test)
+            with run.features.naming_broken(images, hide):
+                found.append([block[0] for block in run.features.blocks(images, View(), kind, shown.update)])
+        return found
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.backbone import Backbone, load_backbone
-from bench.datasets.images import image_files
+from bench.datasets.items import image_files
 from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
 from bench.files import user_path, write_whole
@@ -22,7 +22,8 @@ from bench.methods import Method, TaskData, find_method, method_names
 from bench.methods.prompt import PromptMethod
 from bench.options import restored
 
-NAMES = ("name", "task_name", "template", "class_names")  # of a task: all that a trained method needs of it
+# Of a task, all that a trained method needs of it.
+NAMES = ("name", "task_name", "template", "class_names", "descriptions")
 
 
 def keep_state(path: Path, method: Method, tasks: Sequence[TaskData], config: dict[str, Any]) -> bool:
@@ -108,11 +109,12 @@ def load_cell(
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         config = json.loads(metadata["cell"])
-        tasks = [_task(**{name: task[name] for name in NAMES}) for task in json.loads(metadata["tasks"])]
+        # Files of older versions hold no descriptions.
+        tasks = [_task(**{"descriptions": {}, **task}) for task in json.loads(metadata["tasks"])]
         wanted, weights, params = config["method"], config["weights"], dict(config["params"])
         named, tag = config["backbone"], config["pretrained"]
         foreign, precision = bool(config.get("code")), config.get("precision", "float32")
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not what a run keeps of a cell ({type(error).__name__}: {error})") from error
     if foreign and not method:
         raise UserError(f"{path}: {wanted!r} is not the bench's own method; name its class with --method module:Class")
@@ -137,10 +139,19 @@ def load_cell(
     return Kept(made, loaded, tasks, config)
 
 
-def _task(name: str, task_name: str, template: str, class_names: list[str]) -> TaskData:
-    nothing = torch.zeros(1, 0, 0)
-    labels = torch.zeros(0, dtype=torch.long)
-    return TaskData(str(name), str(task_name), tuple(map(str, class_names)), str(template), nothing, labels)
+def _task(
+    name: str, task_name: str, template: str | list[str], class_names: list[str], descriptions: dict[str, list[str]]
+) -> TaskData:
+    written = str(template) if isinstance(template, str) else tuple(map(str, template))
+    return TaskData(
+        str(name),
+        str(task_name),
+        tuple(map(str, class_names)),
+        written,
+        torch.zeros(1, 0, 0),
+        torch.zeros(0, dtype=torch.long),
+        descriptions={str(c): tuple(map(str, sentences)) for c, sentences in descriptions.items()},
+    )
 
 
 # ---- words ---------------------------------------------------------------------------------------------------

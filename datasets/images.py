@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Sequence
+import io
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from bench.datasets.items import is_image_name
 from bench.errors import UserError
-from bench.files import user_path
 
 # Pillow's other formats are not photographs, and some start programs to draw them (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -47,48 +43,26 @@ def open_image(path: Path | str) -> Image.Image:
         raise UserError(f"{path}: cannot be read as an image ({error})") from None
 
 
-def image_files(given: Sequence[Path | str]) -> list[Path]:
-    """Image files as they were given, each once; a folder stands for the images in it and below it, by name.
-
-    Hidden files and folders are left out. So are files that are no images by their names, with a warning.
-
-    Raises
-    ------
-    UserError : no such file, or a folder without images.
-    """
-    found: list[Path] = []
-    for path in map(user_path, given):
-        if path.is_dir():
-            found += _images_below(path)
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"{path}: no such file or folder")
-    return list(dict.fromkeys(found))
-
-
-def _images_below(folder: Path) -> list[Path]:
-    images, others = [], []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            if is_image_name(name):
-                images.append(Path(place, name))
-            elif not name.startswith("."):
-                others.append(name)
-    n = len(others)
-    if not images:
-        raise UserError(f"{folder}: holds no images, neither in it nor below it ({n} other file{'s' * (n != 1)})")
-    if others:
-        said = f"{n} file{'s' * (n != 1)} left out, by the name no image"
-        warnings.warn(f"{folder}: {said}, e.g. {others[0]!r}", stacklevel=3)
-    return images
-
-
 def is_image(path: Path | str) -> bool:
     """Whether a file's first bytes are those of an image that `open_image` takes."""
     try:
         with Image.open(path, formats=FORMATS):
             return True
     except Exception:  # whatever a file of anything makes of a parser
+        return False
+
+
+def looks_whole(data: bytes) -> bool:
+    """Whether a file's bytes are a whole JPEG or PNG, as far as is told without decoding them.
+
+    A PNG's checksums are read; of a JPEG, the header, and whether the mark of its end is there. So a file that was cut
+    off is not whole; damage inside a JPEG is not seen.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            if image.format == "PNG":
+                image.verify()
+                return True
+            return b"\xff\xd9" in data[-64:]  # some cameras add a few bytes
+    except Exception:  # whatever a broken file makes of a parser: `open_image` says what is wrong
         return False

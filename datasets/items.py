@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from bench.datasets.images import SUFFIXES, is_image
 from bench.errors import UserError
+from bench.files import user_path
 
 # Files and folders that systems leave beside images.
 SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "lost+found"})
@@ -64,6 +66,7 @@ class Listing:
     source: str
     task_name: str = ""  # where the user's copy names the task (Fashion-20)
     left_out: LeftOut = field(default_factory=LeftOut)
+    unmet: Mapping[str, str] = field(default_factory=dict)  # options that name folders that are not there: what to say
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,44 @@ def is_image_file(folder: Path | str, path: str) -> bool:
         return is_image_name(name)
     file = os.path.join(folder, path)
     return os.path.isfile(file) and is_image(file)
+
+
+def image_files(given: Sequence[Path | str]) -> list[Path]:
+    """Image files as they were given, each once; a folder stands for the images in it and below it, by name.
+
+    Hidden files and folders are left out. So are files that are no images by their names, with a warning.
+
+    Raises
+    ------
+    UserError : no such file, or a folder without images.
+    """
+    found: list[Path] = []
+    for path in map(user_path, given):
+        if path.is_dir():
+            found += _images_below(path)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    return list(dict.fromkeys(found))
+
+
+def _images_below(folder: Path) -> list[Path]:
+    images, others = [], []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(names):
+            if is_image_file(place, name):
+                images.append(Path(place, name))
+            elif not is_passed_over(name):
+                others.append(name)
+    n = len(others)
+    if not images:
+        raise UserError(f"{folder}: holds no images, neither in it nor below it ({n} other file{'s' * (n != 1)})")
+    if others:
+        said = f"{n} file{'s' * (n != 1)} left out, not images by name or content"
+        warnings.warn(f"{folder}: {said}, e.g. {others[0]!r}", stacklevel=3)
+    return images
 
 
 def list_folder(folder: Path | str) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from bench.datasets.items import (
     list_folder,
 )
 from bench.datasets.splitfiles import check_names
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 
 Options = Mapping[str, Any]
 PARTS = ({"all"}, {"trainval", "test"}, {"train", "val", "test"})  # what the option "parts" may name
@@ -76,10 +76,11 @@ def read_folders(folder: Path, options: Options) -> Listing:
     pools = {part: [theirs] for part, theirs in parts_of(options).items()} if "parts" in options else {}
     by_part: dict[str, dict[str, list[str]]] = {}
     class_folders: list[str] = []
+    seen: set[str] = set()  # all folders, excluded ones too
     for part, tops in (pools or {"all": options.get("pool", ["."])}).items():
         by_class = by_part.setdefault(part, {})
         for top in map(posixpath.normpath, tops):
-            for name, path in _class_folders(root, top, options):
+            for name, path in _class_folders(root, top, options, seen):
                 class_folders.append(path)
                 by_class.setdefault(name, []).extend(_images_of_class(root, path, options))
     folders = sorted({name for by_class in by_part.values() for name in by_class})
@@ -98,7 +99,9 @@ def read_folders(folder: Path, options: Options) -> Listing:
     read = {item.path for part in items.values() for item in part}
     unread = left_out(root, set(class_folders), read, set(options.get("exclude", ())))
     source = f"folders {', '.join(options['parts'].values())}" if "parts" in options else "folders"
-    return Listing(root, names, items, source, left_out=unread)
+    checked = {"exclude": seen, "rename": folders}
+    unmet = {option: said for option, known in checked.items() if (said := _unmet(root, option, options, known))}
+    return Listing(root, names, items, source, left_out=unread, unmet=unmet)
 
 
 def _images_of_class(root: Path, path: str, options: Options) -> list[str]:
@@ -190,6 +193,12 @@ def parts_of(options: Options) -> Mapping[str, str]:
     return parts
 
 
+def _unmet(root: Path, option: str, options: Options, folders: Iterable[str]) -> str:
+    """What to say of an option's folders that are not there; "" where all are."""
+    gone = sorted(set(options.get(option, ())) - set(folders))
+    return f"{root}: `{option}` names {gone[0]!r}, which is no folder here; {nearest(gone[0], folders)}" if gone else ""
+
+
 def readable_name(folder_name: str, options: Options) -> str:
     """The class name a folder's name stands for."""
     rename = options.get("rename", {})
@@ -204,16 +213,22 @@ def camel_words(name: str) -> list[str]:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).split()
 
 
-def _class_folders(root: Path, pool: str, options: Options) -> list[tuple[str, str]]:
-    """(class, path relative to root) of the class folders below one pool, or in its groups."""
+def _class_folders(root: Path, pool: str, options: Options, seen: set[str]) -> list[tuple[str, str]]:
+    """(class, path relative to root) of the class folders below one pool, or in its groups.
+
+    The names of all folders, excluded ones too, are added to `seen`.
+    """
     exclude = set(options.get("exclude", []))
     found = []
     folders, _ = list_folder(root / pool)
+    seen.update(folders)
     for name in folders:
         if name in exclude:
             continue
         path = name if pool == "." else f"{pool}/{name}"
-        inner = [n for n in list_folder(root / path)[0] if n not in exclude] if options.get("grouped") else []
+        inside = list_folder(root / path)[0] if options.get("grouped") else []
+        seen.update(inside)
+        inner = [n for n in inside if n not in exclude]
         found += [(n, f"{path}/{n}") for n in inner] or [(name, path)]
     return found
 

@@ -8,7 +8,7 @@ written once, in CoOp's form (`split_bench_<Name>.json`), and used from then on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,8 +52,12 @@ class Task:
         return self.spec.task_name
 
     @property
-    def template(self) -> str:
+    def template(self) -> str | tuple[str, ...]:
         return self.spec.template
+
+    @property
+    def descriptions(self) -> Mapping[str, Sequence[str]]:
+        return self.spec.descriptions
 
     @property
     def metric(self) -> str:
@@ -73,7 +77,7 @@ def load_tasks(
     `allow_missing` a task without data is left out, and one of which only a part is there (of its images or
     classes) is used as it is. Files that a reader leaves out are told on standard error, a line a task.
     """
-    data_root = Path(data_root)
+    data_root = Path(data_root).expanduser()
     tasks, missing = [], []
     for spec in select_tasks(suite, names):
         try:
@@ -116,6 +120,8 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
         raise MissingData(f"{folder}: no such folder")
     split, task_name, unread = _find_split(spec, folder, allow_missing, write)
     split = _check_complete(spec, folder, split, allow_missing)
+    if not allow_missing or len(split.class_names) == spec.n_classes:  # else its class may be what is missing
+        _check_descriptions(spec, split)
     # A folder of many tasks (Fashion-20) cannot hold one name for them.
     named = ("task" not in spec.reader and _own_task_name(folder)) or spec.task_name or task_name
     if not named:
@@ -176,6 +182,7 @@ def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) 
     if write:
         hub.prepare(folder, spec.reader)
     listing = reader.read(folder, spec.reader)
+    _check_unmet(spec, listing)
     everything = [item for items in listing.parts.values() for item in items]
     gone = missing_images(listing.root, everything)
     _check_missing(folder, gone, listing.root, allow_missing)
@@ -206,7 +213,8 @@ def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
 
 def _written_split(spec: TaskSpec, folder: Path, listing: Listing, write: bool) -> Split:
     """The division of a listing: as it was written earlier, else made now and written."""
-    name = f"split_bench_{spec.name}.json"
+    own = "task" in spec.reader  # `split_name` is then a file's of many tasks
+    name = f"split_bench_{spec.name if own else spec.reader.get('split_name', spec.name)}.json"
     for place in (folder, cache_place(folder)):
         if (place / name).is_file():
             return _read_written(place / name, listing, spec.reader.get("allow_leak", False))
@@ -237,7 +245,8 @@ def _read_written(file: Path, listing: Listing, allow_leak: bool) -> Split:
         new, gone = found.keys() - placed, placed - found.keys()
         raise UserError(
             f"{file}: was made for other images ({len(new)} on disk are new, {len(gone)} are gone, "
-            f"e.g. {min(new | gone)!r}); remove it to divide the images again"
+            f"e.g. {min(new | gone)!r}); remove it to divide the images again, or, if another suite goes by it, give "
+            "this task's reader a `split_name` of its own"
         )
     parts = {part: [found[path] for path in paths[part]] for part in PARTS}
     check_parts(file, parts, allow_leak)
@@ -255,6 +264,19 @@ def without(split: Split, gone: set[str]) -> Split:
     names = tuple(split.class_names[label] for label in left)
     kept = {part: [Item(item.path, new[item.label]) for item in items] for part, items in parts.items()}
     return Split.of(split.root, names, kept, source=f"{split.source}, {len(gone)} images missing")
+
+
+def _check_unmet(spec: TaskSpec, listing: Listing) -> None:
+    """Refuse `exclude` and `rename` of folders that are not there, where they left the classes other than was meant.
+
+    With a part of the classes the folders may still come; with as many as the suite says, what was to be excluded is
+    not there, which is as good.
+    """
+    found, unmet = len(listing.class_names), dict(listing.unmet)
+    if spec.n_classes == found:
+        unmet.pop("exclude", None)
+    if unmet and found >= (spec.n_classes or 0):
+        raise UserError("; ".join(unmet.values()))
 
 
 def _check_missing(listed_in: Path, gone: set[str], root: Path, allow_missing: bool) -> None:
@@ -278,6 +300,13 @@ def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: b
     if spec.n_classes not in (None, found):
         return replace(split, source=f"{split.source}, {found} of {spec.n_classes} classes")
     return split
+
+
+def _check_descriptions(spec: TaskSpec, split: Split) -> None:
+    """Sentences are of classes that there are: one of a name with a slip of the pen would never be read."""
+    for name in spec.descriptions:
+        if name not in split.class_names:
+            raise UserError(f"{spec.name}: `descriptions` has {name!r}, no class; {nearest(name, split.class_names)}")
 
 
 def _own_task_name(folder: Path) -> str:

@@ -41,7 +41,8 @@ class TaskData:
     Attributes
     ----------
     name : the task. task_name : what it recognises, in words ("flower recognition").
-    class_names : in label order, underscores already spaces. template : with one ``{}``.
+    class_names : in label order, underscores already spaces.
+    template, descriptions : what the hand-written prompts are made of: `template_features` encodes them.
     views : [V, n, d], training view v of the n few-shot images; epoch e uses view e mod V.
     labels : [n].
     plain : [n, d], the test view of the same images. val : [m, d], the test view of the validation few-shot
@@ -54,12 +55,13 @@ class TaskData:
     name: str
     task_name: str
     class_names: tuple[str, ...]
-    template: str
+    template: str | tuple[str, ...]
     views: Tensor
     labels: Tensor
     plain: Tensor = field(default_factory=lambda: torch.zeros(0))
     val: Tensor = field(default_factory=lambda: torch.zeros(0))
     val_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    descriptions: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 Fit = tuple[Any, Sequence[TaskData], int]

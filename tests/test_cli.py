@@ -287,6 +287,30 @@ def test_list_tasks_of_one_suite(tiny: Any, capsys: Capture) -> None:
     assert "Shade" not in shown
 
 
+def test_list_classes_shows_labels_names_and_prompts(own_tiny: Any, capsys: Capture) -> None:
+    suite = Path(own_tiny.suite)
+    suite.write_text(suite.read_text().replace('"{} things."', '["{} things.", "some {} things."]'))
+    before = sorted(own_tiny.root.rglob("*"))
+    command = ["list", "classes", "--suite", own_tiny.suite, "--data", str(own_tiny.data)]
+    assert main([*command, "--task", "colour"]) == 0
+    rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["task", "label", "class", "prompt"]
+    assert [[cell.strip() for cell in row] for row in rows[2:]] == [
+        ["Colour", "0", "blue paint", "a photo of blue paint."],
+        ["Colour", "1", "green paint", "a photo of green paint."],
+        ["Colour", "2", "red paint", "a photo of red paint."],
+    ]
+    assert main([*command[:2], "grey", *command[2:]]) == 0  # one line a prompt
+    shown = capsys.readouterr().out
+    assert "grey things." in shown and "some grey things." in shown and "dark" not in shown
+    assert sorted(own_tiny.root.rglob("*")) == before  # nothing is divided for good
+    assert main(["list", "classes"]) == 2
+    assert "name a suite with --suite" in capsys.readouterr().err
+    shutil.rmtree(own_tiny.data / "shade")
+    assert main(command) == 0
+    assert re.search(r"Shade .*no data: ", capsys.readouterr().out)
+
+
 def test_list_methods_shows_what_they_are_and_their_defaults(capsys: Capture) -> None:
     assert main(["list", "methods", "coop"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
@@ -349,7 +373,7 @@ def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
         (["run", "--shots", "1", "two"], r"--shots '1 two': write whole numbers"),
         (["run", "--tasks", "Colour", "Shapes"], r"no task 'Shapes'; did you mean 'Shape'\?"),
         (["run", "-o", "all.epoch=3"], r"none of the methods has a parameter 'epoch'"),
-        (["list"], r"suites\|tasks\|methods\|backbones"),
+        (["list"], r"suites\|tasks\|classes\|methods\|backbones"),
         (["list", "metods"], r"list 'metods' is unknown; did you mean 'methods'\?"),
         (["list", "tasks", "--suite", "rs9"], r"did you mean 'rs8'\?"),
         (["list", "backbones", "RN5"], r"nothing is called 'RN5'; did you mean 'RN50'\?"),

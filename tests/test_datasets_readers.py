@@ -57,6 +57,43 @@ def test_class_folders_with_exclude_and_rename(tmp_path: Path) -> None:
     assert task("general10", "Caltech101", tmp_path).class_names == ("face", "airplane", "wild cat")
 
 
+@pytest.mark.parametrize(
+    ("reader", "said"),
+    [
+        ("{kind: folders, rename: {wrem: winter wren}}", "`rename` names 'wrem', .* did you mean 'wren'"),
+        ("{kind: folders, exclude: [Other]}", "`exclude` names 'Other', which is no folder here; .* 'others'"),
+        ("{kind: folders, exclude: [others], rename: {others: x}}", "`rename` names 'others'"),
+        ("{kind: folders, grouped: true, exclude: [inmer]}", "`exclude` names 'inmer', .* did you mean 'inner'"),
+    ],
+)
+def test_folders_that_are_not_there_cannot_be_excluded_or_renamed(tmp_path: Path, reader: str, said: str) -> None:
+    for name in ("crow", "wren", "others", "group/inner"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(4)))
+    touch(*(tmp_path / "t" / "group" / f"{number}.jpg" for number in range(4)))
+    with pytest.raises(UserError, match=said):
+        own_task(tmp_path, reader)
+
+
+def test_what_the_number_of_classes_vouches_for_may_be_missing(tmp_path: Path) -> None:
+    """A folder to leave out that is not there does no harm where the classes are as many as the suite says."""
+    for name in ("crow", "wren"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(4)))
+    file = tmp_path / "own.yaml"
+
+    def load(reader: str, classes: int, allow_missing: bool = False) -> int:
+        head = f"name: T, folder: t, template: 'a {{}}.', task_name: t, classes: {classes}"
+        file.write_text(f"tasks: [{{{head}, reader: {{kind: folders, {reader}}}}}]\n")
+        return len(load_tasks(load_suite(str(file)), tmp_path, allow_missing=allow_missing)[0].class_names)
+
+    assert load("exclude: [others]", classes=2) == 2
+    assert load("exclude: [others], rename: {jay: blue jay}", classes=3, allow_missing=True) == 2  # they may come yet
+    with pytest.raises(UserError, match="`rename` names 'jay'"):
+        load("rename: {jay: blue jay}", classes=2)
+    touch(*(tmp_path / "t" / "other" / f"{number}.jpg" for number in range(4)))
+    with pytest.raises(UserError, match=r"`exclude` names 'others', .* did you mean 'other'"):
+        load("exclude: [others]", classes=2)
+
+
 def test_eurosat_gets_readable_names(tmp_path: Path) -> None:
     names = "AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop Residential River SeaLake"
     for name in names.split():

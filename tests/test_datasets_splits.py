@@ -136,6 +136,16 @@ def test_division_of_other_images_is_refused_with_the_file_to_remove(tmp_path: P
         load(tmp_path)
 
 
+def test_two_suites_divide_one_folder_apart_under_names_of_their_own(tmp_path: Path) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4, "others": 6})
+    first = load(tmp_path, "{kind: folders, exclude: [others]}")
+    with pytest.raises(UserError, match="if another suite goes by it, give this task's reader a `split_name`"):
+        load(tmp_path)
+    assert load(tmp_path, "{kind: folders, split_name: AllBirds}").class_names == ("crow", "others", "wren")
+    assert {file.name for file in birds.glob("*.json")} == {"split_bench_Birds.json", "split_bench_AllBirds.json"}
+    assert load(tmp_path, "{kind: folders, exclude: [others]}").train == first.train
+
+
 def test_class_names_follow_the_suite_file_after_the_division_is_written(tmp_path: Path) -> None:
     class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
     load(tmp_path)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 import bench
 from bench.cli import main
 from bench.errors import UserError
+from bench.features import ImageFeatures
 from bench.harness import predictions, prepare
 from bench.methods.coop import CoOp
 from bench.methods.zero_shot import ZeroShot
@@ -195,7 +196,7 @@ def repaint(path: Path) -> None:
     Image.new("RGB", (40, 36), "white").save(path)
 
 
-RENAMING = "{kind: folders, rename: {grey: gray}}"
+RENAMING = "{name: Shade, reader: {kind: folders, rename: {grey: gray}},"
 
 
 def in_suite(tiny: Any, old: str, new: str) -> None:
@@ -230,7 +231,7 @@ def other_vocabulary(tiny: Any) -> None:
         pytest.param(lambda t: in_suite(t, "{} things.", "a {} thing."), True, id="template"),
         pytest.param(lambda t: in_suite(t, "shade recognition", "tone recognition"), True, id="task name"),
         pytest.param(lambda t: in_suite(t, "mean_acc", "overall_acc"), True, id="metric"),
-        pytest.param(lambda t: in_suite(t, "{kind: folders}", RENAMING), True, id="class name"),
+        pytest.param(lambda t: in_suite(t, "{name: Shade,", RENAMING), True, id="class name"),
         pytest.param(lambda t: {"tasks": ["Colour", "Shade"]}, True, id="tasks"),
     ],
 )
@@ -359,16 +360,62 @@ def test_failed_cells_are_left_out_of_the_returned_table(tiny: Any, flaky: str, 
     assert set(table["seed"]) == {2}
 
 
-def test_unreadable_image_fails_its_cells_and_is_named(own_tiny: Any, cache: Path, tmp_path: Path) -> None:
-    own_tiny.run(tmp_path / "first", methods=["zero-shot"])
-    broken = image_of(own_tiny, "train")
-    broken.write_bytes(b"not a picture")
-    table = own_tiny.run(tmp_path / "runs", shots=[1, 6], seeds=[1])
-    failed = [r for r in own_tiny.records(tmp_path / "runs").values() if r["status"] == "failed"]
-    assert failed
-    assert {r["cell"]["method"] for r in failed} == {"coop"}
-    assert all(broken.name in r["error"] and "\n" not in r["error"] for r in failed)
-    assert set(table["method"]) >= {"zero-shot"}
+def test_broken_images_of_all_tasks_are_named_before_anything_is_encoded(
+    own_tiny: Any, cache: Path, tmp_path: Path, count_calls: CountCalls
+) -> None:
+    prepare(results=tmp_path / "runs", quiet=True, **own_tiny.arguments)  # divides the images
+    broken = [image_of(own_tiny, "train"), image_of(own_tiny, "test"), own_tiny.images("shade")[0]]
+    for path in broken:
+        path.write_bytes(b"not a picture")
+    encoded = count_calls(ImageFeatures, "through")
+    with pytest.raises(UserError, match=r"^3 images cannot be read") as caught:
+        own_tiny.run(tmp_path / "runs", shots=[6])
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.strip().partition(":")[0] for line in lines] == ["Colour", "Shade"]
+    assert str(broken[0]) in lines[0] and str(broken[1]) in lines[0] and str(broken[2]) in lines[1]
+    assert not encoded and not own_tiny.records(tmp_path / "runs")
+
+
+def test_damage_that_shows_only_when_images_are_encoded_is_named_whole(
+    own_tiny: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that look sound until they are decoded: the cell's error names all, and the next run does at once."""
+    monkeypatch.setattr("bench.hashes.looks_whole", lambda data: True)
+    own_tiny.run(tmp_path / "first", methods=["zero-shot"])  # divides the images
+    content = json.loads((own_tiny.data / "colour/split_bench_Colour.json").read_text())
+    broken = [own_tiny.data / "colour" / row[0] for row in content["train"][::4]]
+    for path in broken:
+        path.write_bytes(b"not a picture")
+    grid = {"methods": ["coop"], "shots": [6], "seeds": [1]}
+    own_tiny.run(tmp_path / "runs", **grid)
+    (record,) = own_tiny.records(tmp_path / "runs").values()
+    assert record["status"] == "failed" and "\n" not in record["error"]
+    assert record["error"].startswith("5 images cannot be read: ")  # of 18, each fourth
+    assert all(str(path) in record["error"] for path in broken)
+    with pytest.raises(UserError, match=r"^5 images cannot be read"):
+        own_tiny.run(tmp_path / "runs", **grid)
+
+
+def test_copies_of_few_shot_images_in_the_test_set_are_told_and_counted(
+    own_tiny: Any, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(results=tmp_path / "runs", quiet=True, **own_tiny.arguments)
+    content = json.loads((own_tiny.data / "colour/split_bench_Colour.json").read_text())
+    folder = own_tiny.data / "colour"
+    one, other = [row[0] for row in content["train"]][:2]
+    copies = [row[0] for row in content["test"]][:3]
+    for copy, original in zip(copies, [one, one, other], strict=True):
+        (folder / copy).write_bytes((folder / original).read_bytes())
+    capsys.readouterr()
+    own_tiny.run(tmp_path / "runs", shots=[1, 6], seeds=[1])  # six are all images to train on
+    said = capsys.readouterr().err
+    assert said.count("warning:") == 1
+    assert "warning: Colour: of the test images, 3 images have the same bytes as few-shot images: " in said
+    assert f"{copies[0]} = {one}; {copies[1]} = {one}; {copies[2]} = {other}" in said
+    records = own_tiny.records(tmp_path / "runs").values()
+    counted = {r["cell"]["method"] + str(r["cell"]["shots"]): r["copies"] for r in records}
+    assert counted["coop6"] == {"Colour": 3, "Shade": 0, "Stripes": 0}
+    assert counted["zero-shot0"] == {"Colour": 0, "Shade": 0, "Stripes": 0}  # it learns from none
 
 
 def test_two_methods_of_one_name_are_refused(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

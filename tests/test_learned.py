@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import bench
 from bench.cli import main
-from bench.datasets.images import image_files
+from bench.datasets.items import image_files
 from bench.datasets.splits import load_tasks
 from bench.datasets.suites import load_suite
 from bench.errors import UserError
