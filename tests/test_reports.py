@@ -424,7 +424,7 @@ def test_a_setting_that_all_variants_share_is_none_of_the_ablation(toy: Path, tm
     report(toy, tmp_path / "out")
     assert row(tmp_path / "out", "kgcoop (epochs=2)")["4-shot"] == "4.00 (n=1)"
     ablation = [cells[0] for cells in table(tmp_path / "out", "toy · tiny · kgcoop")[1:]]
-    assert ablation == ["kgcoop (epochs=2)", "kgcoop (context=1,epochs=2)", "kgcoop (context=16,epochs=2)"]
+    assert ablation == ["kgcoop (epochs=2)", "kgcoop (epochs=2,context=1)", "kgcoop (epochs=2,context=16)"]
     assert "default (context=4)" in (tmp_path / "out" / "table.md").read_text()
     assert (tmp_path / "out" / "figures" / "toy-tiny-ablation-kgcoop-context.png").is_file()
     assert not (tmp_path / "out" / "figures" / "toy-tiny-ablation-kgcoop-epochs.png").exists()
