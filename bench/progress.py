@@ -42,10 +42,12 @@ class _Lines:
 
     def _say(self) -> None:
         self.said, spent = self.n, time.monotonic() - self.start
-        done, total = (tqdm.format_sizeof(n) if self.unit_scale else str(n) for n in (self.n, self.total or 0))
-        left = (self.total or 0) - self.n
+        total, left = self.total or self.n, (self.total or self.n) - self.n
+        done = f"{self.n} of {total} {self.unit}s"
+        if self.unit_scale:  # bytes
+            done = f"{tqdm.format_sizeof(self.n)} of {tqdm.format_sizeof(total)}{self.unit}"
         when = f"about {duration(spent * left / self.n)} left" if left > 0 and self.n else f"in {duration(spent)}"
-        note(f"{self.label}: {done}{f' of {total}' if self.total else ''} {self.unit}s, {when}", None)
+        note(f"{self.label}: {done}, {when}", None)
 
 
 def bar(label: str, total: int, unit: str, hide: bool | None, position: int = 1, every: float = LOG_EVERY) -> Any:
@@ -84,7 +86,7 @@ def count(n: int, noun: str) -> str:
 
 def duration(seconds: float) -> str:
     """ "0.4 s", "12 s", "3 min", "2 h 5 min"."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     if seconds < 99.5:
