@@ -454,8 +454,8 @@ def test_cells_of_unlike_code_stand_in_one_row_with_a_footnote(tmp_path: Path) -
     assert row(tmp_path / "out", "coop<sup>1</sup>")["4-shot"] == "**62.50 ± 1.29**"  # of 61, 62, 63, 64; softcpt's too
     text = (tmp_path / "out" / "table.md").read_text()
     assert (
-        "<sup>1</sup> Made by unlike code, of coop: 1 cell of code 11111111, numerics 1; 1 cell of code not recorded; "
-        "2 cells of code 22222222, numerics 1." in text.replace("\\", "")
+        "<sup>1</sup> Made by unlike code, of coop: 1 cell of code 11111111, numerics 1; 2 cells of code 22222222, "
+        "numerics 1; 1 cell of code not recorded." in text.replace("\\", "")
     )
     assert text.count("unlike code") == 2  # below the two tables, and not of softcpt
     assert "Made by unlike code" in (tmp_path / "out" / "table.tex").read_text()
