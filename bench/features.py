@@ -39,6 +39,7 @@ from bench.datasets.images import open_image
 from bench.errors import UserError
 from bench.files import write_whole
 from bench.local import encode_local
+from bench.numerics import FEATURES, unconfirmed
 
 FORMAT = 1  # raised when the same key would stand for other numbers
 VIEWS_A_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
@@ -127,6 +128,7 @@ class ImageFeatures:
         self.backbone = backbone
         self.folder = (folder or cache_folder()) / "features"
         self.hashes = ImageHashes(self.folder)
+        self._format = f"{FORMAT}{edit}" if (edit := unconfirmed(FEATURES)) else FORMAT  # never those of other code
         self._resize, self._normalise = _split(backbone)
 
     def get(self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None) -> Tensor:
@@ -158,7 +160,7 @@ class ImageFeatures:
         )
 
     def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
-        key = [FORMAT, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
+        key = [self._format, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
         name = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
         backbone = f"{self.backbone.name.replace('/', '_')}-{self.backbone.weights[:8]}"
         return self.folder / backbone / f"{name}.safetensors"

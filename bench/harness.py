@@ -80,7 +80,7 @@ class Run:
     def of_other_code(self) -> int:
         """How many of the cells to run are finished but for the code that made their numbers."""
         return sum(
-            any(r["status"] == "done" and but_for_code(r["config"]) == but_for_code(cell.config) for r in beside)
+            any(r.get("status") == "done" and but_for_code(r["config"]) == but_for_code(cell.config) for r in beside)
             for cell in self.todo()
             for beside in [self.store.beside(cell.name)]
         )

@@ -19,7 +19,7 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -43,6 +43,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.protocols": (),
     "bench.text": (),
 }
+FEATURES = ("bench.backbone", "bench.datasets.images", "bench.features", "bench.local")  # of images
 
 
 def method_code(method: type) -> str:
@@ -55,19 +56,28 @@ def method_code(method: type) -> str:
 
 def numerics() -> str:
     """The version of the shared code: "1", or "1+<hash>" where it is not as `numerics.json` has it."""
-    confirmed = json.loads(CONFIRMED.read_text(encoding="utf-8"))
-    other = edited(confirmed["code"])
-    return f"{confirmed['version']}+{digest(repr(other))[:8]}" if other else str(confirmed["version"])
+    return f"{_confirmed()['version']}{unconfirmed()}"
 
 
-def edited(confirmed: dict[str, str]) -> dict[str, str]:
-    """The shared modules whose code is another than confirmed, with its hash."""
-    return {name: now for name, now in shared_code().items() if confirmed.get(name) != now}
+def unconfirmed(names: Iterable[str] = SHARED) -> str:
+    """ "+<hash>" where some of the shared modules are not as `numerics.json` has them, else ""."""
+    other = edited(names)
+    return f"+{digest(repr(other))[:8]}" if other else ""
 
 
-def shared_code() -> dict[str, str]:
+def edited(names: Iterable[str] = SHARED) -> dict[str, str]:
+    """Those of the shared modules whose code is another than confirmed, with its hash."""
+    confirmed = _confirmed()["code"]
+    return {name: now for name, now in shared_code(names).items() if confirmed.get(name) != now}
+
+
+def _confirmed() -> dict[str, Any]:
+    return json.loads(CONFIRMED.read_text(encoding="utf-8"))
+
+
+def shared_code(names: Iterable[str] = SHARED) -> dict[str, str]:
     """The hash of each shared module's code."""
-    return {name: digest(_source(name), only) for name, only in SHARED.items()}
+    return {name: digest(_source(name), SHARED[name]) for name in names}
 
 
 @lru_cache(maxsize=256)
@@ -161,8 +171,9 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) not in (["same"], ["changed"]):
         print(__doc__, file=sys.stderr)
         return 2
-    confirmed = json.loads(CONFIRMED.read_text(encoding="utf-8"))
-    version = confirmed["version"] + (argv[0] == "changed")
+    version = _confirmed()["version"] + (argv[0] == "changed")
+    if argv[0] == "changed" and unconfirmed(FEATURES):
+        print("If image features changed: raise FORMAT in bench/features.py, too, or old ones are read from the cache")
     content = json.dumps({"version": version, "code": shared_code()}, indent=1)
     CONFIRMED.write_text(content + "\n", encoding="utf-8")
     print(f"numerics {version}")

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from bench import numerics
+from bench.backbone import load_backbone
+from bench.features import ImageFeatures, View
 from bench.methods import find_method, method_names
 
 FORMULA = '''"""What it is."""
@@ -58,14 +60,13 @@ def test_of_a_module_that_does_other_things_only_the_functions_named_count() -> 
 
 
 def test_the_shared_numerics_are_as_confirmed() -> None:
-    confirmed = json.loads(numerics.CONFIRMED.read_text(encoding="utf-8"))
-    edited = sorted(numerics.edited(confirmed["code"]))
+    edited = sorted(numerics.edited())
     assert not edited, (
         f"{', '.join(edited)}: the code that all methods' numbers follow from is another than confirmed. If every "
         "number stays what it was, run `python -m bench.numerics same`. If not, run `python -m bench.numerics changed` "
         "(all cells will run again), and raise FORMAT in bench/features.py where features changed."
     )
-    assert set(confirmed["code"]) == set(numerics.SHARED)
+    assert set(json.loads(numerics.CONFIRMED.read_text())["code"]) == set(numerics.SHARED)
 
 
 @pytest.fixture
@@ -100,6 +101,19 @@ def test_shared_code_that_nobody_confirmed_is_another_version(edit: Any, module:
     assert numerics.numerics().startswith(f"{version}+")
 
 
+def test_features_of_code_that_nobody_confirmed_are_not_taken_from_the_cache(edit: Any, tmp_path: Path) -> None:
+    backbone = load_backbone("demo-clip")
+
+    def file() -> Path:
+        return ImageFeatures(backbone, tmp_path)._path(["an image"], View(), "pooled")
+
+    before = file()
+    edit("bench.metrics", "100 *", "99 *")
+    assert file() == before
+    edit("bench.features", "CROP_AREAS = (0.08", "CROP_AREAS = (0.5")
+    assert file() != before
+
+
 def test_two_edits_that_nobody_confirmed_are_two_versions(edit: Any) -> None:
     edit("bench.metrics", "100 *", "99 *")
     first = numerics.numerics()
@@ -119,9 +133,15 @@ def test_same_keeps_the_version_and_changed_raises_it(
     assert numerics.numerics().startswith("4+")
     assert numerics.main(["changed"]) == 0
     assert numerics.numerics() == "5"
-    assert capsys.readouterr().out == "numerics 4\nnumerics 5\n"
+    edit("bench.features", "CROP_AREAS = (0.08", "CROP_AREAS = (0.5")
+    assert numerics.main(["changed"]) == 0
+    assert capsys.readouterr().out == (
+        "numerics 4\nnumerics 5\n"
+        "If image features changed: raise FORMAT in bench/features.py, too, or old ones are read from the cache\n"
+        "numerics 6\n"
+    )
     assert numerics.main(["both"]) == 2
-    assert numerics.numerics() == "5"
+    assert numerics.numerics() == "6"
 
 
 # ---- what is a method's own ----------------------------------------------------------------------------------
