@@ -287,7 +287,11 @@ def _run_parser() -> Parser:
         "paper's)",
     )  # fmt: skip
     how.add_argument("--views", type=int, metavar="N", help="training views per image (default: one for each epoch)")
-    how.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
+    how.add_argument(
+        "--device", metavar="NAME", default="auto",
+        help="cpu, cuda, cuda:N or mps; auto: cuda where there is one, else cpu. mps, Apple's GPU, is taken only when "
+        "asked for: how far its results are from the CPU's was not measured (default: %(default)s)",
+    )  # fmt: skip
     how.add_argument(
         "--precision", default="float32", choices=("float32", "bfloat16"),
         help="of the backbone's towers; bfloat16 is faster where the hardware has it (default: %(default)s)",
@@ -343,6 +347,7 @@ def tasks_of(a: argparse.Namespace) -> list[str] | None:
 def _run(argv: list[str]) -> int:
     a = _run_parser().read(argv)
     # Only texts are looked at before torch is loaded: a typing mistake is answered at once.
+    from bench.devices import check_device
     from bench.options import names
 
     shots, seeds = draws_of(a)
@@ -350,11 +355,13 @@ def _run(argv: list[str]) -> int:
     methods = names(a.methods or [METHODS])
     if a.views is not None and a.views < 1:
         raise UserError(f"--views {a.views}: at least 1")
+    check_device(a.device)
     from bench.datasets.splits import select_tasks
     from bench.datasets.suites import load_suite
 
     select_tasks(load_suite(a.suite or "demo"), tasks)
-    from bench.harness import execute, prepare
+    from bench.harness import OTHER_CODE, execute, prepare
+    from bench.progress import count
 
     if a.suite is None and not a.data:
         print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
@@ -391,20 +398,22 @@ def _run(argv: list[str]) -> int:
         plan = run.plan()
         print_table(plan)
         print(f"{len(plan)} cells, {(plan['state'] == 'done').sum()} done, {(plan['state'] != 'done').sum()} to run")
+        other = run.of_other_code()
+        if other:
+            print(OTHER_CODE.format(count(other, "cell")))
         return 0
     failed = execute(run)
     _print_summary(run)
-    for record in failed:
-        cell = record["cell"]
-        name = f"{cell['method']} {cell['variant']}".strip()
-        reason = record["error"].partition("\n")[0]
-        print(f"failed: {name}, {cell['shots']} shots, seed {cell['seed']}: {reason}", file=sys.stderr)
+    if failed:
+        print(f"{count(len(failed), 'cell')} failed, see above; the same command tries them again", file=sys.stderr)
     print(f"Records are in {a.results}. Tables and figures: python -m bench report --results {typed([a.results])}")
     return 1 if failed else 0
 
 
 def _print_summary(run: Any) -> None:
     """Mean accuracy over tasks and seeds, methods × shots."""
+    from bench.progress import count
+
     table = run.table()
     if table.empty:
         return
@@ -412,10 +421,11 @@ def _print_summary(run: Any) -> None:
     table["row"] = (table["method"] + " " + table["variant"]).str.strip()
     per_seed = table.groupby(["row", "shots", "seed"], sort=False)["accuracy"].mean()
     means = per_seed.groupby(["row", "shots"], sort=False).mean().unstack("shots").sort_index(axis=1)
-    means.columns = [f"{n} shots" if n else "no training" for n in means.columns]
+    means.columns = [count(n, "shot") if n else "no training" for n in means.columns]
     demo = " (demo)" if run.suite.demo else ""
     what = "Mean accuracy" if run.protocol == "few-shot" else "Harmonic mean of base and new classes' accuracy,"
-    print(f"{what} over {len(run.tasks)} tasks of {run.suite.title}{demo}, {run.backbone.name}, percent:")
+    tasks = count(len(run.tasks), "task")
+    print(f"{what} over {tasks} of {run.suite.title}{demo}, {run.backbone.name}, percent:")
     print_table(means.round(1).reset_index(names=""), floatfmt=".1f")
 
 

@@ -38,6 +38,7 @@ from bench.errors import UserError
 from bench.files import write_whole
 from bench.hashes import HASHES, Bar, ImageHashes, named, usable_cores
 from bench.local import encode_local
+from bench.numerics import FEATURES, unconfirmed
 from bench.progress import bar as progress_bar
 
 FORMAT = 1  # raised when the same key would stand for other numbers
@@ -72,6 +73,7 @@ class ImageFeatures:
         self.backbone = backbone
         self.folder = (folder.expanduser() if folder else cache_folder()) / "features"
         self.hashes = ImageHashes(self.folder)
+        self._format = f"{FORMAT}{edit}" if (edit := unconfirmed(FEATURES)) else FORMAT  # never those of other code
         self._resize, self._normalise = _split(backbone)
 
     def get(self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None) -> Tensor:
@@ -118,7 +120,7 @@ class ImageFeatures:
         )
 
     def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
-        key = [FORMAT, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
+        key = [self._format, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
         name = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
         backbone = f"{self.backbone.name.replace('/', '_')}-{self.backbone.weights[:8]}"
         return self.folder / backbone / f"{name}.safetensors"

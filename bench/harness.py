@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import sys
 import time
 import traceback
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
@@ -17,15 +19,16 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from bench.backbone import Backbone, Precision, load_backbone
-from bench.cells import Cell, drawn, few_shot_set, make_cells, needed, paths
+from bench.cells import Cell, but_for_code, drawn, few_shot_set, make_cells, needed, paths
 from bench.datasets.demo import ensure_demo
 from bench.datasets.items import Item
 from bench.datasets.places import cache_folder
 from bench.datasets.splits import Task, load_tasks
 from bench.datasets.suites import Suite, load_suite
+from bench.devices import device_name, find_device, synchronise
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.files import user_path
@@ -34,15 +37,19 @@ from bench.heap import kept_heap
 from bench.learned import keep_state
 from bench.methods import Method, TaskData, find_method, method_names
 from bench.metrics import METRICS
-from bench.options import variants
+from bench.options import numbers, texts, variants
 from bench.profile import profiled
-from bench.progress import absolute, bar
+from bench.progress import absolute, bar, count, duration, has_bars, note
 from bench.protocols import BASE2NEW, FEW_SHOT, Part, check_protocol, harmonic_mean, test_parts, trained_part
 from bench.recipe import check_values, load_recipe
 from bench.records import SCHEMA, PeakMemory, RecordStore, processor, versions
 from bench.reports.records import COLUMNS, rows_of
 
 SCORE_CHUNK = 1024  # test images scored at a time
+OTHER_CODE = (
+    "{} of this grid finished with other code (of the method, or of what all methods share): run again; the old "
+    "records stay as they are"
+)
 SMALL_WIDTH = 128  # text towers up to this width train on one thread
 
 
@@ -76,9 +83,18 @@ class Run:
     def is_done(self, cell: Cell) -> bool:
         return (self.store.read(cell.name, cell.key) or {}).get("status") == "done"
 
+    def of_other_code(self) -> int:
+        """How many of the cells to run are finished but for the code that made their numbers."""
+        return sum(
+            any(r.get("status") == "done" and but_for_code(r["config"]) == but_for_code(cell.config) for r in beside)
+            for cell in self.todo()
+            for beside in [self.store.beside(cell.name)]
+        )
+
     def records(self) -> list[dict[str, Any]]:
-        found = [self.store.read(c.name, c.key) for c in self.cells]
-        return [r for r in found if r is not None]
+        """Those of this grid's cells, by the names that this run gives them."""
+        found = [(c.name, self.store.read(c.name, c.key)) for c in self.cells]
+        return [{**r, "cell": name} for name, r in found if r is not None]
 
     def table(self) -> pd.DataFrame:
         """Finished cells, one row a cell and task: the columns of a report's records.csv."""
@@ -108,17 +124,17 @@ class Run:
 
 def prepare(
     suite: str | None = None,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str] | str | None = None,
     methods: Sequence[str] | str = ("zero-shot", "coop", "shared-coop", "softcpt"),
-    shots: Sequence[int] = (1, 2, 4, 8, 16),
-    seeds: Sequence[int] = (1, 2, 3),
+    shots: Sequence[int] | int = (1, 2, 4, 8, 16),
+    seeds: Sequence[int] | int = (1, 2, 3),
     backbone: str | None = None,
     pretrained: str | None = None,
     data: str | Path | None = None,
     results: str | Path = "runs",
     device: str = "auto",
     views: int | None = None,
-    options: Sequence[str] = (),
+    options: Sequence[str] | str = (),
     allow_missing: bool = False,
     protocol: str = FEW_SHOT,
     recipe: str | None = None,
@@ -139,8 +155,15 @@ def prepare(
     if draws and not user_path(draws).is_dir():
         raise UserError(f"--draws {draws}: no such folder")
     chosen = load_suite(suite or "demo")
-    names = method_names() if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
-    _check(names, tasks, shots, seeds, views)
+    names = method_names() if methods == "all" else texts(methods)
+    tasks = None if tasks is None else texts(tasks)
+    for argument, values in (("--methods", names), ("--tasks", tasks)):
+        if values is not None and not values:
+            raise UserError(f"{argument}: none given")
+    shots, seeds = _whole(shots, "--shots", least=1), _whole(seeds, "--seeds", least=0)
+    if views is not None and views < 1:
+        raise UserError(f"--views {views}: at least 1")
+    options = [options] if isinstance(options, str) else options
     classes = list(dict.fromkeys(find_method(name) for name in names))
     left_out = {c.name: c.closed for c in classes if c.closed} if protocol == BASE2NEW else {}
     if left_out and methods != "all":
@@ -165,7 +188,7 @@ def prepare(
     if not root.is_dir():
         raise UserError(f"--data {data}: no such folder")
     found = load_tasks(chosen, root, tasks, allow_missing)
-    loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device), precision)
+    loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, find_device(device), precision)
     features = ImageFeatures(loaded)
     folder = user_path(draws) if draws else None
     tested = _look_at_images(found, protocol, features.hashes, shots, seeds, folder, hide)
@@ -190,18 +213,19 @@ def prepare(
     )
 
 
-def _check(
-    methods: Sequence[str], tasks: Sequence[str] | None, shots: Sequence[int], seeds: Sequence[int], views: int | None
-) -> None:
-    for argument, values in (("--methods", methods), ("--tasks", tasks), ("--shots", shots), ("--seeds", seeds)):
-        if values is not None and not len(values):
-            raise UserError(f"{argument}: none given")
-    if min(shots) < 1:
-        raise UserError(f"--shots: {min(shots)} is less than 1")
-    if min(seeds) < 0:
-        raise UserError(f"--seeds: {min(seeds)} is less than 0")
-    if views is not None and views < 1:
-        raise UserError(f"--views {views}: at least 1")
+def _whole(values: Sequence[int] | int | str, argument: str, least: int) -> list[int]:
+    """One number, several, or a text as on the command line: as a list, each once."""
+    if isinstance(values, str):
+        return numbers([values], argument, least)
+    try:
+        found = [operator.index(n) for n in (values if isinstance(values, Iterable) else [values])]
+    except TypeError as error:
+        raise UserError(f"{argument} {values!r}: whole numbers are wanted, for example [1, 2, 4]") from error
+    if not found:
+        raise UserError(f"{argument}: none given")
+    if min(found) < least:
+        raise UserError(f"{argument}: {min(found)} is less than {least}")
+    return list(dict.fromkeys(found))
 
 
 def _look_at_images(
@@ -239,17 +263,41 @@ def _look_at_images(
     return tested
 
 
-def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
+def run(
+    suite: str | None = None,
+    tasks: Sequence[str] | str | None = None,
+    methods: Sequence[str] | str = ("zero-shot", "coop", "shared-coop", "softcpt"),
+    shots: Sequence[int] | int = (1, 2, 4, 8, 16),
+    seeds: Sequence[int] | int = (1, 2, 3),
+    backbone: str | None = None,
+    pretrained: str | None = None,
+    data: str | Path | None = None,
+    results: str | Path = "runs",
+    device: str = "auto",
+    views: int | None = None,
+    options: Sequence[str] | str = (),
+    allow_missing: bool = False,
+    protocol: str = FEW_SHOT,
+    recipe: str | None = None,
+    draws: str | Path | None = None,
+    precision: Precision = "float32",
+    keep: bool = True,
+    profile: bool = False,
+    seeds_at_once: bool = False,
+    *,
+    quiet: bool = False,
+) -> pd.DataFrame:
     """Run a grid of cells and return its results; what is finished already is read, not run again.
 
     Parameters
     ----------
     suite : name or path of a suite file; default: the embedded demo.
-    tasks : some of the suite's tasks; default: all.
-    methods : names, "package.module:Class", or "all". shots, seeds : lists of whole numbers.
+    tasks : some of the suite's tasks, or one; default: all.
+    methods : names, "package.module:Class", or "all". shots, seeds : whole numbers, one or several.
     backbone, pretrained : see `bench.backbone.load_backbone`; default: the suite's, else "RN50" of OpenAI.
     data : folder that holds the tasks' folders; default: environment variable BENCH_DATA.
-    results : folder of the records. device : "auto", "cpu" or "cuda".
+    results : folder of the records.
+    device : "cpu", "cuda", "cuda:1", "mps", or "auto": CUDA's where there is one, else the CPU.
     views : training views an image (default: one for each epoch, which is the recipe's own distribution).
     options : "method.parameter=value" texts; several values with commas make one cell each.
     allow_missing : leave tasks out whose data is missing, and use what is there of those that are incomplete.
@@ -261,20 +309,36 @@ def run(*args: Any, quiet: bool = False, **kwargs: Any) -> pd.DataFrame:
     profile : write a trace of a few training steps of each cell beside its record (of seeds at once, the first's).
     seeds_at_once : train the seeds of a cell side by side: faster on a GPU, where small steps wait for each other. Each
         learns what it learns alone, up to the rounding of sums; a kill loses all seeds of the cell in flight.
-    quiet : no progress bars.
+    quiet : show nothing of the progress.
 
     Returns
     -------
-    DataFrame : one row a finished cell and task (columns as in a report's records.csv). A cell that fails
-        is recorded with its reason and left out here.
+    DataFrame : one row a finished cell and task (columns as in a report's records.csv). Cells that fail are recorded
+        with their reason, left out here, summed up in a warning, and listed in `.attrs["failed"]`: one dict each, with
+        suite, backbone, method, variant, protocol, shots, seed and error.
 
     Raises
     ------
     UserError : something given does not fit; nothing was run. Interrupted : Ctrl-C; finished cells are kept.
     """
-    prepared = prepare(*args, quiet=quiet, **kwargs)
-    execute(prepared, quiet)
-    return prepared.table()
+    prepared = prepare(**locals())
+    failed = execute(prepared, quiet)
+    table = prepared.table()
+    table.attrs["failed"] = [{**record["cell"], "error": record["error"]} for record in failed]
+    if failed:
+        warnings.warn(_summary(failed, len(prepared.cells)), stacklevel=2)
+    return table
+
+
+def _summary(failed: Sequence[dict[str, Any]], n_cells: int) -> str:
+    """How many cells failed, for which reasons."""
+    reasons = Counter(_reason(record) for record in failed)
+    said = "; ".join(f"{reason} ({count(n, 'cell')})" for reason, n in reasons.most_common())
+    return f"{len(failed)} of {count(n_cells, 'cell')} failed, see .attrs['failed'] of the table: {said}"
+
+
+def _reason(record: dict[str, Any]) -> str:
+    return record["error"].partition("\n")[0]
 
 
 def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
@@ -283,25 +347,48 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
     failed = []
     hide = True if quiet else None
     run.store.folder.mkdir(parents=True, exist_ok=True)  # better now than after the first training
-    with tqdm(total=len(run.cells), initial=len(run.cells) - len(todo), unit="cell", disable=hide) as cells:
+    other = run.of_other_code()
+    if other:
+        note(OTHER_CODE.format(count(other, "cell")), hide)
+    finished = len(run.cells) - len(todo)
+    bars = not hide and has_bars()
+    with tqdm(total=len(run.cells), initial=finished, unit="cell", disable=not bars) as cells:
         for group in _groups(run, todo):
             left = [cell for cell in group if not run.is_done(cell)]  # another process may have done some meanwhile
+            finished += len(group) - len(left)
             cells.update(len(group) - len(left))
             if not left:
                 continue
-            method = f"{left[0].config['method']} {left[0].variant.label}".strip()
-            seeds = f"seed{'s' * (len(left) > 1)} {', '.join(str(c.seed) for c in left)}"
-            cells.set_description(f"{method}, {left[0].shots} shots, {seeds}")
+            cells.set_description(_described(left))
             try:
                 for cell, record in zip(left, _run_cells(run, left, hide), strict=True):
                     if record["status"] == "done" or not run.is_done(cell):
                         run.store.write(record)
                     failed += [record] if record["status"] == "failed" else []
+                    finished += 1
+                    note(f"{_outcome(cell, record)} ({finished} of {len(run.cells)})", hide)
                     cells.update()
             except KeyboardInterrupt as stop:
-                finished = len(run.cells) - len(run.todo())  # a hidden bar does not count
-                raise Interrupted(f"{finished} of {len(run.cells)} cells are finished") from stop
+                done = len(run.cells) - len(run.todo())  # without those that failed
+                raise Interrupted(f"{done} of {len(run.cells)} cells are finished") from stop
     return failed
+
+
+def _described(cells: Sequence[Cell]) -> str:
+    """ "coop context=4, 2 shots, seeds 1, 2"; cells differ in the seed alone."""
+    name = f"{cells[0].config['method']} {cells[0].variant.label}".strip()
+    if not cells[0].shots:
+        return name
+    seeds = f"seed{'s' * (len(cells) > 1)} {', '.join(str(c.seed) for c in cells)}"
+    return f"{name}, {count(cells[0].shots, 'shot')}, {seeds}"
+
+
+def _outcome(cell: Cell, record: dict[str, Any]) -> str:
+    """How a cell ended: its score and what it took, or why it failed."""
+    if record["status"] == "failed":
+        return f"failed: {_described([cell])}: {_reason(record)}"
+    seconds = sum(record[f"{what}_seconds"] for what in ("feature", "train", "test"))
+    return f"{_described([cell])}: {record['score']:.1f} % in {duration(seconds)}"
 
 
 def _groups(run: Run, todo: Sequence[Cell]) -> list[list[Cell]]:
@@ -325,7 +412,7 @@ def _run_cells(run: Run, cells: Sequence[Cell], hide: bool | None) -> Iterator[d
         if len(cells) == 1:
             yield failure
             return
-        tqdm.write(f"not together ({failure['error']}): seed by seed", file=sys.stderr)
+        note(f"not together ({_reason(failure)}): seed by seed", hide)
         for cell in cells:
             yield from _run_cells(run, [cell], hide)
         return
@@ -353,22 +440,21 @@ class _Trained:
 
 def _train(run: Run, cells: Sequence[Cell], hide: bool | None) -> _Trained:
     """Features, and training side by side."""
-    memory = PeakMemory(str(run.backbone.device))
+    memory = PeakMemory(run.backbone.device)
     start = time.perf_counter()
     kind, params = cells[0].variant.method, cells[0].variant.params
     tests = _test_features(run, kind.image, hide)
     data = [[_task_data(run, task, cell, hide) for task in run.tasks] for cell in cells]
     encoded = time.perf_counter()
     methods, seeds = [kind(params) for _ in cells], [cell.seed for cell in cells]
-    with bar("  training", 0, "step", hide) as shown, _threads(run.backbone) as threads:
+    with bar("  training", 0, "step", hide, every=60) as shown, _threads(run.backbone) as threads:
         trace = run.store.path(cells[0].name, cells[0].key).with_suffix(".trace.json.gz") if run.profile else None
         with profiled(trace, absolute(shown)) as report:
             if len(cells) == 1:
                 methods[0].fit(run.backbone, data[0], seeds[0], report)
             else:
                 kind.fit_together(list(zip(methods, data, seeds, strict=True)), run.backbone, report)
-    if run.backbone.device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronise(run.backbone.device)
     seconds = time.perf_counter() - encoded
     return _Trained(methods, data, tests, encoded - start, seconds, memory, threads, seeds)
 
@@ -395,7 +481,7 @@ def _record(run: Run, cell: Cell, method: Method, data: list[TaskData], trained:
         **({"trained_together": trained.seeds} if n > 1 else {}),
         "test_seconds": end - start,
         "peak_memory_mb": trained.memory.megabytes(),
-        "device": _device_name(run.backbone.device),
+        "device": device_name(run.backbone.device),
         "processor": processor(),
         "threads": trained.threads,
         "demo": run.suite.demo,
@@ -473,6 +559,7 @@ def _head(cell: Cell, status: str) -> dict[str, Any]:
         "key": cell.key,
         "cell": cell.name,
         "config": cell.config,
+        "defaults": asdict(cell.variant.defaults),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -532,17 +619,3 @@ def _threads(backbone: Backbone) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise UserError(f"--device {name!r}: one of auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device is there; use --device cpu")
-    return name
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

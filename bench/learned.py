@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench.backbone import Backbone, load_backbone
 from bench.datasets.items import image_files
+from bench.devices import find_device
 from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
 from bench.files import user_path, write_whole
@@ -113,7 +114,7 @@ def load_cell(
         tasks = [_task(**{"descriptions": {}, **task}) for task in json.loads(metadata["tasks"])]
         wanted, weights, params = config["method"], config["weights"], dict(config["params"])
         named, tag = config["backbone"], config["pretrained"]
-        foreign, precision = bool(config.get("code")), config.get("precision", "float32")
+        foreign, precision = ":" in config.get("code", ""), config.get("precision", "float32")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not what a run keeps of a cell ({type(error).__name__}: {error})") from error
     if foreign and not method:
@@ -122,7 +123,8 @@ def load_cell(
         raise UserError(f"{path}: {wanted!r} is no method of the bench")
     found = find_method(method if foreign and method else wanted)
     try:
-        loaded = load_backbone(backbone or named, pretrained or (tag if backbone is None else None), device, precision)
+        own = tag if backbone is None else None
+        loaded = load_backbone(backbone or named, pretrained or own, find_device(device), precision)
     except UserError as error:
         hint = "" if backbone else f"; the cell's backbone is {named!r}: give its model JSON with --backbone"
         raise UserError(f"{error}{hint}") from error

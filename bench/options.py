@@ -17,11 +17,17 @@ if TYPE_CHECKING:  # methods bring torch: the command line reads numbers without
 
 @dataclass(frozen=True)
 class Variant:
-    """One setting of a method: its parameters, and what differs from the suite's defaults ("" if nothing)."""
+    """One setting of a method: its parameters, and those of the method in the suite where nothing else is asked for."""
 
     method: type[Method]
     params: Any
-    label: str
+    defaults: Any
+
+    @property
+    def label(self) -> str:
+        """What differs from the defaults ("" if nothing), in the parameters' own order, however it was asked for."""
+        values = [(f.name, getattr(self.params, f.name)) for f in fields(self.params)]
+        return ",".join(f"{name}={value}" for name, value in values if value != getattr(self.defaults, name))
 
 
 def variants(
@@ -34,7 +40,7 @@ def variants(
     options : "method.parameter=value" or "all.parameter=value"; several values with commas make a sweep. A value in
         double quotes keeps its commas: 'coop.words="a photo of a, well, "'.
     recipes : values by method name, or for "all" that have the parameter; below `options`, above the methods'
-        defaults, a later one above an earlier.
+        defaults, a later one above an earlier. The first is the suite's own: with it alone stand a variant's defaults.
 
     Raises
     ------
@@ -44,21 +50,21 @@ def variants(
     out = []
     for method in methods:
         known = {f.name for f in fields(method.Params)}
-        base: dict[str, Any] = {}
+        own: list[dict[str, Any]] = [{}]  # of the suite, then of what else is given
         for recipe in recipes:
             values = {**recipe.get("all", {}), **recipe.get(method.name, {})}
-            base |= {k: _convert(method, k, str(v), f"recipe {k}") for k, v in values.items() if k in known}
+            found = {k: _convert(method, k, str(v), f"recipe {k}") for k, v in values.items() if k in known}
+            own.append({**own[-1], **found})
+        base, defaults = own[-1], _make(method, own[min(1, len(recipes))], "recipe")
         axes: dict[str, list[Any]] = {}
         for target, name, texts, option in parsed:
             if target == method.name or (target == "all" and name in known):
                 _check_cut(method, name, option)
                 axes[name] = [_convert(method, name, text, f"-o {option}") for text in texts]
-        defaults = _make(method, base, "recipe")
         for point in itertools.product(*axes.values()):
             chosen = dict(zip(axes, point, strict=True))
             params = _make(method, {**base, **chosen}, f"-o {method.name}")
-            label = ",".join(f"{k}={v}" for k, v in chosen.items() if getattr(defaults, k) != v)
-            out.append(Variant(method, params, label))
+            out.append(Variant(method, params, defaults))
     for target, name, _, option in parsed:
         if target == "all" and not any(name in {f.name for f in fields(m.Params)} for m in methods):
             raise UserError(f"-o {option}: none of the methods has a parameter {name!r}")
@@ -125,6 +131,11 @@ def _make(method: type[Method], values: dict[str, Any], where: str) -> Any:
         return method.Params(**values)
     except UserError as error:
         raise UserError(f"{where}: {method.name}: {error}") from error
+
+
+def texts(values: Sequence[str] | str) -> list[str]:
+    """ "a, b" as ["a", "b"]; several texts as they are."""
+    return names([values]) if isinstance(values, str) else list(values)
 
 
 def names(texts: Sequence[str]) -> list[str]:

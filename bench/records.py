@@ -10,9 +10,12 @@ import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.files import file_name, write_whole
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA = 1
 
@@ -40,6 +43,12 @@ class RecordStore:
         except (OSError, ValueError):
             return None
         return record if isinstance(record, dict) and record.get("key") == key else None
+
+    def beside(self, cell: dict[str, Any]) -> list[dict[str, Any]]:
+        """All records of the cell's suite, backbone, method, shots and seed, whatever else they differ in."""
+        there = self.path(cell, "*")
+        found = [self.read(cell, path.stem.rpartition("-")[2]) for path in sorted(there.parent.glob(there.name))]
+        return [record for record in found if record is not None]
 
     def write(self, record: dict[str, Any]) -> Path:
         """Write a record, whole or not at all."""
@@ -70,26 +79,30 @@ def processor() -> str:
 
 
 class PeakMemory:
-    """Peak memory of this process, or of the CUDA device, in MB (1,000,000 bytes), since the object was made.
+    """Peak memory of this process, or of the GPU, in MB (1,000,000 bytes), since the object was made.
 
     On macOS it is the process's since its start, and on Windows nothing in the standard library tells it.
+
+    Of Apple's GPU, which keeps no peak: what its driver holds for this process in the end.
     """
 
-    def __init__(self, device: str) -> None:
-        self.cuda = device.startswith("cuda")
-        if self.cuda:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
             import torch
 
-            torch.cuda.reset_peak_memory_stats()
-        else:
+            torch.cuda.reset_peak_memory_stats(device)
+        elif device.type == "cpu":
             with contextlib.suppress(OSError):  # Linux: forget the peak so far; elsewhere it is the process's
                 Path("/proc/self/clear_refs").write_text("5")
 
     def megabytes(self) -> float | None:
-        if self.cuda:
+        if self.device.type != "cpu":
             import torch
 
-            return torch.cuda.max_memory_allocated() / 1e6
+            if self.device.type == "mps":
+                return torch.mps.driver_allocated_memory() / 1e6
+            return torch.cuda.max_memory_allocated(self.device) / 1e6
         try:
             status = Path("/proc/self/status").read_text()
             return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e6  # the kernel's kB has 1024 bytes

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.files import write_whole
+from bench.progress import count
 from bench.reports import fonts
 from bench.reports.blocks import Block
 from bench.reports.records import PARTS
@@ -123,7 +124,7 @@ def gain(block: Block) -> Figure | None:
     gains = means[names].sub(means[zero[0]], axis=0)
     gains = gains.loc[gains.mean(axis=1).sort_values().index]
     size = (7.2, 1.3 + 0.37 * len(gains))
-    figure, (axes,) = _grid(block, 1, 1, size, f"gain over zero-shot at {max(block.shots)} shots")
+    figure, (axes,) = _grid(block, 1, 1, size, f"gain over zero-shot at {count(max(block.shots), 'shot')}")
     axes.axvline(0, **ZERO_SHOT)
     for place, name in enumerate(names):
         apart = 0.5 * ((place + 0.5) / len(names) - 0.5)  # equal gains stay visible beside each other
@@ -188,7 +189,7 @@ def _against(block: Block, column: str, what: str) -> Figure | None:
     if costs.empty:
         return None
     nothing = costs.min() / 10
-    figure, (axes,) = _grid(block, 1, 1, (6.4, 3.8), f"accuracy at {max(block.shots)} shots")
+    figure, (axes,) = _grid(block, 1, 1, (6.4, 3.8), f"accuracy at {count(max(block.shots), 'shot')}")
     for name, cost, mean, std in scores[["label", column, "mean", "std"]].itertuples(index=False):
         style = _style(block, name, points=True)
         axes.errorbar(float(cost) or nothing, mean, yerr=std, capsize=2, elinewidth=1, **style)

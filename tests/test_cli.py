@@ -135,7 +135,7 @@ def test_run_prints_a_table_of_methods_and_shots_and_where_to_go_on(tiny: Any, t
     shown = capsys.readouterr().out
     assert "Mean accuracy over 3 tasks of Tiny, tiny-clip, percent:" in shown
     header, _, zero_shot, coop = shown.splitlines()[1:5]
-    assert re.split(r"  +", header.strip()) == ["no training", "1 shots", "2 shots"]
+    assert re.split(r"  +", header.strip()) == ["no training", "1 shot", "2 shots"]
     records = tiny.records(tmp_path / "runs").values()
     assert float(zero_shot.split()[1]) == pytest.approx(
         next(r["score"] for r in records if r["cell"]["shots"] == 0), abs=0.05
@@ -243,17 +243,27 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_shows_time_left_on_a_terminal_and_nothing_elsewhere(
+def test_progress_shows_time_left_on_a_terminal_and_a_line_a_cell_everywhere(
     tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(tiny.command(tmp_path / "plain")) == 0
-    assert capsys.readouterr().err == ""
+    records = {r["cell"]["method"] + str(r["cell"]["shots"]) + str(r["cell"]["seed"]): r
+               for r in tiny.records(tmp_path / "plain").values()}  # fmt: skip
+    first, *trained = capsys.readouterr().err.splitlines()
+    took = r"\d+(\.\d)? s"
+    assert re.fullmatch(rf"zero-shot: {records['zero-shot00']['score']:.1f} % in {took} \(1 of 5\)", first)
+    cells = [(1, "1 shot"), (2, "2 shots"), (1, "1 shot"), (2, "2 shots")]  # seed by seed
+    for line, (n, shots), seed, place in zip(trained, cells, (1, 1, 2, 2), (2, 3, 4, 5), strict=True):
+        score = f"{records[f'coop{n}{seed}']['score']:.1f}"
+        assert re.fullmatch(rf"coop, {shots}, seed {seed}: {score} % in {took} \({place} of 5\)", line)
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(tiny.command(tmp_path / "runs", "--seeds", "1")) == 0
     assert re.search(r"coop, 2 shots, seed 1: .*\d/3 \[\d+:\d+<\d+:\d+", terminal.getvalue())
+    assert re.search(rf"\rcoop, 2 shots, seed 1: \d+\.\d % in {took} \(3 of 3\)\n", terminal.getvalue())
+    shown = terminal.getvalue()
     bench.run(results=str(tmp_path / "quiet"), quiet=True, **tiny.arguments)
-    assert terminal.getvalue().count("5/5") == 0
+    assert terminal.getvalue() == shown
 
 
 def test_tables_are_no_wider_than_the_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

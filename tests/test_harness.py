@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import itertools
 import json
 import os
+import pydoc
 import random
+import re
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 import bench
+from bench import numerics
 from bench.cli import main
 from bench.errors import UserError
 from bench.features import ImageFeatures
@@ -245,6 +251,51 @@ def test_whatever_changes_the_numbers_makes_another_cell(
     assert (after[0] != before[0]) == zero_shot_too
 
 
+@pytest.mark.parametrize(("what", "other"), [("method_code", "new"), ("numerics", "2")])
+def test_other_code_makes_another_cell(tiny: Any, monkeypatch: pytest.MonkeyPatch, what: str, other: str) -> None:
+    before = keys(tiny)
+    monkeypatch.setattr(f"bench.cells.{what}", lambda *_: other)
+    after = keys(tiny)
+    assert after[0] != before[0] and after[1] != before[1]
+
+
+def test_cells_of_other_code_run_again_their_records_stay_and_it_is_said(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    tiny.run(runs)
+    before = finished(runs)
+    original = numerics.method_code
+    monkeypatch.setattr("bench.cells.method_code", lambda m: "new" if m.name == "coop" else original(m))
+    tiny.run(runs, options=["coop.epochs=1"])  # another setting: no cell of other code
+    assert capsys.readouterr().err == ""
+    assert main(tiny.command(runs, "--dry-run")) == 0
+    assert "4 cells of this grid finished with other code" in capsys.readouterr().out
+    assert main(tiny.command(runs)) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        "4 cells of this grid finished with other code (of the method, or of what all methods share): run again; the "
+        "old records stay as they are"
+    )
+    assert len(said) == 1 + 4
+    assert before.items() <= finished(runs).items()
+    assert main(tiny.command(runs)) == 0
+    assert "other code" not in capsys.readouterr().err
+
+
+def test_the_order_of_options_and_a_recipe_file_make_no_other_row(tiny: Any, tmp_path: Path) -> None:
+    grid = {"methods": ["coop"], "shots": [1]}
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("coop: {context: 4, epochs: 1}\n")
+    tiny.run(tmp_path / "runs", **grid, seeds=[1], options=["coop.epochs=1", "coop.context=4"])
+    tiny.run(tmp_path / "runs", **grid, seeds=[2], options=["coop.context=4", "coop.epochs=1"])
+    table = tiny.run(tmp_path / "runs", **grid, seeds=[1, 2, 3], recipe=str(recipe))
+    assert set(table["variant"]) == {"epochs=1,context=4"}
+    assert {r["cell"]["variant"] for r in tiny.records(tmp_path / "runs").values()} == {"epochs=1,context=4"}
+    (record, *_) = tiny.records(tmp_path / "runs").values()
+    assert (record["defaults"]["epochs"], record["defaults"]["context"]) == (2, 16)  # the suite's and the method's
+
+
 def test_where_the_files_stand_makes_no_other_cell(own_tiny: Any, tmp_path: Path) -> None:
     before = keys(own_tiny)
     moved = type(own_tiny)(own_tiny.root.rename(tmp_path / "moved"))
@@ -355,9 +406,67 @@ def test_seeds_at_once_of_which_one_fails_are_run_one_by_one(tiny: Any, flaky: s
     assert states == {"1shot-seed1": "done", "1shot-seed2": "done", "2shot-seed1": "failed", "2shot-seed2": "done"}
 
 
-def test_failed_cells_are_left_out_of_the_returned_table(tiny: Any, flaky: str, tmp_path: Path) -> None:
-    table = tiny.run(tmp_path / "runs", methods=[flaky], shots=[2])
+def test_failed_cells_are_left_out_of_the_returned_table_warned_of_and_listed_with_it(
+    tiny: Any, flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {**tiny.arguments, "results": tmp_path / "runs", "methods": [flaky], "shots": 2}
+    with pytest.warns(UserWarning) as caught:
+        table = bench.run(**arguments)
+    assert [str(warning.message) for warning in caught] == [
+        "1 of 2 cells failed, see .attrs['failed'] of the table: RuntimeError: the images are (1 cell)"
+    ]
+    assert caught[0].filename == __file__  # the caller's line
     assert set(table["seed"]) == {2}
+    assert table.attrs["failed"] == [
+        {
+            "suite": "tiny", "backbone": "tiny-clip", "method": "flaky", "protocol": "few-shot", "shots": 2, "seed": 1,
+            "variant": "", "error": "RuntimeError: the images are\ntoo beautiful",
+        }
+    ]  # fmt: skip
+    failed, done = capsys.readouterr().err.splitlines()
+    assert failed == "failed: flaky, 2 shots, seed 1: RuntimeError: the images are (1 of 2)"
+    assert done.startswith("flaky, 2 shots, seed 2: ") and done.endswith("(2 of 2)")
+    monkeypatch.setenv("FLAKY_WORKS", "1")
+    assert bench.run(**arguments, quiet=True).attrs["failed"] == []
+    assert capsys.readouterr().err == ""
+
+
+def test_seeds_at_once_share_their_seconds(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Read at: start, all is encoded, all is trained; then start and end of the test of each seed.
+    clock = iter([100.0, 110.0, 140.0, 200.0, 201.0, 300.0, 303.0])
+    monkeypatch.setattr("bench.harness.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    table = tiny.run(tmp_path / "runs", methods="coop", shots=1, seeds=[1, 2], seeds_at_once=True)
+    seconds = table.drop_duplicates("seed").set_index("seed")[["feature_seconds", "train_seconds", "test_seconds"]]
+    assert seconds.loc[1].tolist() == [5.0, 15.0, 1.0]  # half of 10 and of 30
+    assert seconds.loc[2].tolist() == [5.0, 15.0, 3.0]
+
+
+def test_the_python_call_takes_one_of_what_may_be_several(tiny: Any, tmp_path: Path) -> None:
+    table = tiny.run(tmp_path / "runs", methods="coop", tasks="Colour", shots=1, seeds=2, options="coop.epochs=1")
+    assert table[["method", "task", "shots", "seed", "variant"]].to_numpy().tolist() == [
+        ["coop", "Colour", 1, 2, "epochs=1"]
+    ]
+    table = tiny.run(tmp_path / "runs", methods="zero-shot, coop", tasks="Colour,Shade", shots="1,2", seeds=np.int64(2))
+    assert set(zip(table["method"], table["task"], table["shots"], strict=True)) == {
+        ("zero-shot", "Colour", 0), ("zero-shot", "Shade", 0), ("coop", "Colour", 1), ("coop", "Shade", 1),
+        ("coop", "Colour", 2), ("coop", "Shade", 2),
+    }  # fmt: skip
+
+
+def test_the_python_call_has_its_arguments_in_its_signature() -> None:
+    arguments = inspect.signature(bench.run).parameters
+    assert list(arguments)[:5] == ["suite", "tasks", "methods", "shots", "seeds"]
+    assert arguments["shots"].default == (1, 2, 4, 8, 16)
+    assert not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in arguments.values())
+    assert arguments == inspect.signature(prepare).parameters
+
+
+def test_the_front_door_can_be_discovered() -> None:
+    assert {"run", "report", "load_cell", "words", "predict", "UserError"} <= set(dir(bench))
+    shown = pydoc.render_doc(bench, renderer=pydoc.plaintext)
+    assert "run(suite:" in shown and "seeds_at_once" in shown and "load_cell(cell:" in shown
+    with pytest.raises(AttributeError, match="no attribute 'rum'"):
+        bench.rum  # noqa: B018
 
 
 def test_broken_images_of_all_tasks_are_named_before_anything_is_encoded(
@@ -591,12 +700,15 @@ def test_plan_and_table_of_nothing_run_are_empty_but_whole(tiny: Any, tmp_path: 
     [
         ({"shots": [0]}, "--shots: 0 is less than 1"),
         ({"shots": []}, "--shots: none given"),
+        ({"shots": 0}, "--shots: 0 is less than 1"),
+        ({"shots": [1.5]}, "--shots [1.5]: whole numbers are wanted"),
+        ({"shots": "1;2"}, "--shots '1;2': write whole numbers with commas"),
         ({"seeds": [-1]}, "--seeds: -1 is less than 0"),
         ({"methods": []}, "--methods: none given"),
         ({"tasks": []}, "--tasks: none given"),
         ({"views": 0}, "--views 0: at least 1"),
         ({"methods": ["coop"], "options": ["coop.epochs=0"]}, "epochs=0: at least 1"),
-        ({"device": "tpu"}, "--device 'tpu': one of auto, cpu, cuda"),
+        ({"device": "tpu"}, "--device 'tpu': one of auto, cpu, cuda, cuda:N (N from 0), mps"),
         ({"suite": None}, "--data without --suite"),
         ({"data": None}, "needs images: give --data ROOT"),
     ],
@@ -604,7 +716,7 @@ def test_plan_and_table_of_nothing_run_are_empty_but_whole(tiny: Any, tmp_path: 
 def test_python_call_refuses_what_the_command_line_refuses(
     tiny: Any, tmp_path: Path, changes: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises(bench.UserError, match=says.replace("(", r"\(")):
+    with pytest.raises(bench.UserError, match=re.escape(says)):
         tiny.run(tmp_path / "runs", **changes)
     assert not (tmp_path / "runs").exists()
 

@@ -471,6 +471,25 @@ def test_an_option_for_all_reaches_the_methods_that_have_it():
     ]
 
 
+def test_a_label_follows_from_the_parameters_alone():
+    ways = [
+        (["coop.context=4", "coop.epochs=7"], []),
+        (["coop.epochs=7", "coop.context=4"], []),
+        (["all.context=4"], [{}, {"coop": {"epochs": 7}}]),
+        ([], [{}, {"coop": {"context": 4, "epochs": 7}}]),
+        (["coop.epochs=7"], [{"all": {"lr": 0.1}}, {"coop": {"context": 4}}]),
+    ]
+    assert [settings_of([COOP], *way) for way in ways] == [[("coop", "epochs=7,context=4")]] * 5
+
+
+def test_a_recipe_is_named_where_it_differs_from_the_suite_s_own():
+    suite, user = {"all": {"epochs": 20, "lr": 0.1}}, {"all": {"epochs": 50, "lr": 0.1}}
+    (one,) = variants([COOP], [], [suite, user])
+    assert (one.params.epochs, one.label, one.defaults) == (50, "epochs=50", COOP.Params(epochs=20, lr=0.1))
+    (back,) = variants([COOP], ["coop.epochs=20"], [suite, user])
+    assert back.label == ""
+
+
 def test_a_suite_s_recipe_stands_between_defaults_and_options():
     (suite_s,) = variants([COOP], [], [{"all": {"epochs": 20, "views": 5}}])
     assert (suite_s.params.epochs, suite_s.label) == (20, "")
