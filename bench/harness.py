@@ -28,7 +28,9 @@ from bench.features import ImageFeatures, View, cache_folder
 from bench.heap import kept_heap
 from bench.learned import keep_state
 from bench.methods import Method, TaskData, find_method, method_names
+from bench.methods.base import likeliest
 from bench.metrics import METRICS
+from bench.names import check_names
 from bench.options import variants
 from bench.profile import profiled
 from bench.progress import absolute, bar
@@ -159,6 +161,7 @@ def prepare(
         raise UserError(f"--data {data}: no such folder")
     found = load_tasks(chosen, root, tasks, allow_missing)
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, _device(device), precision)
+    check_names(loaded.tower, found, settings)
     features = ImageFeatures(loaded)
     folder = Path(draws).expanduser() if draws else None
     _hash(found, protocol, features, shots, seeds, folder, hide)
@@ -420,10 +423,8 @@ def predictions(
         inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
         first += len(block)
         for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
-            best, likeliest = method.predict(t, block[rows].to(device), part.class_names).max(dim=1)
-            if not best.isfinite().all():  # not a number is the largest of all: it would make an accuracy all the same
-                raise ValueError(f"task {name}: scores are not finite; did the training diverge?")
-            found.append(likeliest.cpu())
+            scores = method.predict(t, block[rows].to(device), part.class_names)
+            found.append(likeliest(scores, method.name, name, len(rows), part.n_classes).cpu())
     return torch.cat(found)
 
 

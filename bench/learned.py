@@ -18,6 +18,7 @@ from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
 from bench.files import write_whole
 from bench.methods import Method, TaskData, find_method, method_names
+from bench.methods.base import likeliest
 from bench.methods.prompt import PromptMethod
 from bench.options import restored
 
@@ -241,7 +242,9 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
             raise UserError(f"{path}: no such file")
     features = ImageFeatures(kept.backbone).get(paths, View(), kept.method.image)[0]
     with torch.no_grad():
-        shares = kept.method.predict(t, features.to(kept.backbone.device)).float().softmax(dim=-1).cpu()
+        scores = kept.method.predict(t, features.to(kept.backbone.device))
+    likeliest(scores, kept.method.name, kept.tasks[t].name, len(paths), len(kept.tasks[t].class_names))
+    shares = scores.float().softmax(dim=-1).cpu()
     best, classes = shares.topk(min(top, shares.shape[1]), dim=-1)
     names = kept.tasks[t].class_names
     return pd.DataFrame(

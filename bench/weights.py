@@ -19,7 +19,7 @@ SHOWN = 3  # names of a kind in an error
 
 
 def readable(path: Path, model: str, quick_gelu: bool, folder: Path) -> Path:
-    """The file itself, or a copy in `folder` with the names that open_clip knows: without wrappers and OpenAI's numbers.
+    """The file itself, or a copy in `folder` as open_clip reads it: without wrappers and OpenAI's three numbers.
 
     Parameters
     ----------

@@ -179,7 +179,7 @@ def test_weights_that_changed_in_place_are_not_taken_for_the_cell_s(own_tiny: An
     own_tiny.run(tmp_path / "runs", methods=["coop"], shots=[1], seeds=[1], options=["coop.epochs=1"])
     other = Path(own_tiny.model("other", seed=1)).with_suffix(".safetensors")
     other.replace(Path(own_tiny.backbone).with_suffix(".safetensors"))
-    with pytest.raises(UserError, match="not those the cell was trained on.*give its model JSON with --backbone"):
+    with pytest.raises(UserError, match=r"not those the cell was trained on.*give its model JSON with --backbone"):
         bench.load_cell(key_of(tmp_path / "runs", "coop"), tmp_path / "runs")
 
 
