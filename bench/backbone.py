@@ -167,8 +167,10 @@ def _note(weights: str, name: str, file: Path | None) -> None:
     In the cache, not with the cell: a cell's files may be passed on; they should not tell paths, and no path that
     somebody else's file names should be opened.
     """
+    where = (name, str(file.absolute()) if file else None)
     with contextlib.suppress(OSError):  # without the note the path has to be given
-        write_whole(_note_of(weights), json.dumps([name, str(file.absolute()) if file else None], ensure_ascii=False))
+        if noted(weights) != where:
+            write_whole(_note_of(weights), json.dumps(where, ensure_ascii=False))
 
 
 def noted(weights: str) -> tuple[str, str | None] | None:

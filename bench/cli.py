@@ -195,8 +195,10 @@ def _run_parser() -> Parser:
         "--draws", metavar="DIR", help="few-shot files to use instead of draws: DIR/TASK/shot_16-seed_1.json"
     )
     where.add_argument(
-        "--backbone", metavar="NAME|JSON", help="an open_clip model name or model JSON (default: the suite's, or RN50)"
-    )
+        "--backbone", metavar="NAME|JSON",
+        help="an open_clip model name (`list backbones` marks those not supported) or model JSON (default: the "
+        "suite's, or RN50)",
+    )  # fmt: skip
     where.add_argument(
         "--pretrained", metavar="TAG|FILE", help="open_clip tag or .safetensors file (default: openai for RN50, "
         "RN101, ViT-B-32, ViT-B-16; for a JSON the .safetensors beside it)",
@@ -294,6 +296,7 @@ def _run(argv: list[str]) -> int:
         name = f"{cell['method']} {cell['variant']}".strip()
         reason = record["error"].partition("\n")[0]
         print(f"failed: {name}, {cell['shots']} shots, seed {cell['seed']}: {reason}", file=sys.stderr)
+        print(f"        traceback in {run.store.path(cell, record['key'])}", file=sys.stderr)
     print(f"Records are in {a.results}. Tables and figures: python -m bench report --results {a.results}")
     return 1 if failed else 0
 
@@ -365,7 +368,7 @@ def _cell_arguments(p: Parser) -> None:
     p.add_argument("--cell", metavar="KEY|FILE", required=True, help="a cell's key (its beginning), or its record")
     p.add_argument("--results", metavar="DIR", default="runs", help="where its record is (default: %(default)s)")
     p.add_argument("--task", metavar="NAME", help="one of the cell's tasks")
-    p.add_argument("--backbone", metavar="NAME|JSON", help="needed where the cell's backbone was a model JSON")
+    p.add_argument("--backbone", metavar="NAME|JSON", help="needed where the cell's backbone was a file that has moved")
     p.add_argument("--pretrained", metavar="TAG|FILE", help="its weights, as for run")
     p.add_argument("--method", metavar="MODULE:CLASS", help="needed where the cell's method was your own class")
 

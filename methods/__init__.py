@@ -7,9 +7,9 @@ import pkgutil
 from importlib.metadata import entry_points
 
 from bench.errors import UserError, nearest
-from bench.methods.base import Clip, Method, Parameters, TaskData, param
+from bench.methods.base import Clip, Method, Parameters, TaskData, check_shapes, param
 
-__all__ = ["Clip", "Method", "Parameters", "TaskData", "find_method", "method_names", "param"]
+__all__ = ["Clip", "Method", "Parameters", "TaskData", "check_shapes", "find_method", "method_names", "param"]
 
 
 def _own() -> dict[str, type[Method]]:

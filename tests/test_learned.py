@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +274,57 @@ def test_a_file_that_is_not_what_a_run_keeps_is_an_error(runs: Path, tiny: Any, 
     path.write_bytes(b"") if how == "empty" else save_file(tensors, str(path), metadata=metadata)
     with pytest.raises(UserError):
         bench.load_cell(str(path), backbone=tiny.backbone)
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        ("torch.zeros(len(features), 2)", r"torch.float32 \[12, 2\]"),
+        ("torch.zeros(len(features))", r"torch.float32 \[12\]"),
+        ("torch.zeros(len(features), 3, dtype=torch.long)", r"torch.int64 \[12, 3\]"),
+        ("torch.zeros(3, len(features))", r"torch.float32 \[3, 12\]"),
+        ("features.tolist()", "a list"),
+    ],
+)
+def test_a_plug_in_s_scores_of_another_shape_fail_the_cell_by_name(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: str, says: str
+) -> None:
+    """12 test images of 3 classes."""
+    record = failed(tiny, tmp_path, monkeypatch, f"return {scores}")
+    expected = r"a floating-point tensor \[12, 3\] \(images, classes\)"
+    assert re.fullmatch(f"odd, task Colour: predict returned {says}; expected {expected}", record["error"])
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_scores_that_are_not_finite_fail_the_cell_by_name(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    body = f"s = torch.zeros(len(features), 3); s[2, 1] = float({value!r}); return s"
+    record = failed(tiny, tmp_path, monkeypatch, body)
+    assert record["error"] == "odd, task Colour: scores are not finite; did the training diverge?"
+
+
+def test_a_plug_in_s_traceback_is_in_the_record_that_the_command_names(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    record = failed(tiny, tmp_path, monkeypatch, "return [][7]")
+    assert record["error"] == "IndexError: list index out of range"
+    assert "odd_method.py" in record["traceback"] and "return [][7]" in record["traceback"]
+    assert str(record_of(tmp_path / "runs", "odd")) in capsys.readouterr().err
+
+
+def failed(tiny: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Any:
+    """The record of a method with this `predict`."""
+    (folder / "odd_method.py").write_text(
+        "import torch\nfrom bench.methods import Method\n"
+        "class Odd(Method):\n    name = 'odd'\n    needs = frozenset()\n"
+        f"    def fit(self, clip, tasks, seed, report): pass\n    def predict(self, t, features, names=None): {body}\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "odd_method", raising=False)
+    where = ["--suite", tiny.suite, "--backbone", tiny.backbone, "--data", str(tiny.data), "--shots=1", "--seeds=1"]
+    assert main(["run", *where, "--methods", "odd_method:Odd", "--results", str(folder / "runs")]) == 1
+    return json.loads(record_of(folder / "runs", "odd").read_text())
 
 
 def test_a_plug_in_s_code_is_run_only_when_the_user_names_it(
