@@ -110,14 +110,17 @@ def _methods() -> pd.DataFrame:
 def _backbones() -> pd.DataFrame:
     import open_clip
 
-    from bench.backbone import PACKAGED, PAPER_BACKBONES, backbone_names
+    from bench.backbone import PAPER_BACKBONES, backbone_names, packaged_names
+    from bench.weights import unsupported
 
-    packaged = {p.stem for p in PACKAGED.glob("*.json")}
+    packaged = packaged_names()
     rows = []
     for name in backbone_names():
         tags = [] if name in packaged else open_clip.list_pretrained_tags_by_model(name)
         default = "packaged" if name in packaged else "openai" if name in PAPER_BACKBONES else ""
-        rows.append({"backbone": name, "default weights": default, "tags": ", ".join(tags)})
+        why = "" if name in packaged else unsupported(open_clip.get_model_config(name) or {})
+        row = {"backbone": name, "default weights": default, "tags": ", ".join(tags)}
+        rows.append({**row, "not supported": why.partition(";")[0]})
     return pd.DataFrame(rows)
 
 

@@ -273,7 +273,8 @@ def _run_parser() -> Parser:
     )
     where.add_argument(
         "--backbone", metavar="NAME|JSON",
-        help="an open_clip model's name, or a model JSON (default: the suite's own, or RN50)",
+        help="an open_clip model's name (`list backbones` marks those not supported) or a model JSON (default: the "
+        "suite's own, or RN50)",
     )  # fmt: skip
     where.add_argument(
         "--pretrained", metavar="TAG|FILE", help="an open_clip tag, or a .safetensors file (default: openai for RN50, "
@@ -405,7 +406,9 @@ def _run(argv: list[str]) -> int:
     failed = execute(run)
     _print_summary(run)
     if failed:
+        beside = run.store.path(failed[0]["cell"], failed[0]["key"])
         print(f"{count(len(failed), 'cell')} failed, see above; the same command tries them again", file=sys.stderr)
+        print(f"        traceback in {beside}", file=sys.stderr)
     print(f"Records are in {a.results}. Tables and figures: python -m bench report --results {typed([a.results])}")
     return 1 if failed else 0
 
@@ -488,7 +491,7 @@ def _cell_arguments(p: Parser) -> None:
     )
     p.add_argument("--results", metavar="DIR", default="runs", help="where its record is (default: %(default)s)")
     p.add_argument("--task", "--tasks", metavar="TASK", help="one of the cell's tasks")
-    p.add_argument("--backbone", metavar="NAME|JSON", help="needed if the cell's backbone was a model JSON")
+    p.add_argument("--backbone", metavar="NAME|JSON", help="needed if the cell's backbone was a file that has moved")
     p.add_argument("--pretrained", metavar="TAG|FILE", help="its weights, as for `run`")
     p.add_argument("--method", metavar="MODULE:CLASS", help="needed if the cell's method was a class of your own")
 

@@ -309,6 +309,8 @@ def cache_contents(folder: Path | None = None) -> list[dict[str, Any]]:
             what = "hashes of image files"
         elif path.suffix == ".part":
             what = "left by a stopped run"
+        elif path.parent.name == "backbones":
+            what = "where backbones of files stand"
         elif path.suffix == ".safetensors":
             backbone, what = path.parent.name, _shown(path)
         with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -327,6 +329,7 @@ def _shown(block: Path) -> str:
 def _cache_files(root: Path) -> list[Path]:
     """The files that the bench keeps below a folder, and nothing else that may stand there."""
     patterns = ["features/*/*.safetensors", "features/*/.*.part", f"features/{HASHES}*"]
+    patterns += ["backbones/*.json", "backbones/.*.part"]
     patterns += ["demo/demo-*[0-9]/**/*", "demo/.demo-*[0-9]-*/**/*"]  # of every version; drafts of killed runs
     return sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
 
@@ -339,7 +342,7 @@ def clear_cache(folder: Path | None = None) -> int:
         with contextlib.suppress(FileNotFoundError):
             freed += path.stat().st_size
             path.unlink()
-    for name in ("features", "demo"):
+    for name in ("features", "demo", "backbones"):
         for empty in sorted([root / name, *root.glob(f"{name}/**/")], reverse=True):  # the deepest first
             with contextlib.suppress(OSError):  # foreign files keep their folders
                 empty.rmdir()

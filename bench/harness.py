@@ -36,7 +36,9 @@ from bench.hashes import ImageHashes, copies, copies_told, named
 from bench.heap import kept_heap
 from bench.learned import keep_state
 from bench.methods import Method, TaskData, find_method, method_names
+from bench.methods.base import likeliest
 from bench.metrics import METRICS
+from bench.names import check_names
 from bench.options import numbers, texts, variants
 from bench.profile import profiled
 from bench.progress import absolute, bar, count, duration, has_bars, note
@@ -189,6 +191,7 @@ def prepare(
         raise UserError(f"--data {data}: no such folder")
     found = load_tasks(chosen, root, tasks, allow_missing)
     loaded = load_backbone(backbone or chosen.backbone or "RN50", pretrained, find_device(device), precision)
+    check_names(loaded.tower, found, settings)
     features = ImageFeatures(loaded)
     folder = user_path(draws) if draws else None
     tested = _look_at_images(found, protocol, features.hashes, shots, seeds, folder, hide)
@@ -539,10 +542,8 @@ def predictions(
         inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
         first += len(block)
         for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
-            best, likeliest = method.predict(t, block[rows].to(device), part.class_names).max(dim=1)
-            if not best.isfinite().all():  # not a number is the largest of all: it would make an accuracy all the same
-                raise ValueError(f"task {name}: scores are not finite; did the training diverge?")
-            found.append(likeliest.cpu())
+            scores = method.predict(t, block[rows].to(device), part.class_names)
+            found.append(likeliest(scores, method.name, name, len(rows), part.n_classes).cpu())
     return torch.cat(found)
 
 

@@ -13,13 +13,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bench.backbone import Backbone, load_backbone
+from bench.backbone import Backbone, Precision, load_backbone, noted, packaged_names, what_to_give
 from bench.datasets.items import image_files
 from bench.devices import find_device
 from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
 from bench.files import user_path, write_whole
 from bench.methods import Method, TaskData, find_method, method_names
+from bench.methods.base import likeliest
 from bench.methods.prompt import PromptMethod
 from bench.options import restored
 
@@ -97,7 +98,8 @@ def load_cell(
     Parameters
     ----------
     cell, results : see `find_cell`.
-    backbone, pretrained : as in the run; needed where the run's was a model JSON, whose path is not recorded.
+    backbone, pretrained : as in the run; needed where they were files that have moved since this machine last loaded
+        them, or that it has not loaded: a cell does not record paths.
     method : package.module:Class, needed where it is not the bench's own: a file never says what code is run.
 
     Raises
@@ -122,23 +124,43 @@ def load_cell(
     if not foreign and wanted not in method_names():  # never "module:Class": a file does not say what code is run
         raise UserError(f"{path}: {wanted!r} is no method of the bench")
     found = find_method(method if foreign and method else wanted)
-    try:
-        own = tag if backbone is None else None
-        loaded = load_backbone(backbone or named, pretrained or own, find_device(device), precision)
-    except UserError as error:
-        hint = "" if backbone else f"; the cell's backbone is {named!r}: give its model JSON with --backbone"
-        raise UserError(f"{error}{hint}") from error
-    if loaded.weights != weights:
-        raise UserError(
-            f"--backbone {loaded.name}: its weights ({loaded.weights[:8]}…) are not those the cell was trained on "
-            f"({named}, {weights[:8]}…)"
-        )
+    loaded = _backbone_of(str(named), str(tag), str(weights), (backbone, pretrained), device, precision)
     made = found(restored(found, params, str(path)))
     try:
         made.restore(loaded, tasks, state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return Kept(made, loaded, tasks, config)
+
+
+def _backbone_of(
+    name: str, tag: str, weights: str, given: tuple[str | None, str | None], device: str, precision: Precision
+) -> Backbone:
+    """A cell's backbone: as given, by its name and tag, or where its files were last seen.
+
+    name, tag, weights : as in the cell's record. given : what the user says of it.
+    """
+    options = what_to_give(name, tag)
+    hint = f"; {options}" if options else ""
+    backbone, pretrained = given
+    if backbone or pretrained:
+        source: tuple[str, str | None] | None = (backbone or name, pretrained or None)
+    elif options:
+        source = noted(weights)
+    else:
+        source = (name, None if name in packaged_names() else tag or None)
+    if source is None:
+        raise UserError(f"the cell's backbone, {name!r} with {tag!r}, was loaded from files{hint}")
+    try:
+        loaded = load_backbone(*source, find_device(device), precision)
+    except UserError as error:
+        raise UserError(f"{error}; the cell's backbone is {name!r} with {tag!r}{hint}") from error
+    if loaded.weights != weights:
+        raise UserError(
+            f"--backbone {source[0]}: its weights ({loaded.weights[:8]}…) are not those the cell was trained on "
+            f"({name!r} with {tag!r}, {weights[:8]}…){hint}"
+        )
+    return loaded
 
 
 def _task(
@@ -231,7 +253,9 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
     paths = image_files(images)
     features = ImageFeatures(kept.backbone).get(paths, View(), kept.method.image)[0]
     with torch.no_grad():
-        shares = kept.method.predict(t, features.to(kept.backbone.device)).float().softmax(dim=-1).cpu()
+        scores = kept.method.predict(t, features.to(kept.backbone.device))
+    likeliest(scores, kept.method.name, kept.tasks[t].name, len(paths), len(kept.tasks[t].class_names))
+    shares = scores.float().softmax(dim=-1).cpu()
     best, classes = shares.topk(min(top, shares.shape[1]), dim=-1)
     names = kept.tasks[t].class_names
     return pd.DataFrame(

@@ -7,10 +7,20 @@ import pkgutil
 from importlib.metadata import entry_points
 
 from bench.errors import UserError, nearest
-from bench.methods.base import Clip, Method, Parameters, TaskData, param
+from bench.methods.base import Clip, Method, Parameters, TaskData, check_shapes, param
 from bench.methods.zero_shot import template_features
 
-__all__ = ["Clip", "Method", "Parameters", "TaskData", "find_method", "method_names", "param", "template_features"]
+__all__ = [
+    "Clip",
+    "Method",
+    "Parameters",
+    "TaskData",
+    "check_shapes",
+    "find_method",
+    "method_names",
+    "param",
+    "template_features",
+]
 
 
 def _own() -> dict[str, type[Method]]:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import bench
+from bench.datasets.splits import load_tasks
 from bench.datasets.suites import load_suite
 from bench.errors import UserError
 from bench.methods import find_method, method_names
@@ -24,12 +25,24 @@ def python_blocks(page: str) -> list[str]:
 
 def test_the_example_method_of_the_architecture_page_runs(tiny, tmp_path, monkeypatch) -> None:
     (example,) = (block for block in python_blocks(ARCHITECTURE) if "class Blend" in block)
-    assert len(example.strip().splitlines()) <= 40
+    assert len(example.strip().splitlines()) <= 50
     (tmp_path / "half_and_half.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     results = tiny.run(tmp_path / "runs", methods=["half_and_half:Blend"], shots=[4], seeds=[1])
     assert set(results["method"]) == {"blend"}
     assert results["accuracy"].mean() > 100 / 3  # more than chance among three classes
+    # What it keeps is all that it needs: the record's scores come out of the kept file again.
+    kept = bench.load_cell(results["key"][0], tmp_path / "runs", method="half_and_half:Blend")
+    task = kept.tasks[0]
+    own = results[results["task"] == task.name].iloc[0]
+    (whole,) = load_tasks(load_suite(tiny.suite), tiny.data, [task.name], False)
+    found = bench.predict(kept, [whole.split.root / i.path for i in whole.split.test], task.name, top=1)
+    right = found["class"].to_numpy() == [task.class_names[i.label] for i in whole.split.test]
+    assert 100 * right.mean() == pytest.approx(own["accuracy"]) and own["params"] == 0
+    with pytest.raises(UserError, match="blend learns no context vectors"):
+        bench.words(kept)
+    with pytest.raises(UserError, match="mean-0 is missing"):
+        kept.method.restore(kept.backbone, kept.tasks, {k: v for k, v in kept.method.state().items() if k != "mean-0"})
     sys.modules.pop("half_and_half", None)
 
 
