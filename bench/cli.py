@@ -27,6 +27,8 @@ examples
       any model in open_clip's form
   python -m bench run -o softcpt.task_context=1,2,4,8 --methods softcpt
       a sweep: one cell for each value
+  python -m bench run --methods softcpt --shots 16 --perturb 5
+      how much of a difference between two accuracies is rounding: compare it with range
   python -m bench run --dry-run
       what would run, and what is there already
 
@@ -232,6 +234,11 @@ def _run_parser() -> Parser:
         help="write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of seeds "
         "at once, beside the first's",
     )  # fmt: skip
+    how.add_argument(
+        "--perturb", type=int, metavar="N",
+        help="tell how much of the accuracies is rounding: train each cell once as it is and N times from numbers "
+        "changed by 1e-7 of themselves; records nothing",
+    )  # fmt: skip
     how.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
     return p
 
@@ -245,6 +252,9 @@ def _run(argv: list[str]) -> int:
     seeds = numbers(a.seeds, "--seeds", least=0)
     if a.views is not None and a.views < 1:
         raise UserError(f"--views {a.views}: at least 1")
+    if a.perturb is not None and (a.perturb < 1 or a.profile or a.seeds_at_once):
+        wrong = "--profile" if a.profile else "--seeds-at-once" if a.seeds_at_once else ""
+        raise UserError(f"--perturb {a.perturb}: " + (f"does not go with {wrong}" if wrong else "at least 1"))
     from bench.datasets.splits import select_tasks
     from bench.datasets.suites import load_suite
 
@@ -286,6 +296,13 @@ def _run(argv: list[str]) -> int:
         plan = run.plan()
         print_table(plan)
         print(f"{len(plan)} cells, {(plan['state'] == 'done').sum()} done, {(plan['state'] != 'done').sum()} to run")
+        return 0
+    if a.perturb:
+        from bench.perturb import SIZE, spread
+
+        print_table(spread(run, a.perturb), floatfmt=".2f")
+        print(f"Accuracy over tasks and seeds, percent; sd and max - min over {a.perturb + 1} trainings of each cell, all but")
+        print(f"the first from image features and start values changed by {SIZE:g} of themselves. Nothing was recorded.")
         return 0
     failed = execute(run)
     _print_summary(run)

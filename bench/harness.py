@@ -267,7 +267,7 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
             seeds = f"seed{'s' * (len(left) > 1)} {', '.join(str(c.seed) for c in left)}"
             cells.set_description(f"{method}, {left[0].shots} shots, {seeds}")
             try:
-                for cell, record in zip(left, _run_cells(run, left, hide), strict=True):
+                for cell, record in zip(left, run_cells(run, left, hide), strict=True):
                     if record["status"] == "done" or not run.is_done(cell):
                         run.store.write(record)
                     failed += [record] if record["status"] == "failed" else []
@@ -287,7 +287,7 @@ def _groups(run: Run, todo: Sequence[Cell]) -> list[list[Cell]]:
     return list(groups.values())
 
 
-def _run_cells(run: Run, cells: Sequence[Cell], hide: bool | None) -> Iterator[dict[str, Any]]:
+def run_cells(run: Run, cells: Sequence[Cell], hide: bool | None) -> Iterator[dict[str, Any]]:
     """The records of cells that are trained together; what fails together is tried cell by cell."""
     trained = None
     try:
@@ -301,7 +301,7 @@ def _run_cells(run: Run, cells: Sequence[Cell], hide: bool | None) -> Iterator[d
             return
         tqdm.write(f"not together ({failure['error']}): seed by seed", file=sys.stderr)
         for cell in cells:
-            yield from _run_cells(run, [cell], hide)
+            yield from run_cells(run, [cell], hide)
         return
     for cell, method, data in zip(cells, trained.methods, trained.data, strict=True):
         try:
