@@ -252,9 +252,12 @@ def _run(argv: list[str]) -> int:
     seeds = numbers(a.seeds, "--seeds", least=0)
     if a.views is not None and a.views < 1:
         raise UserError(f"--views {a.views}: at least 1")
-    if a.perturb is not None and (a.perturb < 1 or a.profile or a.seeds_at_once):
-        wrong = "--profile" if a.profile else "--seeds-at-once" if a.seeds_at_once else ""
-        raise UserError(f"--perturb {a.perturb}: " + (f"does not go with {wrong}" if wrong else "at least 1"))
+    if a.perturb is not None:
+        if a.perturb < 1:
+            raise UserError(f"--perturb {a.perturb}: at least 1")
+        for given, name in ((a.profile, "--profile"), (a.seeds_at_once, "--seeds-at-once")):
+            if given:
+                raise UserError(f"--perturb {a.perturb}: does not go with {name}, for it trains cell by cell")
     from bench.datasets.splits import select_tasks
     from bench.datasets.suites import load_suite
 
@@ -301,8 +304,8 @@ def _run(argv: list[str]) -> int:
         from bench.perturb import SIZE, spread
 
         print_table(spread(run, a.perturb), floatfmt=".2f")
-        print(f"Accuracy over tasks and seeds, percent; sd and max - min over {a.perturb + 1} trainings of each cell, all but")
-        print(f"the first from image features and start values changed by {SIZE:g} of themselves. Nothing was recorded.")
+        print(f"Accuracy over tasks and seeds, percent; sd and range (max - min) over {a.perturb + 1} trainings a")
+        print(f"cell, all but the first from numbers changed by {SIZE:g} of themselves. Nothing was recorded.")
         return 0
     failed = execute(run)
     _print_summary(run)
