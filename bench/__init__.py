@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.explain import explain
     from bench.harness import run
     from bench.learned import load_cell, predict, words
+    from bench.perturb import rounding
     from bench.reports import report
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "load_cell",
     "predict",
     "report",
+    "rounding",
     "run",
     "words",
     "write_draws",
@@ -42,6 +44,7 @@ __all__ = [
 _HOMES = {
     "run": "bench.harness",
     "report": "bench.reports",
+    "rounding": "bench.perturb",
     "listing": "bench.catalogue",
     "cache": "bench.catalogue",
     "check": "bench.catalogue",

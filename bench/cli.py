@@ -33,6 +33,8 @@ examples
       a sweep: every value is trained and tested
   python -m bench run --methods coop -o coop.context=6 -o 'coop.words="a photo of, say,"'
       a text that has commas, in double quotes of its own
+  python -m bench run --methods softcpt --shots 16 --perturb 5
+      how much of a difference between two accuracies is rounding: compare it with the range shown
   python -m bench run --suite rs8 --data ~/data --task UCMerced --dry-run
       what would run for one task, and what is there already
 
@@ -312,6 +314,11 @@ def _run_parser() -> Parser:
         help="write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of "
         "seeds at once, beside the first one's",
     )  # fmt: skip
+    how.add_argument(
+        "--perturb", type=int, metavar="N",
+        help="tell how much of the accuracies is rounding: train each cell once as it is and N times from numbers "
+        "changed by 1e-7 of themselves; records nothing",
+    )  # fmt: skip
     how.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
     return p
 
@@ -357,6 +364,12 @@ def _run(argv: list[str]) -> int:
     if a.views is not None and a.views < 1:
         raise UserError(f"--views {a.views}: at least 1")
     check_device(a.device)
+    if a.perturb is not None:
+        if a.perturb < 1:
+            raise UserError(f"--perturb {a.perturb}: at least 1")
+        for given, name in ((a.profile, "--profile"), (a.seeds_at_once, "--seeds-at-once")):
+            if given:
+                raise UserError(f"--perturb {a.perturb}: does not go with {name}, for it trains cell by cell")
     from bench.datasets.splits import select_tasks
     from bench.datasets.suites import load_suite
 
@@ -402,6 +415,13 @@ def _run(argv: list[str]) -> int:
         other = run.of_other_code()
         if other:
             print(OTHER_CODE.format(count(other, "cell")))
+        return 0
+    if a.perturb:
+        from bench.perturb import SIZE, spread
+
+        print_table(spread(run, a.perturb), floatfmt=".2f")
+        print(f"Accuracy over tasks and seeds, percent; sd and range (max - min) over {a.perturb + 1} trainings a")
+        print(f"cell, all but the first from numbers changed by {SIZE:g} of themselves. Nothing was recorded.")
         return 0
     failed = execute(run)
     _print_summary(run)

@@ -364,7 +364,7 @@ def execute(run: Run, quiet: bool = False) -> list[dict[str, Any]]:
                 continue
             cells.set_description(_described(left))
             try:
-                for cell, record in zip(left, _run_cells(run, left, hide), strict=True):
+                for cell, record in zip(left, run_cells(run, left, hide), strict=True):
                     if record["status"] == "done" or not run.is_done(cell):
                         run.store.write(record)
                     failed += [record] if record["status"] == "failed" else []
@@ -403,7 +403,7 @@ def _groups(run: Run, todo: Sequence[Cell]) -> list[list[Cell]]:
     return list(groups.values())
 
 
-def _run_cells(run: Run, cells: Sequence[Cell], hide: bool | None) -> Iterator[dict[str, Any]]:
+def run_cells(run: Run, cells: Sequence[Cell], hide: bool | None) -> Iterator[dict[str, Any]]:
     """The records of cells that are trained together; what fails together is tried cell by cell."""
     trained = None
     try:
@@ -417,7 +417,7 @@ def _run_cells(run: Run, cells: Sequence[Cell], hide: bool | None) -> Iterator[d
             return
         note(f"not together ({_reason(failure)}): seed by seed", hide)
         for cell in cells:
-            yield from _run_cells(run, [cell], hide)
+            yield from run_cells(run, [cell], hide)
         return
     for cell, method, data in zip(cells, trained.methods, trained.data, strict=True):
         try:
