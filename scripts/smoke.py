@@ -67,9 +67,9 @@ def smoke(python: str, wheel: Path, folder: Path) -> None:
     table = (work / "report" / "table.md").read_text(encoding="utf-8")
     assert "coop" in table and list((work / "report" / "figures").iterdir()), table
     cell = next((work / "runs").rglob("coop/*.json")).stem.rsplit("-", 1)[1]
-    bench(f"words --cell {cell}", "colour")
+    bench(f"words --cell {cell}", "Weather")
     image = sorted((folder / "cache").rglob("colour/images/yellow/*.png"))[0]
-    bench(f"predict --cell {cell} --task colour {image}", image.name)
+    bench(f"predict --cell {cell} --task Colour {image}", image.name)
 
 
 def main(versions: list[str]) -> None:
