@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.perturb import rounding
     from bench.reports import report
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "UserError",
     "cache",

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import __version__
 from bench.files import file_name, write_whole
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class RecordStore:
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version()}
-    names = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors", "prompt-bench")
+    found = {"python": platform.python_version(), "prompt-bench": __version__}
+    names = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors")
     for name in names:
         try:
             found[name] = version(name)
