@@ -205,6 +205,8 @@ def test_the_paper_s_recipe_is_the_default():
         "momentum": 0.9,
         "weight_decay": 5e-4,
         "init_std": 0.02,
+        "repeats": 1,
+        "schedule_steps": 1,
     }
     assert (find_method("coop").Params().context, find_method("coop").Params().position) == (16, "end")
     assert find_method("softcpt").Params().task_context == 4
@@ -222,6 +224,20 @@ def test_the_paper_s_recipe_is_the_default():
 )
 def test_learning_rate_of_fifty_epochs(epoch, rate):
     assert learning_rate(Recipe(epochs=50), epoch) == pytest.approx(rate, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [
+        (1, 1e-5),
+        (2, 0.0019921147),  # 0.001 · (1 + cos(2π/50))
+        (18, 0.0),  # after 51 steps of the schedule, the first of which leaves the warm-up: cos(50π/50)
+        (35, 0.0019980267),  # 0.001 · (1 + cos(101π/50)): a second period
+        (50, 3.14168e-5),  # 0.001 · (1 + cos(146π/50))
+    ],
+)
+def test_learning_rate_of_a_schedule_that_steps_three_times_an_epoch(epoch, rate):
+    assert learning_rate(Recipe(epochs=50, schedule_steps=3), epoch) == pytest.approx(rate, rel=1e-4, abs=1e-9)
 
 
 def test_the_optimiser_gets_each_epoch_s_learning_rate_momentum_and_weight_decay(clip, monkeypatch):
