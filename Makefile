@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest benchmark clean
+.PHONY: demo test lint types pytest smoke benchmark clean
 
 demo: $(STAMP)
 	$(PY) -m bench run --methods zero-shot,coop,shared-coop,softcpt --shots 1,2,4,8,16
@@ -13,7 +13,7 @@ demo: $(STAMP)
 test: lint types pytest
 
 # A second call finds the stamp and installs nothing.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml bench/__init__.py
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet --editable '.[test]'
@@ -31,6 +31,10 @@ types: $(STAMP)
 
 pytest: $(STAMP)
 	$(PY) -m pytest
+
+# The oldest and the newest Python that pyproject.toml names: installed and used, each in an environment of its own.
+smoke: $(STAMP)
+	$(PY) scripts/smoke.py 3.10 3.13
 
 benchmark: $(STAMP)
 	$(PY) -m pytest tests/benchmarks --benchmark-enable --benchmark-only

@@ -18,11 +18,12 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from bench.catalogue import cache, check, fetch, listing, write_draws
     from bench.explain import explain
-    from bench.harness import run
     from bench.learned import load_cell, predict, words
+    from bench.perturb import rounding
     from bench.reports import report
+    from bench.runner import run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "UserError",
     "cache",
@@ -33,6 +34,7 @@ __all__ = [
     "load_cell",
     "predict",
     "report",
+    "rounding",
     "run",
     "words",
     "write_draws",
@@ -40,8 +42,9 @@ __all__ = [
 
 # Imported when first used: `import bench` and `python -m bench --help` do not wait for torch.
 _HOMES = {
-    "run": "bench.harness",
+    "run": "bench.runner",
     "report": "bench.reports",
+    "rounding": "bench.perturb",
     "listing": "bench.catalogue",
     "cache": "bench.catalogue",
     "check": "bench.catalogue",
@@ -60,3 +63,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""A backbone: any open_clip model, frozen, with what the bench needs to know of it."""
+"""A backbone: an open_clip model, frozen, with what the bench needs to know of it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from bench.errors import UserError, nearest
+from bench.files import write_whole
 from bench.text import TextTower
+from bench.weights import misfit, readable, unsupported
 
 PACKAGED = Path(__file__).parent / "backbones"  # the demo's own weights
 OPEN_CLIPS_OWN = {p.stem for p in (Path(open_clip.__file__).parent / "model_configs").glob("*.json")}
+LOCAL = "local-dir:"
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 PAPER_BACKBONES = ("RN50", "RN101", "ViT-B-32", "ViT-B-16")  # of CoOp and SoftCPT; OpenAI's weights
@@ -66,9 +69,13 @@ class Backbone:
         return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
+def packaged_names() -> list[str]:
+    return sorted(p.stem for p in PACKAGED.glob("*.json"))
+
+
 def backbone_names() -> list[str]:
-    """All names `--backbone` takes: the packaged ones, then open_clip's."""
-    return sorted(p.stem for p in PACKAGED.glob("*.json")) + open_clip.list_models()
+    """All names `--backbone` takes: the packaged ones, then open_clip's (some are not supported: `bench.weights`)."""
+    return list(dict.fromkeys([*packaged_names(), *open_clip.list_models()]))
 
 
 def load_backbone(
@@ -78,10 +85,11 @@ def load_backbone(
 
     Parameters
     ----------
-    name : an open_clip model name ("RN50", "ViT-B-16", "hf-hub:org/model", …), a packaged name
-        ("demo-clip"), or the path of an open_clip model JSON.
-    pretrained : an open_clip tag ("openai", …) or a .safetensors file. Default: "openai" for the paper's
-        four backbones; for a model JSON the .safetensors file of the same name beside it.
+    name : an open_clip model name ("RN50", "ViT-B-16", "hf-hub:org/model", "local-dir:folder", …), a packaged name
+        ("demo-clip"), or the path of an open_clip model JSON. Models whose text tower or tokenizer is one of Hugging
+        Face Transformers (SigLIP, CLIPA, XLM-R, …) are not supported.
+    pretrained : an open_clip tag ("openai", …) or a .safetensors file, OpenAI's own state dicts among them. Default:
+        "openai" for the paper's four backbones; for a model JSON the .safetensors file of the same name beside it.
     precision : "float32", or "bfloat16" for both towers; features come out as float32 either way.
 
     Raises
@@ -93,7 +101,7 @@ def load_backbone(
     if config is not None:
         _check_config(config)
         _register(config)
-        model_name, shown = config.stem, config.stem
+        model_name = shown = config.stem
         kwargs = _tokenizer_options(config)
         weights_file = config.with_suffix(".safetensors")
         if pretrained is None and not weights_file.is_file():
@@ -101,19 +109,30 @@ def load_backbone(
         pretrained = pretrained or str(weights_file)
     else:
         model_name = shown = name
-        if ":" not in name and name not in open_clip.list_models():
+        if ":" in name and pretrained is not None:
+            raise UserError(f"--pretrained {pretrained!r}: {name} brings its own weights; leave --pretrained out")
+        if name.startswith(LOCAL):
+            model_name = LOCAL + str(Path(name.removeprefix(LOCAL)).expanduser().absolute())
+        elif ":" not in name and name not in open_clip.list_models():
             raise UserError(f"--backbone {name!r} is unknown; {_short(nearest(name, backbone_names()))}")
         if pretrained is None and name in PAPER_BACKBONES:
             pretrained = "openai"
-    source, options = _weights(model_name, pretrained)
     try:
-        # Without require_pretrained a model whose weights cannot be had would come with random ones.
-        with _no_log():
+        with _no_log(), tempfile.TemporaryDirectory() as folder:
+            architecture = open_clip.get_model_config(model_name) or {}
+            if why := unsupported(architecture):
+                raise UserError(f"--backbone {shown} is not supported: {why}")
+            source, options = _weights(model_name, pretrained)
+            architecture |= options
+            file = source if isinstance(source, Path) else None
+            if file:
+                quick_gelu = bool(architecture.get("quick_gelu"))
+                source = str(readable(file, model_name, quick_gelu, Path(folder)))
+            # Without require_pretrained a model whose weights cannot be had would come with random ones.
             model = open_clip.create_model(
                 model_name, pretrained=source, device=device, require_pretrained=True, **options
             )
             tokenizer = open_clip.get_tokenizer(model_name, **kwargs)
-            architecture = {**(open_clip.get_model_config(model_name) or {}), **options}
         model.eval().requires_grad_(False).to(_dtype(precision, device))
         preprocessing = dict(model.visual.preprocess_cfg)
         preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
@@ -124,18 +143,68 @@ def load_backbone(
     except Exception as error:  # whatever open_clip, torch or safetensors make of the user's files
         weights = f" with --pretrained {pretrained}" if pretrained else ""
         raise UserError(f"--backbone {shown}{weights} could not be loaded: {_first_line(error)}") from error
+    fingerprint = _fingerprint(model, preprocessing, architecture, tokenizer)
+    shown_weights = file.name if file else str(pretrained or "")
+    if what_to_give(shown, shown_weights):
+        _note(fingerprint, str(config.absolute()) if config else model_name, file)
     return Backbone(
         name=shown,
         precision=precision,
-        pretrained=Path(source).name if source and Path(source).is_file() else str(pretrained or ""),
+        pretrained=shown_weights,
         model=model,
         tower=tower,
         scale=float(model.logit_scale.exp()),
         embed_dim=projected.shape[-1],
         preprocess=preprocess,
         preprocessing=preprocessing,
-        weights=_fingerprint(model, preprocessing, architecture, tokenizer),
+        weights=fingerprint,
     )
+
+
+def _note(weights: str, name: str, file: Path | None) -> None:
+    """Note where the backbone of these weights stands, so that its cells find it again.
+
+    In the cache, not with the cell: a cell's files may be passed on; they should not tell paths, and no path that
+    somebody else's file names should be opened.
+    """
+    where = (name, str(file.absolute()) if file else None)
+    with contextlib.suppress(OSError):  # without the note the path has to be given
+        if noted(weights) != where:
+            write_whole(_note_of(weights), json.dumps(where, ensure_ascii=False))
+
+
+def noted(weights: str) -> tuple[str, str | None] | None:
+    """Name and weights, as `load_backbone` takes them, of a backbone of files that this machine has loaded before."""
+    try:
+        name, file = json.loads(_note_of(weights).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return None
+    return str(name), None if file is None else str(file)
+
+
+def _note_of(weights: str) -> Path:
+    from bench.features import cache_folder  # it imports this module
+
+    name = hashlib.blake2b(weights.encode(), digest_size=16).hexdigest()  # a cell's file says `weights`: any text
+    return cache_folder() / "backbones" / f"{name}.json"
+
+
+def what_to_give(name: str, pretrained: str) -> str:
+    """The options that name a cell's backbone, or "" where what is recorded of it names it.
+
+    name, pretrained : as recorded; of files without their folders.
+    """
+    packaged = name in packaged_names()
+    if name.startswith(LOCAL):
+        return f"give its folder with --backbone {LOCAL}PATH"
+    if ":" in name or (packaged and pretrained == f"{name}.safetensors"):
+        return ""
+    if not packaged and name not in OPEN_CLIPS_OWN:
+        beside = pretrained == f"{name}.safetensors"
+        weights = "" if beside else f" and its weights with --pretrained PATH/{pretrained}"
+        return f"give its model JSON with --backbone PATH/{name}.json{weights}"
+    tags = [] if packaged else open_clip.list_pretrained_tags_by_model(name)
+    return "" if pretrained in tags else f"give its weights with --pretrained PATH/{pretrained}"
 
 
 def _dtype(precision: str, device: str) -> torch.dtype:
@@ -195,11 +264,9 @@ def _tokenizer_options(config: Path) -> dict[str, Any]:
     return {"bpe_path": str(bpe)}
 
 
-def _weights(model_name: str, pretrained: str | None) -> tuple[str | None, dict[str, Any]]:
-    """What open_clip gets as `pretrained`, and the options that these weights need."""
+def _weights(model_name: str, pretrained: str | None) -> tuple[str | Path | None, dict[str, Any]]:
+    """A tag, a file, or None for a model that brings its weights; and the options that these weights need."""
     if ":" in model_name:
-        if pretrained is not None:
-            raise UserError(f"--pretrained {pretrained!r}: {model_name} brings its own weights; leave --pretrained out")
         return None, {}
     tags = open_clip.list_pretrained_tags_by_model(model_name)
     if pretrained is None:
@@ -220,7 +287,7 @@ def _weights(model_name: str, pretrained: str | None) -> tuple[str | None, dict[
             f"--pretrained {path.name}: only .safetensors files are read (pickled weights can run code); "
             "convert once with safetensors.torch.save_file"
         )
-    return str(path), {}
+    return path, {}
 
 
 @contextlib.contextmanager
@@ -248,6 +315,10 @@ def _fingerprint(model: Any, preprocessing: dict[str, Any], architecture: dict[s
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, ImportError) and error.name:
+        return f"it needs the Python package {error.name!r}, which is not installed"
+    if fit := misfit(error):
+        return fit
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 

@@ -11,24 +11,28 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bench.errors import UserError, nearest
+from bench.files import user_path
 
 if TYPE_CHECKING:
     from bench.datasets.fetch import Plan
 
-KINDS = ("suites", "tasks", "methods", "backbones")
+KINDS = ("suites", "tasks", "classes", "methods", "backbones")
 
 
-def listing(what: str, suite: str | None = None) -> pd.DataFrame:
+def listing(what: str, suite: str | None = None, task: str | None = None, data: str | None = None) -> pd.DataFrame:
     """What the command line's names stand for.
 
     Parameters
     ----------
-    what : "suites", "tasks", "methods" or "backbones".
-    suite : for tasks, one suite's (default: all suites').
+    what : "suites", "tasks", "classes", "methods" or "backbones".
+    suite : for tasks, one suite's (default: all suites'); for classes, the suite, which is needed.
+    task, data : for classes, one of the suite's tasks (default: all), and the folder that holds the tasks' folders.
     """
+    what = next((kind for kind in KINDS if kind in (what.lower(), f"{what.lower()}s", f"{what.lower()}es")), what)
     if what not in KINDS:
         raise UserError(f"list {what!r} is unknown; {nearest(what, KINDS)}")
-    return {"suites": _suites, "tasks": lambda: _tasks(suite), "methods": _methods, "backbones": _backbones}[what]()
+    kinds = {"tasks": lambda: _tasks(suite), "classes": lambda: _classes(suite, task, data)}
+    return {**kinds, "suites": _suites, "methods": _methods, "backbones": _backbones}[what]()
 
 
 def _suites() -> pd.DataFrame:
@@ -52,8 +56,43 @@ def _tasks(suite: str | None) -> pd.DataFrame:
     for name in [suite] if suite else suite_names():
         for t in load_suite(name).tasks:
             row = {"suite": name, "task": t.name, "classes": t.n_classes, "metric": t.metric}
-            rows.append({**row, "template": t.template, "folder": t.folder})
+            template = t.template if isinstance(t.template, str) else " | ".join(t.template)
+            rows.append({**row, "template": template, "folder": t.folder})
     return pd.DataFrame(rows)
+
+
+def _classes(suite: str | None, task: str | None, data: str | None) -> pd.DataFrame:
+    """One row a class and hand-written prompt; a task without data has one that says so."""
+    from bench.datasets.items import MissingData
+    from bench.datasets.splits import load_task, select_tasks
+    from bench.datasets.suites import load_suite
+    from bench.wording import sentences
+
+    if not suite:
+        raise UserError("list classes: name a suite with --suite; `python -m bench list suites` shows them")
+    loaded = load_suite(suite)
+    specs = select_tasks(loaded, [task] if task else None)
+    root = _demo_root() if loaded.demo else _root(data)
+    rows: list[dict[str, object]] = []
+    for spec in specs:
+        try:
+            found = load_task(spec, root, allow_missing=True, write=False)
+        except MissingData as error:
+            rows.append({"task": spec.name, "label": None, "class": "", "prompt": f"no data: {error}"})
+            continue
+        for label, name in enumerate(found.class_names):
+            row = {"task": spec.name, "label": label, "class": name}
+            rows += [{**row, "prompt": sentence} for sentence in sentences(found, name)]
+    return pd.DataFrame(rows).astype({"label": "Int64"})
+
+
+def _demo_root() -> Path:
+    from bench.datasets.demo import ensure_demo
+    from bench.datasets.places import cache_folder
+    from bench.progress import absolute, bar
+
+    with bar("rendering the demo's images", 0, "image", None, position=0) as shown:
+        return ensure_demo(cache_folder() / "demo", absolute(shown))
 
 
 def _methods() -> pd.DataFrame:
@@ -71,28 +110,33 @@ def _methods() -> pd.DataFrame:
 def _backbones() -> pd.DataFrame:
     import open_clip
 
-    from bench.backbone import PACKAGED, PAPER_BACKBONES, backbone_names
+    from bench.backbone import PAPER_BACKBONES, backbone_names, packaged_names
+    from bench.weights import unsupported
 
-    packaged = {p.stem for p in PACKAGED.glob("*.json")}
+    packaged = packaged_names()
     rows = []
     for name in backbone_names():
         tags = [] if name in packaged else open_clip.list_pretrained_tags_by_model(name)
         default = "packaged" if name in packaged else "openai" if name in PAPER_BACKBONES else ""
-        rows.append({"backbone": name, "default weights": default, "tags": ", ".join(tags)})
+        why = "" if name in packaged else unsupported(open_clip.get_model_config(name) or {})
+        row = {"backbone": name, "default weights": default, "tags": ", ".join(tags)}
+        rows.append({**row, "not supported": why.partition(";")[0]})
     return pd.DataFrame(rows)
 
 
-def check(suite: str, data: str | None) -> pd.DataFrame:
+def check(suite: str, data: str | None, open_images: bool = False, quiet: bool | None = None) -> pd.DataFrame:
     """What of a suite is on disk: one row a task with its state and what to do next.
 
     Parameters
     ----------
     suite : name or path of a suite file. data : folder that holds the tasks' folders.
+    open_images : decode every image: finds broken ones, and the same image in two parts.
+    quiet : no progress bars (None: where standard error is no terminal).
     """
     from bench.datasets.check import check_suite
     from bench.datasets.suites import load_suite
 
-    return check_suite(load_suite(suite), _root(data))
+    return check_suite(load_suite(suite), _root(data), open_images, quiet)
 
 
 def fetch(
@@ -124,7 +168,7 @@ def fetch(
         raise UserError(f"suite {loaded.name}: renders its own images, there is nothing to fetch")
     if not data:
         raise UserError("--data: give the folder the data sets' folders go to, or set BENCH_DATA")
-    root = Path(data).expanduser()
+    root = user_path(data)
     if root.exists() and not root.is_dir():
         raise UserError(f"--data {data}: a folder is wanted, this is a file")
     what = plan(loaded, root, tasks)
@@ -155,7 +199,7 @@ def write_draws(
     rows = []
     for task in load_tasks(load_suite(suite), _root(data), tasks, allow_missing):
         for n in shots:
-            drawn = [write_draw(task, Path(out).expanduser(), n, seed) for seed in seeds]
+            drawn = [write_draw(task, user_path(out), n, seed) for seed in seeds]
             _, train, val = drawn[0]  # every seed draws as many
             row = {"task": task.name, "shots": n, "files": len(seeds), "classes": len(task.class_names)}
             rows.append({**row, "train images": len(train), "validation images": len(val)})
@@ -165,7 +209,7 @@ def write_draws(
 def _root(data: str | None) -> Path:
     if not data:
         raise UserError("--data: give the folder that holds the data sets' folders, or set BENCH_DATA")
-    root = Path(data).expanduser()
+    root = user_path(data)
     if not root.is_dir():
         raise UserError(f"--data {data}: no such folder")
     return root

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +18,11 @@ from bench.datasets.splits import Task
 from bench.datasets.suites import Suite
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
-from bench.methods import Method
+from bench.numerics import method_code, numerics
 from bench.options import Variant
 from bench.protocols import Protocol
 from bench.records import cell_key
+from bench.wording import wording
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def make_cells(
     A method that does not train has one cell, with 0 shots and seed 0.
     """
     data = _digest([_description(t, features, t.split.test) for t in tasks])
+    version = numerics()
     for seed, n in [(0, 0)] + [(seed, n) for seed in seeds for n in shots]:
         chosen = [v for v in settings if v.method.trains == (n > 0)]
         draw = ""
@@ -94,21 +95,16 @@ def make_cells(
                 "complete_suite": len(tasks) == len(suite.tasks),
                 "data": data,
                 "draw": draw,
-                **_code(variant.method),
+                "code": method_code(variant.method),
+                "numerics": version,
                 **({} if backbone.precision == "float32" else {"precision": backbone.precision}),
             }
             yield Cell(variant, config, cell_key(config))
 
 
-def _code(method: type[Method]) -> dict[str, str]:
-    """Which class a name stands for, where it is not the bench's own: editing a plug-in makes other cells."""
-    if method.__module__.startswith("bench.methods."):
-        return {}
-    try:
-        source = inspect.getsource(inspect.getmodule(method) or method)
-    except OSError:  # no source file: the name must do
-        source = ""
-    return {"code": f"{method.__module__}:{method.__qualname__}:{_digest(source)}"}
+def but_for_code(config: dict[str, Any]) -> dict[str, Any]:
+    """A cell's configuration without what tells one version of the code from another."""
+    return {name: value for name, value in config.items() if name not in ("code", "numerics")}
 
 
 def _views(variant: Variant, views: int | None, epochs: int | None) -> int | None:
@@ -122,7 +118,7 @@ def _description(task: Task, features: ImageFeatures, items: Sequence[Item]) -> 
     """What a method's numbers follow from: names, and the images' content with their labels."""
     digests = features.hashes.of(paths(task, items))
     images = [(digest, item.label) for digest, item in zip(digests, items, strict=True)]
-    return [task.name, task.task_name, task.template, task.metric, task.class_names, images]
+    return [task.name, task.task_name, wording(task), task.metric, task.class_names, images]
 
 
 def _digest(what: Any) -> str:

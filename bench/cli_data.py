@@ -6,38 +6,38 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from typing import Any
 
-from bench.cli import Parser, command_parser, names_in, print_table
-from bench.errors import UserError, nearest
+from bench.cli import Parser, add_draws, add_tasks, command_parser, draws_of, print_table, tasks_of
+from bench.errors import UserError, nearest, typed
 
 CHECK_EXAMPLES = """\
 examples
   python -m bench data check --suite general10 --data ~/data
-  python -m bench data check --suite my-suite.yaml --data ~/data --json
+  python -m bench data check --suite my-suite.yaml --data ~/data --open
+      decode every image, once: finds broken ones, and the same image in two parts
 """
 
 FETCH_EXAMPLES = """\
 examples
   python -m bench data fetch --suite general10 --data ~/data --dry-run
-      what may be downloaded, how large it is, under which licence, and what must be fetched by hand
-  python -m bench data fetch --suite general10 --data ~/data --tasks DTD,Food101 --yes
-      download and unpack; stop it when you like, the same command goes on
+      what may be downloaded, how large it is and under which licence, and what must be fetched by hand
+  python -m bench data fetch --suite general10 --data ~/data --tasks DTD Food101 --yes
+      download and unpack; stop it whenever you like, the same command goes on
 """
 
 SPLITS_EXAMPLES = """\
 examples
-  python -m bench data splits --suite rs8 --data ~/data --shots 1,16 --seeds 1,2,3 --out draws
-      the few-shot draws as files, for others to use; `python -m bench run` takes such files, these or your own
+  python -m bench data splits --suite rs8 --data ~/data --shots 1 16 --seeds 1 2 3 --out draws
+      the few-shot draws as files, for others to use; `run` takes these and your own
 """
 
 
 def dispatch(argv: list[str]) -> int:
     words = {"check": _check_data, "fetch": _fetch_data, "splits": _write_draws}
     if not argv or argv[0] in ("-h", "--help"):
-        about = "A suite's data: check what is on disk, fetch the rest; splits: the few-shot draws as files."
+        about = "A suite's data: check what is on disk, fetch the rest, write the few-shot draws as files (splits)."
         examples = CHECK_EXAMPLES + FETCH_EXAMPLES.partition("\n")[2] + SPLITS_EXAMPLES.partition("\n")[2]
         command_parser("data check|fetch|splits", about, examples).print_help()
         return 0
@@ -47,33 +47,41 @@ def dispatch(argv: list[str]) -> int:
 
 
 def _check_data(argv: list[str]) -> int:
-    p = command_parser("data check", "What of a suite is on disk, and what to do about the rest.", CHECK_EXAMPLES)
+    about = (
+        "What of a suite's data is on disk, and what to do about the rest. Exit code: 0 when every task is ready, 1 "
+        "when something is missing or broken."
+    )
+    p = command_parser("data check", about, CHECK_EXAMPLES)
     _data_arguments(p)
-    p.add_argument("--json", action="store_true", help="for programs: one object a task")
+    p.add_argument("--open", action="store_true", help="decode every image: finds broken ones and copies")
+    p.add_argument("--json", action="store_true", help="for programs: a list with one object per task")
     a = p.read(argv)
     from bench.catalogue import check
 
-    table = check(a.suite, a.data or os.environ.get("BENCH_DATA"))
+    table = check(a.suite, a.data or os.environ.get("BENCH_DATA"), open_images=a.open)
+    code = 0 if (table["state"] == "ready").all() else 1
     if a.json:
-        print(table.to_json(orient="records", indent=1, force_ascii=False))
-        return 0
+        print(table.to_json(orient="records", indent=1))  # in ASCII, which no pipe replaces
+        return code
     for kind in ("images", "classes"):
         table[kind] = table[kind].astype(str) + " / " + table[f"{kind}_expected"].astype("string").fillna("?")
     columns = {"images": "images found / expected", "classes": "classes found / expected"}
-    print_table(table.drop(columns=["images_expected", "classes_expected", "next"]).rename(columns=columns))
-    steps = table[table["next"] != ""]
-    if len(steps):
-        print("\nWhat to do:")
-    for task, step in zip(steps["task"], steps["next"], strict=True):
-        print(f"- {task}: {step}")
-    return 0
+    hidden = ["images_expected", "classes_expected", "notes", "next"]
+    print_table(table.drop(columns=hidden).rename(columns=columns))
+    for title, column in (("Worth knowing:", "notes"), ("What to do:", "next")):
+        said = table[table[column] != ""]
+        if len(said):
+            print(f"\n{title}")
+        for task, text in zip(said["task"], said[column], strict=True):
+            print(f"- {task}: {text}")
+    return code
 
 
 def _fetch_data(argv: list[str]) -> int:
-    about = "Download and unpack what of a suite may be downloaded, and say how to get the rest."
+    about = "Download and unpack the data of a suite as far as it may be downloaded, and say how to get the rest."
     p = command_parser("data fetch", about, FETCH_EXAMPLES)
     _data_arguments(p)
-    p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
+    add_tasks(p)
     p.add_argument("--yes", action="store_true", help="download without asking")
     p.add_argument("--dry-run", action="store_true", help="show what there is to download; download nothing")
     a = p.read(argv)
@@ -91,15 +99,15 @@ def _fetch_data(argv: list[str]) -> int:
         agreed = a.yes or _asked()
         return agreed
 
-    table = fetch(a.suite, a.data or os.environ.get("BENCH_DATA"), _tasks(a.tasks), confirm)
+    table = fetch(a.suite, a.data or os.environ.get("BENCH_DATA"), tasks_of(a), confirm)
     if not agreed:
         return 0
     counts = table["state"].value_counts()
     for row in table[table["state"] == "failed"].itertuples():
         print(f"failed: {row.task}, {row.what}: {row.problem}", file=sys.stderr)
     print(", ".join(f"{state}: {counts.get(state, 0)}" for state in ("fetched", "failed", "by hand")))
-    data = shlex.quote(a.data) if a.data else '"$BENCH_DATA"'
-    print(f"What is there now: python -m bench data check --suite {shlex.quote(a.suite)} --data {printable(data)}")
+    words = ["--suite", a.suite, *(["--data", a.data] if a.data else [])]
+    print(f"What is there now: python -m bench data check {printable(typed(words))}")
     return 1 if "failed" in counts else 0
 
 
@@ -146,31 +154,20 @@ def _asked() -> bool:
 def _write_draws(argv: list[str]) -> int:
     p = command_parser("data splits", "Write the few-shot draws of a suite's tasks as files.", SPLITS_EXAMPLES)
     _data_arguments(p)
-    p.add_argument("--tasks", metavar="A,B", help="some of its tasks (default: all)")
-    p.add_argument("--shots", metavar="N,N", default="1,2,4,8,16", help="images a class (default: %(default)s)")
-    p.add_argument("--seeds", metavar="N,N", default="1,2,3", help="default: %(default)s")
+    add_tasks(p)
+    add_draws(p)
     p.add_argument("--out", metavar="DIR", default="draws", help="where they go (default: %(default)s)")
     p.add_argument("--allow-missing", action="store_true", help="leave out tasks whose data is missing")
     a = p.read(argv)
     from bench.catalogue import write_draws
-    from bench.options import numbers
 
-    shots, seeds = numbers(a.shots, "--shots", least=1), numbers(a.seeds, "--seeds", least=0)
+    shots, seeds = draws_of(a)
     data = a.data or os.environ.get("BENCH_DATA")
-    print_table(write_draws(a.suite, data, a.out, shots, seeds, _tasks(a.tasks), a.allow_missing))
-    print(f"`python -m bench run --suite {a.suite} --draws {a.out}` uses them.")
+    print_table(write_draws(a.suite, data, a.out, shots, seeds, tasks_of(a), a.allow_missing))
+    print(f"`python -m bench run {typed(['--suite', a.suite, '--draws', a.out])}` uses them.")
     return 0
 
 
-def _tasks(text: str | None) -> list[str] | None:
-    names = names_in(text)
-    if names == []:
-        raise UserError(
-            f"--tasks {text!r}: names no task; give names with commas between them, or leave it out for all"
-        )
-    return names
-
-
 def _data_arguments(p: Parser) -> None:
-    p.add_argument("--suite", metavar="NAME|FILE", required=True, help="a suite's name or the path of a suite file")
-    p.add_argument("--data", metavar="ROOT", help="folder that holds the data sets' folders (default: $BENCH_DATA)")
+    p.add_argument("--suite", metavar="NAME|FILE", required=True, help="a suite's name, or the path of a suite file")
+    p.add_argument("--data", metavar="ROOT", help="the folder that holds the data sets (default: $BENCH_DATA)")

@@ -7,19 +7,24 @@ all made from these fields. A new setting is one field here, and the code that r
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from bench.devices import check_device
 from bench.errors import UserError, nearest
+from bench.files import user_path
+from bench.options import names, numbers
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Names = str | Sequence[str]
 Numbers = int | Sequence[int]
 GROUPS = ("what to run", "on what", "how")
+ALIASES = {"tasks": "--task", "methods": "--method", "shots": "--shot", "seeds": "--seed"}  # one of what may be several
 FILES = (".yaml", ".yml", ".json", ".safetensors", ".pt")
 
 
@@ -55,47 +60,40 @@ class RunConfig:
     """
 
     suite: str | None = setting(
-        None,
-        "a suite's name or the path of a suite file (default: demo)",
-        "what to run",
-        metavar="NAME|FILE",
-        path="maybe",
+        None, "a suite's name, or a suite file's path (default: demo)", "what to run", metavar="NAME|FILE", path="maybe"
     )
-    tasks: Names | None = setting(None, "some of its tasks (default: all)", "what to run", metavar="A,B")
+    tasks: Names | None = setting(None, "some of the suite's tasks (default: all)", "what to run", metavar="TASK")
     methods: Names = setting(
         ("zero-shot", "coop", "shared-coop", "softcpt"),
         "names, package.module:Class, or all (default: %(default)s)",
         "what to run",
-        metavar="A,B",
+        metavar="METHOD",
     )
     shots: Numbers = setting(
-        (1, 2, 4, 8, 16), "training images per class (default: %(default)s)", "what to run", metavar="N,N", minimum=1
+        (1, 2, 4, 8, 16), "training images per class (default: %(default)s)", "what to run", metavar="N", minimum=1
     )
     seeds: Numbers = setting(
-        (1, 2, 3), "few-shot draws (default: %(default)s)", "what to run", metavar="N,N", minimum=0
+        (1, 2, 3), "of the few-shot draws (default: %(default)s)", "what to run", metavar="N", minimum=0
     )
     options: Names = setting(
         (),
-        "set a parameter (`all.` for every method that has it); several values with commas: one cell each",
+        "set a method's parameter (all.PARAMETER: that of every method that has it). Several values with commas are "
+        "run one by one; a value that has commas stands in double quotes",
         "what to run",
         metavar="METHOD.PARAMETER=VALUE",
         option="-o",
     )
     protocol: str = setting(
         "few-shot",
-        "few-shot, or base2new: train on half of each task's classes, test both halves (default: %(default)s)",
+        "few-shot; or base2new: train on half of each task's classes, test on both halves (default: %(default)s)",
         "what to run",
         metavar="NAME",
     )
     data: str | Path | None = setting(
-        None,
-        "folder that holds the data sets' folders (default: $BENCH_DATA)",
-        "on what",
-        metavar="ROOT",
-        path="always",
+        None, "the folder that holds the data sets (default: $BENCH_DATA)", "on what", metavar="ROOT", path="always"
     )
     allow_missing: bool = setting(
-        False, "leave out tasks whose data is missing; those that are there in part are used as they are", "on what"
+        False, "leave out tasks whose data is missing, and use what there is of those that are incomplete", "on what"
     )
     draws: str | Path | None = setting(
         None,
@@ -106,23 +104,25 @@ class RunConfig:
     )
     backbone: str | None = setting(
         None,
-        "an open_clip model name or model JSON (default: the suite's, or RN50)",
+        "an open_clip model's name (`list backbones` marks those not supported) or a model JSON (default: the suite's "
+        "own, or RN50)",
         "on what",
         metavar="NAME|JSON",
         path="maybe",
     )
     pretrained: str | None = setting(
         None,
-        "open_clip tag or .safetensors file (default: openai for RN50, RN101, ViT-B-32, ViT-B-16; for a JSON the "
-        ".safetensors beside it)",
+        "an open_clip tag, or a .safetensors file (default: openai for RN50, RN101, ViT-B-32 and ViT-B-16; for a JSON "
+        "the .safetensors beside it)",
         "on what",
         metavar="TAG|FILE",
         path="maybe",
     )
     recipe: str | None = setting(
         None,
-        "paper: SoftCPT's shared recipe, a fresh view each epoch; or a YAML file of your own (default: the suite's own "
-        "where it has one, else each method's defaults, which are the paper's)",
+        "values for the methods' parameters: paper (SoftCPT's shared recipe, a fresh view each epoch), softcpt-public "
+        "(the loop of its public code), or a YAML file of your own (default: the suite's recipe if it has one, else "
+        "each method's defaults, which are its paper's)",
         "how",
         metavar="NAME|FILE",
         path="maybe",
@@ -130,7 +130,13 @@ class RunConfig:
     views: int | None = setting(
         None, "training views per image (default: one for each epoch)", "how", metavar="N", minimum=1
     )
-    device: str = setting("auto", "auto, cpu or cuda (default: %(default)s)", "how", choices=("auto", "cpu", "cuda"))
+    device: str = setting(
+        "auto",
+        "cpu, cuda, cuda:N or mps; auto: cuda where there is one, else cpu. mps, Apple's GPU, is taken only when asked "
+        "for: how far its results are from the CPU's was not measured (default: %(default)s)",
+        "how",
+        metavar="NAME",
+    )
     precision: Literal["float32", "bfloat16"] = setting(
         "float32",
         "of the backbone's towers; bfloat16 is faster where the hardware has it (default: %(default)s)",
@@ -138,31 +144,32 @@ class RunConfig:
         choices=("float32", "bfloat16"),
     )
     results: str | Path = setting(
-        "runs", "where records go (default: %(default)s)", "how", metavar="DIR", path="always"
+        "runs", "where the records go (default: %(default)s)", "how", metavar="DIR", path="always"
     )
     keep: bool = setting(
         True,
-        "do not keep what was learned (kept beside each record; SoftCPT's takes 34 MB per cell with RN50)",
+        "do not keep what was learned (it is kept beside each record; SoftCPT's takes 34 MB per cell with RN50)",
         "how",
         option="--discard",
     )
     seeds_at_once: bool = setting(
         False,
-        "train the seeds of a cell side by side: for GPUs, where small steps wait for each other; results are equal up "
-        "to the rounding of sums, a kill loses all seeds of the cell in flight",
+        "train the seeds of a cell side by side: faster on GPUs, where small steps wait for each other. Results are "
+        "equal up to the rounding of sums; a kill loses all seeds of the cell in flight",
         "how",
     )
     profile: bool = setting(
         False,
         "write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of seeds at "
-        "once, beside the first's",
+        "once, beside the first one's",
         "how",
     )
-    quiet: bool = setting(False, "no progress", "how")
+    quiet: bool = setting(False, "show nothing of the progress", "how")
 
     def __post_init__(self) -> None:
         for f in fields(self):
             object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+        check_device(self.device)
 
     def recorded(self) -> dict[str, Any]:
         """What a record keeps: the settings that are not defaults, as JSON has them; files by their names alone."""
@@ -180,6 +187,11 @@ def option_of(f: Field[Any]) -> str:
     return f.metadata["option"] or "--" + f.name.replace("_", "-")
 
 
+def is_list(f: Field[Any]) -> bool:
+    """Whether a field takes several values."""
+    return str(f.type).startswith(("Names", "Numbers"))
+
+
 def many(value: T | Sequence[T]) -> tuple[T, ...]:
     """A list that may be given as a single value; a text is one value."""
     return (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
@@ -190,22 +202,21 @@ def _checked(f: Field[Any], value: Any) -> Any:
     option, kind, minimum = option_of(f), str(f.type), f.metadata["minimum"]
     if value is None and f.default is None:
         return None
-    if kind.startswith("Numbers"):
-        return _numbers(value, option, minimum)
+    if f.name == "options":  # commas within an option part its values
+        return many(value)
     if kind.startswith("Names"):
-        parts = many(value)
-        if f.name != "options":  # commas within an option part its values
-            parts = tuple(part.strip() for text in parts for part in str(text).split(","))
-        parts = tuple(part for part in parts if part)
-        if not parts and f.default != ():
+        return _names(many(value), option)
+    if kind.startswith("Numbers"):
+        texts = [str(part) for part in many(value)]
+        if not texts:
             raise UserError(f"{option}: none given")
-        return parts
+        return tuple(numbers(texts, option, minimum))
     if kind.startswith("bool"):
         if not isinstance(value, bool):
             raise UserError(f"{option} {value!r}: write true or false")
         return value
     if kind.startswith("int"):
-        if isinstance(value, bool) or not _whole(value):
+        if isinstance(value, bool) or not re.fullmatch(r"-?\d+", str(value).strip()):
             raise UserError(f"{option} {value!r}: write a whole number")
         if int(value) < minimum:
             raise UserError(f"{option} {value}: at least {minimum}")
@@ -214,28 +225,15 @@ def _checked(f: Field[Any], value: Any) -> Any:
         raise UserError(f"{option} {value!r}: write a text")
     if f.metadata["choices"] and value not in f.metadata["choices"]:
         raise UserError(f"{option} {value!r}: one of {', '.join(f.metadata['choices'])}")
-    return str(Path(value).expanduser()) if f.metadata["path"] and str(value).startswith("~") else str(value)
+    return str(user_path(value)) if str(value).startswith("~") and f.metadata["path"] else str(value)
 
 
-def _whole(value: Any) -> bool:
-    try:
-        return int(value) == float(value)
-    except (TypeError, ValueError):
-        return False
-
-
-def _numbers(value: Any, option: str, minimum: int) -> tuple[int, ...]:
-    """Whole numbers, each once, from a number, a text such as "1,2,4", or a list of either."""
-    shown = value if isinstance(value, str) else ",".join(map(str, many(value)))
-    parts = [part for text in many(value) for part in str(text).split(",")]
-    if not parts:
-        raise UserError(f"{option}: none given")
-    if not all(_whole(part) for part in parts):
-        raise UserError(f"{option} {shown!r}: write whole numbers with commas, for example 1,2,4")
-    found = [int(part) for part in parts]
-    if min(found) < minimum:
-        raise UserError(f"{option} {shown!r}: {min(found)} is less than {minimum}")
-    return tuple(dict.fromkeys(found))
+def _names(texts: tuple[str, ...], option: str) -> tuple[str, ...]:
+    found = names([str(text) for text in texts])
+    if not found:
+        shown = " ".join(map(str, texts))
+        raise UserError(f"{option} {shown!r}: none given; name some, or leave {option} out")
+    return ("all",) if option == "--methods" and "all" in found else tuple(found)
 
 
 def load_experiment(file: str | Path) -> dict[str, Any]:
@@ -249,7 +247,7 @@ def load_experiment(file: str | Path) -> dict[str, Any]:
     """
     from bench.datasets.suites import read_yaml
 
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not path.is_file():
         raise UserError(
             f"{file}: no such file; an experiment file is a YAML map such as {{suite: rs8, shots: [1, 16]}}"
@@ -260,7 +258,7 @@ def load_experiment(file: str | Path) -> dict[str, Any]:
         if key not in known:
             raise UserError(f"{path}: no run has a setting {key!r}; {nearest(str(key), known)}")
     return {
-        key: str(path.parent / Path(value).expanduser()) if _is_path(known[key], value) else value
+        key: str(path.parent / user_path(value)) if _is_path(known[key], value) else value
         for key, value in content.items()
     }
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+import shlex
+import subprocess
+from collections.abc import Iterable, Sequence
+
+WINDOWS = os.name == "nt"
 
 
 class UserError(Exception):
@@ -18,3 +23,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         match = next(n for n in names if n.lower() == close[0])
         return f"did you mean {match!r}? (valid: {', '.join(names)})"
     return f"valid: {', '.join(names) or 'none'}"
+
+
+def typed(words: Sequence[str]) -> str:
+    """Words as one types them into a shell: quoted as this system's shells read it."""
+    return subprocess.list2cmdline(words) if WINDOWS else shlex.join(words)

@@ -13,8 +13,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from platformdirs import user_cache_dir
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,9 +33,13 @@ from torchvision.transforms import functional as TF
 
 from bench.backbone import Backbone
 from bench.datasets.images import open_image
+from bench.datasets.places import cache_folder
 from bench.errors import UserError
 from bench.files import write_whole
+from bench.hashes import HASHES, Bar, ImageHashes, named, usable_cores
 from bench.local import encode_local
+from bench.numerics import FEATURES, unconfirmed
+from bench.progress import bar as progress_bar
 
 FORMAT = 1  # raised when the same key would stand for other numbers
 VIEWS_A_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
@@ -48,19 +49,7 @@ CROP_AREAS = (0.08, 1.0)  # of a training view: share of the image
 CROP_SHAPES = (3 / 4, 4 / 3)  # and width over height
 CROP_TRIES = 10
 PIXELS_ON_CPU = 1 << 19  # encoded at a time: larger activations cost more in page faults than batches save
-HASHES_A_COMMIT = 256  # a kill loses at most so many hashes
 BATCHES_AHEAD = 2  # decoded while one is encoded: with one alone, cores would wait for the last image of each
-
-HASHES = "hashes.sqlite"
-
-Bar = Callable[[int], None]
-"""Told how many views were encoded, or files read, since the last call."""
-
-
-def cache_folder() -> Path:
-    """Where features and rendered demo images are kept: $BENCH_CACHE or the user's cache folder."""
-    return Path(os.environ.get("BENCH_CACHE") or user_cache_dir("prompt-bench"))
-
 
 @dataclass(frozen=True)
 class View:
@@ -69,49 +58,6 @@ class View:
     seed: int | None = None
     first: int = 0
     last: int = 1
-
-
-class ImageHashes:
-    """Content hashes of image files, remembered by path, size and time of change (SQLite: safe for two processes)."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / HASHES
-        with self._errors():
-            self._db = sqlite3.connect(self._file, timeout=60)
-            self._db.execute("CREATE TABLE IF NOT EXISTS hash (path PRIMARY KEY, size INT, mtime INT, digest TEXT)")
-
-    def of(self, paths: Sequence[Path], bar: Bar | None = None) -> list[str]:
-        """Hex digests of the files' bytes, in order."""
-        out: list[str] = []
-        for first in range(0, len(paths), HASHES_A_COMMIT):
-            with self._errors():
-                out += self._of(paths[first : first + HASHES_A_COMMIT])
-            if bar:
-                bar(len(out) - first)
-        return out
-
-    def _of(self, paths: Sequence[Path]) -> list[str]:
-        fresh, out = [], []
-        for path in paths:
-            name, stat = os.fsencode(path.resolve()), path.stat()  # bytes: not every file name is a text
-            row = self._db.execute("SELECT size, mtime, digest FROM hash WHERE path = ?", (name,)).fetchone()
-            if row and row[:2] == (stat.st_size, stat.st_mtime_ns):
-                out.append(row[2])
-                continue
-            out.append(hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest())
-            fresh.append((name, stat.st_size, stat.st_mtime_ns, out[-1]))
-        if fresh:
-            with self._db:
-                self._db.executemany("INSERT OR REPLACE INTO hash VALUES (?, ?, ?, ?)", fresh)
-        return out
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise UserError(f"{self._file}: {error}; delete it, or name another folder with BENCH_CACHE") from error
 
 
 class ImageFeatures:
@@ -125,8 +71,9 @@ class ImageFeatures:
 
     def __init__(self, backbone: Backbone, folder: Path | None = None) -> None:
         self.backbone = backbone
-        self.folder = (folder or cache_folder()) / "features"
+        self.folder = (folder.expanduser() if folder else cache_folder()) / "features"
         self.hashes = ImageHashes(self.folder)
+        self._format = f"{FORMAT}{edit}" if (edit := unconfirmed(FEATURES)) else FORMAT  # never those of other code
         self._resize, self._normalise = _split(backbone)
 
     def get(self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None) -> Tensor:
@@ -148,6 +95,21 @@ class ImageFeatures:
             part = slice(i, i + IMAGES_A_BLOCK)
             yield self._block(paths[part], digests[part], view, kind, bar)
 
+    @contextlib.contextmanager
+    def naming_broken(self, paths: Sequence[Path], hide: bool | None = None) -> Iterator[None]:
+        """Where an image cannot be decoded, look at all of `paths` and name every broken one, not the first alone.
+
+        hide : the progress bar, as in `bench.progress.bar`.
+        """
+        try:
+            yield
+        except UserError as error:
+            with progress_bar("  looking for more broken images", len(paths), "image", hide) as shown:
+                faults = self.hashes.broken(paths, shown.update, decode=True)
+            if len(faults) > 1:
+                raise UserError(f"{len(faults)} images cannot be read: {named(faults)}") from error
+            raise
+
     def is_cached(self, paths: Sequence[Path], view: View, kind: str = "pooled") -> bool:
         """Whether every block that `get` would read is there."""
         digests = self.hashes.of(paths)
@@ -158,7 +120,7 @@ class ImageFeatures:
         )
 
     def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
-        key = [FORMAT, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
+        key = [self._format, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
         name = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
         backbone = f"{self.backbone.name.replace('/', '_')}-{self.backbone.weights[:8]}"
         return self.folder / backbone / f"{name}.safetensors"
@@ -275,15 +237,6 @@ def _split(backbone: Backbone) -> tuple[Compose | None, tuple[Any, Any]]:
     return None, (backbone.preprocessing["mean"], backbone.preprocessing["std"])
 
 
-def usable_cores() -> int:
-    """How many cores this process may use, which in a container or a batch job are fewer than the machine has."""
-    if hasattr(os, "process_cpu_count"):  # Python 3.13
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def _workers() -> Iterator[ThreadPoolExecutor]:
     """A thread for each core, each with torch to itself; what is still queued is dropped when something fails."""
@@ -356,6 +309,8 @@ def cache_contents(folder: Path | None = None) -> list[dict[str, Any]]:
             what = "hashes of image files"
         elif path.suffix == ".part":
             what = "left by a stopped run"
+        elif path.parent.name == "backbones":
+            what = "where backbones of files stand"
         elif path.suffix == ".safetensors":
             backbone, what = path.parent.name, _shown(path)
         with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -374,6 +329,7 @@ def _shown(block: Path) -> str:
 def _cache_files(root: Path) -> list[Path]:
     """The files that the bench keeps below a folder, and nothing else that may stand there."""
     patterns = ["features/*/*.safetensors", "features/*/.*.part", f"features/{HASHES}*"]
+    patterns += ["backbones/*.json", "backbones/.*.part"]
     patterns += ["demo/demo-*[0-9]/**/*", "demo/.demo-*[0-9]-*/**/*"]  # of every version; drafts of killed runs
     return sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
 
@@ -386,7 +342,7 @@ def clear_cache(folder: Path | None = None) -> int:
         with contextlib.suppress(FileNotFoundError):
             freed += path.stat().st_size
             path.unlink()
-    for name in ("features", "demo"):
+    for name in ("features", "demo", "backbones"):
         for empty in sorted([root / name, *root.glob(f"{name}/**/")], reverse=True):  # the deepest first
             with contextlib.suppress(OSError):  # foreign files keep their folders
                 empty.rmdir()

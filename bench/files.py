@@ -1,11 +1,41 @@
-"""Files that are either whole or not there."""
+"""Paths as users give them, names that every system takes, and files that are either whole or not there."""
 
 from __future__ import annotations
 
 import os
+import re
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+from bench.errors import WINDOWS, UserError
+
+# Windows keeps these for devices, whatever their case and whatever follows a dot: "aux", "NUL.txt".
+DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
+PAUSES = (0.05, 0.2, 1.0)  # seconds
+
+
+def user_path(path: str | Path) -> Path:
+    """A path that a user gave, on the command line or in Python: "~" is the home folder.
+
+    A shell replaces it in `--out ~/x`, but not in `--out=~/x`, and nobody does in `bench.report("~/runs", …)`.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user, or no home
+        raise UserError(f"{path}: has no home folder; write the path in full (./{path} for a name like this)") from None
+
+
+def file_name(name: str) -> str:
+    """A name as that of one file or folder on every system: no separators, no way up, nothing Windows forbids."""
+    safe = re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
+    return f"_{safe}" if is_device(safe) else safe
+
+
+def is_device(name: str) -> bool:
+    """Whether Windows takes a file's name for a device's."""
+    return name.partition(".")[0].rstrip().lower() in DEVICES
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
@@ -22,8 +52,19 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
             content(part)
         else:
             part.write_bytes(content.encode() if isinstance(content, str) else content)
-        with part.open("rb") as file:
+        with part.open("r+b") as file:  # Windows flushes no file that is open for reading alone
             os.fsync(file.fileno())
-        os.replace(part, path)
+        replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def replace(part: Path, path: Path) -> None:
+    """`os.replace`, with patience on Windows: it refuses while a virus scanner or a reader has the old file open."""
+    for pause in PAUSES if WINDOWS else ():
+        try:
+            os.replace(part, path)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(part, path)

@@ -13,15 +13,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bench.backbone import Backbone, load_backbone
+from bench.backbone import Backbone, Precision, load_backbone, noted, packaged_names, what_to_give
+from bench.datasets.items import image_files
+from bench.devices import find_device
 from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
-from bench.files import write_whole
+from bench.files import user_path, write_whole
 from bench.methods import Method, TaskData, find_method, method_names
+from bench.methods.base import likeliest
 from bench.methods.prompt import PromptMethod
 from bench.options import restored
 
-NAMES = ("name", "task_name", "template", "class_names")  # of a task: all that a trained method needs of it
+# Of a task, all that a trained method needs of it.
+NAMES = ("name", "task_name", "template", "class_names", "descriptions")
 
 
 def keep_state(path: Path, method: Method, tasks: Sequence[TaskData], config: dict[str, Any]) -> bool:
@@ -63,7 +67,7 @@ def find_cell(cell: str, results: str | Path) -> Path:
     ------
     UserError : none or several fit, or the cell's parameters were not kept.
     """
-    path = Path(cell).expanduser()
+    path = user_path(cell)
     if path.suffix in (".json", ".safetensors"):
         if not path.is_file():
             raise UserError(f"--cell {cell}: no such file")
@@ -71,7 +75,7 @@ def find_cell(cell: str, results: str | Path) -> Path:
     elif not cell.strip() or not cell.isalnum():
         raise UserError(f"--cell {cell!r}: a record's path, or the beginning of its key (in records.csv and its name)")
     else:
-        found = sorted(Path(results).expanduser().rglob(f"*-seed*-{cell}*.safetensors"))
+        found = sorted(user_path(results).rglob(f"*-seed*-{cell}*.safetensors"))
     if not found:
         raise UserError(f"--cell {cell}: no learned parameters below {results} have a key that begins so")
     if len(found) > 1:
@@ -94,7 +98,8 @@ def load_cell(
     Parameters
     ----------
     cell, results : see `find_cell`.
-    backbone, pretrained : as in the run; needed where the run's was a model JSON, whose path is not recorded.
+    backbone, pretrained : as in the run; needed where they were files that have moved since this machine last loaded
+        them, or that it has not loaded: a cell does not record paths.
     method : package.module:Class, needed where it is not the bench's own: a file never says what code is run.
 
     Raises
@@ -107,27 +112,19 @@ def load_cell(
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         config = json.loads(metadata["cell"])
-        tasks = [_task(**{name: task[name] for name in NAMES}) for task in json.loads(metadata["tasks"])]
+        # Files of older versions hold no descriptions.
+        tasks = [_task(**{"descriptions": {}, **task}) for task in json.loads(metadata["tasks"])]
         wanted, weights, params = config["method"], config["weights"], dict(config["params"])
         named, tag = config["backbone"], config["pretrained"]
-        foreign, precision = bool(config.get("code")), config.get("precision", "float32")
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        foreign, precision = ":" in config.get("code", ""), config.get("precision", "float32")
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not what a run keeps of a cell ({type(error).__name__}: {error})") from error
     if foreign and not method:
         raise UserError(f"{path}: {wanted!r} is not the bench's own method; name its class with --method module:Class")
     if not foreign and wanted not in method_names():  # never "module:Class": a file does not say what code is run
         raise UserError(f"{path}: {wanted!r} is no method of the bench")
     found = find_method(method if foreign and method else wanted)
-    try:
-        loaded = load_backbone(backbone or named, pretrained or (tag if backbone is None else None), device, precision)
-    except UserError as error:
-        hint = "" if backbone else f"; the cell's backbone is {named!r}: give its model JSON with --backbone"
-        raise UserError(f"{error}{hint}") from error
-    if loaded.weights != weights:
-        raise UserError(
-            f"--backbone {loaded.name}: its weights ({loaded.weights[:8]}…) are not those the cell was trained on "
-            f"({named}, {weights[:8]}…)"
-        )
+    loaded = _backbone_of(str(named), str(tag), str(weights), (backbone, pretrained), device, precision)
     made = found(restored(found, params, str(path)))
     try:
         made.restore(loaded, tasks, state)
@@ -136,10 +133,49 @@ def load_cell(
     return Kept(made, loaded, tasks, config)
 
 
-def _task(name: str, task_name: str, template: str, class_names: list[str]) -> TaskData:
-    nothing = torch.zeros(1, 0, 0)
-    labels = torch.zeros(0, dtype=torch.long)
-    return TaskData(str(name), str(task_name), tuple(map(str, class_names)), str(template), nothing, labels)
+def _backbone_of(
+    name: str, tag: str, weights: str, given: tuple[str | None, str | None], device: str, precision: Precision
+) -> Backbone:
+    """A cell's backbone: as given, by its name and tag, or where its files were last seen.
+
+    name, tag, weights : as in the cell's record. given : what the user says of it.
+    """
+    options = what_to_give(name, tag)
+    hint = f"; {options}" if options else ""
+    backbone, pretrained = given
+    if backbone or pretrained:
+        source: tuple[str, str | None] | None = (backbone or name, pretrained or None)
+    elif options:
+        source = noted(weights)
+    else:
+        source = (name, None if name in packaged_names() else tag or None)
+    if source is None:
+        raise UserError(f"the cell's backbone, {name!r} with {tag!r}, was loaded from files{hint}")
+    try:
+        loaded = load_backbone(*source, find_device(device), precision)
+    except UserError as error:
+        raise UserError(f"{error}; the cell's backbone is {name!r} with {tag!r}{hint}") from error
+    if loaded.weights != weights:
+        raise UserError(
+            f"--backbone {source[0]}: its weights ({loaded.weights[:8]}…) are not those the cell was trained on "
+            f"({name!r} with {tag!r}, {weights[:8]}…){hint}"
+        )
+    return loaded
+
+
+def _task(
+    name: str, task_name: str, template: str | list[str], class_names: list[str], descriptions: dict[str, list[str]]
+) -> TaskData:
+    written = str(template) if isinstance(template, str) else tuple(map(str, template))
+    return TaskData(
+        str(name),
+        str(task_name),
+        tuple(map(str, class_names)),
+        written,
+        torch.zeros(1, 0, 0),
+        torch.zeros(0, dtype=torch.long),
+        descriptions={str(c): tuple(map(str, sentences)) for c, sentences in descriptions.items()},
+    )
 
 
 # ---- words ---------------------------------------------------------------------------------------------------
@@ -204,7 +240,8 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
 
     Parameters
     ----------
-    task : whose classes; needed where the cell has several tasks. top : how many classes an image.
+    images : files, or folders, which stand for the images in and below them.
+    task : whose classes; needed where the cell has several tasks. top : how many classes per image.
 
     Returns
     -------
@@ -213,13 +250,12 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
     if len(kept.tasks) > 1 and task is None:
         raise UserError(f"--task: the cell has several; name one of {', '.join(t.name for t in kept.tasks)}")
     (t,) = _chosen(kept, task)
-    paths = [Path(image).expanduser() for image in images]
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
+    paths = image_files(images)
     features = ImageFeatures(kept.backbone).get(paths, View(), kept.method.image)[0]
     with torch.no_grad():
-        shares = kept.method.predict(t, features.to(kept.backbone.device)).float().softmax(dim=-1).cpu()
+        scores = kept.method.predict(t, features.to(kept.backbone.device))
+    likeliest(scores, kept.method.name, kept.tasks[t].name, len(paths), len(kept.tasks[t].class_names))
+    shares = scores.float().softmax(dim=-1).cpu()
     best, classes = shares.topk(min(top, shares.shape[1]), dim=-1)
     names = kept.tasks[t].class_names
     return pd.DataFrame(
@@ -232,9 +268,9 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
 
 
 def _chosen(kept: Kept, task: str | None) -> list[int]:
-    names = [t.name for t in kept.tasks]
+    names = {t.name.lower(): i for i, t in enumerate(kept.tasks)}
     if task is None:
-        return list(range(len(names)))
-    if task not in names:
-        raise UserError(f"--task {task!r} is not in the cell; {nearest(task, names)}")
-    return [names.index(task)]
+        return list(names.values())
+    if task.lower() not in names:
+        raise UserError(f"--task {task!r} is not in the cell; {nearest(task, [t.name for t in kept.tasks])}")
+    return [names[task.lower()]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -15,11 +17,17 @@ if TYPE_CHECKING:  # methods bring torch: the command line reads numbers without
 
 @dataclass(frozen=True)
 class Variant:
-    """One setting of a method: its parameters, and what differs from the suite's defaults ("" if nothing)."""
+    """One setting of a method: its parameters, and those of the method in the suite where nothing else is asked for."""
 
     method: type[Method]
     params: Any
-    label: str
+    defaults: Any
+
+    @property
+    def label(self) -> str:
+        """What differs from the defaults ("" if nothing), in the parameters' own order, however it was asked for."""
+        values = [(f.name, getattr(self.params, f.name)) for f in fields(self.params)]
+        return ",".join(f"{name}={value}" for name, value in values if value != getattr(self.defaults, name))
 
 
 def variants(
@@ -29,9 +37,10 @@ def variants(
 
     Parameters
     ----------
-    options : "method.parameter=value" or "all.parameter=value"; several values with commas make a sweep.
+    options : "method.parameter=value" or "all.parameter=value"; several values with commas make a sweep. A value in
+        double quotes keeps its commas: 'coop.words="a photo of a, well, "'.
     recipes : values by method name, or for "all" that have the parameter; below `options`, above the methods'
-        defaults, a later one above an earlier.
+        defaults, a later one above an earlier. The first is the suite's own: with it alone stand a variant's defaults.
 
     Raises
     ------
@@ -41,20 +50,21 @@ def variants(
     out = []
     for method in methods:
         known = {f.name for f in fields(method.Params)}
-        base: dict[str, Any] = {}
+        own: list[dict[str, Any]] = [{}]  # of the suite, then of what else is given
         for recipe in recipes:
             values = {**recipe.get("all", {}), **recipe.get(method.name, {})}
-            base |= {k: _convert(method, k, str(v), f"recipe {k}") for k, v in values.items() if k in known}
+            found = {k: _convert(method, k, str(v), f"recipe {k}") for k, v in values.items() if k in known}
+            own.append({**own[-1], **found})
+        base, defaults = own[-1], _make(method, own[min(1, len(recipes))], "recipe")
         axes: dict[str, list[Any]] = {}
         for target, name, texts, option in parsed:
             if target == method.name or (target == "all" and name in known):
+                _check_cut(method, name, option)
                 axes[name] = [_convert(method, name, text, f"-o {option}") for text in texts]
-        defaults = _make(method, base, "recipe")
         for point in itertools.product(*axes.values()):
             chosen = dict(zip(axes, point, strict=True))
             params = _make(method, {**base, **chosen}, f"-o {method.name}")
-            label = ",".join(f"{k}={v}" for k, v in chosen.items() if getattr(defaults, k) != v)
-            out.append(Variant(method, params, label))
+            out.append(Variant(method, params, defaults))
     for target, name, _, option in parsed:
         if target == "all" and not any(name in {f.name for f in fields(m.Params)} for m in methods):
             raise UserError(f"-o {option}: none of the methods has a parameter {name!r}")
@@ -63,12 +73,29 @@ def variants(
 
 def _parse(option: str, methods: Sequence[str]) -> tuple[str, str, list[str], str]:
     left, equals, right = option.partition("=")
-    target, dot, name = left.strip().rpartition(".")
+    given, dot, name = left.strip().rpartition(".")
+    target = {method.lower(): method for method in methods}.get(given.lower(), given.lower())
     if not (equals and dot):  # nothing behind "=" is a value: of `words`, none
         raise UserError(f"-o {option!r}: write method.parameter=value, for example coop.epochs=20")
     if target != "all" and target not in methods:
-        raise UserError(f"-o {option}: {target!r} is not among the methods of this run; {nearest(target, methods)}")
-    return target, name, [text.strip() for text in right.split(",")], option
+        raise UserError(f"-o {option}: {given!r} is not among the methods of this run; {nearest(given, methods)}")
+    try:
+        texts = next(csv.reader([right], skipinitialspace=True, strict=True), []) or [""]
+    except csv.Error as error:
+        raise UserError(f"-o {option}: {error}; a value in double quotes ends with one, then comes a comma") from None
+    return target, name, [text.strip() for text in texts], option
+
+
+def _check_cut(method: type[Method], name: str, option: str) -> None:
+    """Refuse a text with a blank after a comma, "a photo, of a": it was hardly meant as two values."""
+    where, _, text = option.partition("=")
+    quoted = re.search(r'(^|,)\s*"', text)
+    if not quoted and re.search(r",\s+\S", text) and get_type_hints(method.Params).get(name) is str:
+        several = re.sub(r",\s+", ",", text)
+        raise UserError(
+            f"-o {option}: one text with a comma, or several? One: -o '{where}=\"{text}\"'. "
+            f"Several: -o '{where}={several}'"
+        )
 
 
 def _convert(method: type[Method], name: str, text: str, where: str) -> Any:
@@ -106,12 +133,23 @@ def _make(method: type[Method], values: dict[str, Any], where: str) -> Any:
         raise UserError(f"{where}: {method.name}: {error}") from error
 
 
-def numbers(text: str, argument: str, least: int) -> list[int]:
-    """ "1,2,4" as [1, 2, 4]: whole numbers from `least` on, each once."""
+def texts(values: Sequence[str] | str) -> list[str]:
+    """ "a, b" as ["a", "b"]; several texts as they are."""
+    return names([values]) if isinstance(values, str) else list(values)
+
+
+def names(texts: Sequence[str]) -> list[str]:
+    """["a,b", "c"] as ["a", "b", "c"]: names with commas or blanks between them."""
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+def numbers(texts: Sequence[str], argument: str, least: int) -> list[int]:
+    """["1,2", "4"] as [1, 2, 4]: whole numbers from `least` on, each once."""
+    text = " ".join(texts)
     try:
-        found = [int(part) for part in text.split(",")]
+        found = [int(part) for part in re.split(r"\s*[,\s]\s*", text.strip())]
     except ValueError as error:
-        raise UserError(f"{argument} {text!r}: write whole numbers with commas, for example 1,2,4") from error
+        raise UserError(f"{argument} {text!r}: write whole numbers, for example 1,2,4") from error
     if min(found) < least:
         raise UserError(f"{argument} {text!r}: {min(found)} is less than {least}")
     return list(dict.fromkeys(found))

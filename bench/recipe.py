@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from bench.datasets.suites import read_yaml
 from bench.errors import UserError, nearest
-from bench.methods import find_method, method_names
+from bench.files import user_path
+from bench.methods import Method, find_method, method_names
+from bench.options import restored
 
 PACKAGED = Path(__file__).parent / "recipes"
+ABOUT = ("title", "source", "views")  # keys of a recipe file that are no methods
 
 
 @dataclass(frozen=True)
@@ -29,36 +32,67 @@ def recipe_names() -> list[str]:
     return sorted(file.stem for file in PACKAGED.glob("*.yaml"))
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str, methods: Sequence[type[Method]] = ()) -> Recipe:
     """A recipe by its name or from the path of its YAML file.
+
+    Parameters
+    ----------
+    methods : such as the file may name beside the bench's own.
 
     Raises
     ------
-    UserError : no such recipe, or a file that names an unknown method or parameter.
+    UserError : no such recipe; a file that names an unknown method or parameter, or a value that does not fit.
     """
     packaged = PACKAGED / f"{name}.yaml"
     if name in recipe_names():
         file = packaged
     elif name.endswith((".yaml", ".yml")):
-        file = Path(name).expanduser()
+        file = user_path(name)
         if not file.is_file():
             raise UserError(f"--recipe {name}: no such file")
     else:
         raise UserError(f"--recipe {name!r} is unknown; {nearest(name, recipe_names())}, or the path of a YAML file")
     content = dict(read_yaml(file))
-    title, views, _ = str(content.pop("title", file.stem)), content.pop("views", None), content.pop("source", None)
+    about = {key: content.pop(key, None) for key in ABOUT}
+    for key in ("title", "source"):
+        if not isinstance(about[key], str | None):
+            raise UserError(f"{file}: `{key}` must be text, not {about[key]!r} (put it in quotes)")
+    views = about["views"]
     if views is not None and (type(views) is not int or views < 1):
         raise UserError(f"{file}: `views` must be a whole number from 1 up, or empty for one an epoch, not {views!r}")
-    known = {m: {f.name for f in fields(find_method(m).Params)} for m in method_names()}
-    known["all"] = set().union(*known.values())
-    for method, values in content.items():
-        if method not in known:
-            raise UserError(f"{file}: {method!r} is no method; {nearest(str(method), known)}")
-        if not isinstance(values, Mapping):
-            raise UserError(f"{file}: `{method}` must be a map such as {{epochs: 20}}, not {values!r}")
-        for parameter in values:
-            if parameter not in known[method]:
-                raise UserError(
-                    f"{file}: {method} has no parameter {parameter!r}; {nearest(str(parameter), known[method])}"
-                )
-    return Recipe(file.stem, title, content, views)
+    check_values(str(file), content, methods)
+    return Recipe(file.stem, about["title"] or file.stem, content, views)
+
+
+def check_values(where: str, values: Mapping[str, Any], methods: Sequence[type[Method]] = ()) -> None:
+    """Refuse what is no method's parameter, or not a value of its type; of methods that do not run, too.
+
+    Parameters
+    ----------
+    where : begins the error. values : by method name, "all" for every method that has the parameter.
+    methods : such as may be named beside the bench's own.
+    """
+    known = {m.name: m for m in [*map(find_method, method_names()), *methods]}
+    for name, given in values.items():
+        if name != "all" and name not in known:
+            raise UserError(f"{where}: {name!r} is no method; {nearest(str(name), ['all', *known, *ABOUT])}")
+        if not isinstance(given, Mapping):
+            raise UserError(f"{where}: `{name}` must be a map such as {{epochs: 20}}, not {given!r}")
+        concerned = list(known.values()) if name == "all" else [known[name]]
+        has = {m.name: {f.name for f in fields(m.Params)} for m in concerned}
+        for parameter, value in given.items():
+            every = set().union(*has.values())
+            if parameter not in every:
+                none = "no method has a" if name == "all" else f"{name} has no"
+                raise UserError(f"{where}: {none} parameter {parameter!r}; {nearest(str(parameter), every)}")
+            if not isinstance(value, str | int | float):
+                raise UserError(f"{where}: {name}: `{parameter}` must be a number or a text, not {value!r}")
+            for method in concerned:
+                if parameter in has[method.name]:
+                    _check_value(f"{where}: {name}: `{parameter}`", method, parameter, value)
+
+
+def _check_value(where: str, method: type[Method], parameter: str, value: object) -> None:
+    if get_type_hints(method.Params)[parameter] is str and not isinstance(value, str):
+        raise UserError(f"{where} must be text, not {value!r} (put it in quotes)")  # YAML reads `no` as false
+    restored(method, {parameter: value}, where)

@@ -7,11 +7,16 @@ import hashlib
 import json
 import platform
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.files import write_whole
+from bench import __version__
+from bench.files import file_name, write_whole
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA = 1
 
@@ -29,7 +34,7 @@ class RecordStore:
         self.folder = folder
 
     def path(self, cell: dict[str, Any], key: str) -> Path:
-        folder = self.folder.joinpath(*(_safe(str(cell[k])) for k in ("suite", "backbone", "method")))
+        folder = self.folder.joinpath(*(file_name(str(cell[k])) for k in ("suite", "backbone", "method")))
         return folder / f"{cell['shots']}shot-seed{cell['seed']}-{key}.json"
 
     def read(self, cell: dict[str, Any], key: str) -> dict[str, Any] | None:
@@ -40,6 +45,12 @@ class RecordStore:
             return None
         return record if isinstance(record, dict) and record.get("key") == key else None
 
+    def beside(self, cell: dict[str, Any]) -> list[dict[str, Any]]:
+        """All records of the cell's suite, backbone, method, shots and seed, whatever else they differ in."""
+        there = self.path(cell, "*")
+        found = [self.read(cell, path.stem.rpartition("-")[2]) for path in sorted(there.parent.glob(there.name))]
+        return [record for record in found if record is not None]
+
     def write(self, record: dict[str, Any]) -> Path:
         """Write a record, whole or not at all."""
         path = self.path(record["cell"], record["key"])
@@ -49,8 +60,8 @@ class RecordStore:
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version()}
-    names = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors", "prompt-bench")
+    found = {"python": platform.python_version(), "prompt-bench": __version__}
+    names = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors")
     for name in names:
         try:
             found[name] = version(name)
@@ -69,32 +80,41 @@ def processor() -> str:
 
 
 class PeakMemory:
-    """Peak memory of this process, or of the CUDA device, since the object was made, in MB."""
+    """Peak memory of this process, or of the GPU, in MB (1,000,000 bytes), since the object was made.
 
-    def __init__(self, device: str) -> None:
-        self.cuda = device.startswith("cuda")
-        if self.cuda:
+    On macOS it is the process's since its start, and on Windows nothing in the standard library tells it.
+
+    Of Apple's GPU, which keeps no peak: what its driver holds for this process in the end.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
             import torch
 
-            torch.cuda.reset_peak_memory_stats()
-        else:
+            torch.cuda.reset_peak_memory_stats(device)
+        elif device.type == "cpu":
             with contextlib.suppress(OSError):  # Linux: forget the peak so far; elsewhere it is the process's
                 Path("/proc/self/clear_refs").write_text("5")
 
-    def megabytes(self) -> float:
-        if self.cuda:
+    def megabytes(self) -> float | None:
+        if self.device.type != "cpu":
             import torch
 
-            return torch.cuda.max_memory_allocated() / 1e6
+            if self.device.type == "mps":
+                return torch.mps.driver_allocated_memory() / 1e6
+            return torch.cuda.max_memory_allocated(self.device) / 1e6
         try:
             status = Path("/proc/self/status").read_text()
-            return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1e3
+            return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e6  # the kernel's kB has 1024 bytes
         except (OSError, IndexError):
-            import resource
-
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+            return _peak_since_start()
 
 
-def _safe(name: str) -> str:
-    """A name as a folder's name: no separators, no way up."""
-    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
+def _peak_since_start() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes on macOS, kB elsewhere

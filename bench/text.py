@@ -124,6 +124,10 @@ class TextTower:
             self._tokens[text] = list(self.tokenizer.encode(text))
         return self._tokens[text]
 
+    def length(self, text: str, vectors: int = 0) -> int:
+        """Tokens of a text with context vectors, SOT and EOT; `context_length` at most are read."""
+        return 2 + vectors + len(self.tokens(text))
+
     def word_vectors(self, text: str) -> Tensor:
         """Embeddings [n, w] of a text's tokens, for contexts that start from words."""
         ids = torch.tensor(self.tokens(text), device=self.device)

@@ -24,7 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from bench.errors import UserError
+from bench.errors import WINDOWS, UserError
+from bench.files import is_device
 
 MAX_MEMBERS = 1_000_000  # SUN397, the largest, has a hundred thousand
 MAX_GROWTH = 20  # unpacked size over the archive's: images hardly shrink, lists of names do, by 5 to 10
@@ -34,6 +35,7 @@ MAX_HEADER = 1_000_000  # bytes of a tar member's long name or attributes, which
 MAX_LIST = 100_000_000  # bytes of a zip's list of members, which zipfile holds in memory
 MAX_HOPS = 40  # links from link to link, as in Linux
 CHUNK = 1 << 20
+FORBIDDEN = frozenset('<>"|?*').union(map(chr, range(32)))  # in a file's name on Windows; it would drop the last dot
 # What tarfile, zipfile and what they call raise on broken input: both parse bytes without looking at each first.
 DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -221,6 +223,8 @@ class _Unpacking:
         # is a stream behind the file a.
         if "\0" in name or path.startswith("/") or ".." in parts or any(":" in part for part in parts):
             raise self._refused(name, "would stand outside of the folder")
+        if WINDOWS and any(is_device(part) or part[-1] in ". " or set(part) & FORBIDDEN for part in parts):
+            raise self._refused(name, "has a name that Windows does not take for a file's")
         return "/".join(parts)
 
     def _second_opinion(self, member: _Member) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,60 +11,94 @@ from bench.datasets.archives import there
 from bench.datasets.items import MissingData
 from bench.datasets.splits import Task, load_task
 from bench.datasets.suites import Suite, TaskSpec, file_of, targets_of
-from bench.errors import UserError
+from bench.errors import UserError, typed
+from bench.hashes import ImageHashes, copies, copies_told, named
+from bench.progress import bar
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("task", "state", "images", "images_expected", "classes", "classes_expected", "split", "next")
+COLUMNS = ("task", "state", "images", "images_expected", "classes", "classes_expected", "split", "notes", "next")
 
 PACKED = (".zip", ".rar", ".7z", ".tar", ".tar.gz", ".tgz")
 
-Row = tuple[str, str, int, int | None, int, int | None, str, str]
+Row = tuple[str, str, int, int | None, int, int | None, str, str, str]
 
 
-def check_suite(suite: Suite, data_root: Path) -> pd.DataFrame:
-    """One row a task; reads names and lists, opens no image and divides nothing for good.
+def check_suite(suite: Suite, data_root: Path, open_images: bool = False, quiet: bool | None = None) -> pd.DataFrame:
+    """One row a task; reads names and lists, and divides nothing for good.
 
     state: "ready"; "partial" (some images or classes are not there: usable with --allow-missing where a run refuses
     it); "missing"; "broken" (there, but wrong). The expected numbers are the suite file's `images` and `classes`,
-    `next` says what to do. All texts can be printed as they are.
+    `notes` tells what is no fault but worth knowing, `next` says what to do. All texts can be printed as they are.
+
+    open_images : decode every image (once: what was decoded is remembered in the cache), which finds broken ones, and
+        copies of an image in two parts. quiet : no progress bars (None: where standard error is no terminal).
     """
     import pandas as pd
 
-    root = Path(data_root)
-    checked = [check_task(spec, root, fetch_command(suite, root, spec.name)) for spec in suite.tasks]
+    root = Path(data_root).expanduser()
+    hashes = ImageHashes() if open_images else None
+    checked = []
+    for spec in suite.tasks:
+        checked.append(check_task(spec, root, fetch_command(suite, root, spec.name), hashes, True if quiet else None))
     rows = [[printable(value) if isinstance(value, str) else value for value in row] for row in checked]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = {"images": "int64", "classes": "int64", "images_expected": "Int64", "classes_expected": "Int64"}
     return table.astype(numbers)
 
 
-def check_task(spec: TaskSpec, data_root: Path, command: str = "python -m bench data fetch") -> Row:
-    """The values of one task, in the order of `COLUMNS`; `command` is what fetches its data."""
+def check_task(
+    spec: TaskSpec,
+    data_root: Path,
+    command: str = "python -m bench data fetch",
+    hashes: ImageHashes | None = None,
+    hide: bool | None = True,
+) -> Row:
+    """The values of one task, in the order of `COLUMNS`.
+
+    command : what fetches its data. hashes : opens its images. hide : the progress bar, as in `bench.progress.bar`.
+    """
     try:
         task = load_task(spec, data_root, write=False)
     except MissingData as error:
         wanting = error
     except UserError as error:
-        return spec.name, "broken", 0, spec.n_images, 0, spec.n_classes, "", str(error)
+        return spec.name, "broken", 0, spec.n_images, 0, spec.n_classes, "", "", str(error)
     else:
         fewer = _too_few(task)
         advice = f"{fewer}; a run uses these, or: {how_to_get(spec, data_root, command)}" if fewer else ""
-        return _counts(spec, "partial" if fewer else "ready", task, advice)
+        return _found(spec, "partial" if fewer else "ready", task, advice, hashes, hide)
     advice = f"{wanting}; {how_to_get(spec, data_root, command)}"
     if isinstance(wanting, hub.NotWritten):  # nothing to get
         advice = str(wanting)
     try:
         part = load_task(spec, data_root, allow_missing=True, write=False)
     except UserError:
-        return spec.name, "missing", 0, spec.n_images, 0, spec.n_classes, "", advice
-    return _counts(spec, "partial", part, advice)
+        return spec.name, "missing", 0, spec.n_images, 0, spec.n_classes, "", "", advice
+    return _found(spec, "partial", part, advice, hashes, hide)
 
 
-def _counts(spec: TaskSpec, state: str, task: Task, advice: str) -> Row:
-    classes = len(task.class_names)
-    return spec.name, state, _images(task), spec.n_images, classes, spec.n_classes, task.split.source, advice
+def _found(
+    spec: TaskSpec, state: str, task: Task, advice: str, hashes: ImageHashes | None, hide: bool | None
+) -> Row:
+    """The row of a task that is there, in whole or in part."""
+    notes = [_left_out(task)]
+    if hashes:
+        parts = [[task.split.root / item.path for item in items] for items in task.split.parts.values()]
+        with bar(f"opening {spec.name}'s images", _images(task), "image", hide, position=0) as shown:
+            faults = hashes.broken([path for part in parts for path in part], shown.update, decode=True)
+        if faults:
+            state = "broken"
+            advice = "; ".join(filter(None, [f"{len(faults)} images cannot be read: {named(faults)}", advice]))
+        notes.append(copies_told(task.split.root, copies(*map(hashes.by_content, parts)), "images of another part"))
+    told, classes = "; ".join(filter(None, notes)), len(task.class_names)
+    return spec.name, state, _images(task), spec.n_images, classes, spec.n_classes, task.split.source, told, advice
+
+
+def _left_out(task: Task) -> str:
+    """Which files of the task's folder are not among its images, where its reader counts them."""
+    return str(getattr(task, "left_out", "") or "")
 
 
 def _images(task: Task) -> int:
@@ -84,7 +117,7 @@ def _too_few(task: Task) -> str:
 def fetch_command(suite: Suite, data_root: Path, task: str) -> str:
     """What to type to fetch one task's data."""
     words = ["data", "fetch", "--suite", suite.argument, "--data", str(data_root), "--tasks", task]
-    return f"python -m bench {shlex.join(words)}"
+    return f"python -m bench {typed(words)}"
 
 
 def how_to_get(spec: TaskSpec, data_root: Path, command: str) -> str:

@@ -7,7 +7,7 @@ shows how to turn one into this form where it is trusted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from bench.datasets.fewshot import few_shot
@@ -53,7 +53,7 @@ def read_draw(file: Path, split: Split) -> tuple[list[Item], list[Item]]:
     """The training and validation images a file fixes, checked against the split they are drawn from."""
     if file.suffix == ".pkl":
         raise UserError(f"{file}: a pickle can run code and is not read; docs/data.md shows how to turn it into JSON")
-    rows = _json_rows(file)
+    rows = _json_rows(file, {item.path for item in (*split.train, *split.val)})
     train = _known_items(file, "train", rows["train"], split.train, split)
     val = _known_items(file, "val", rows["val"], split.val, split)
     absent = set(range(len(split.class_names))) - {item.label for item in train}
@@ -62,7 +62,7 @@ def read_draw(file: Path, split: Split) -> tuple[list[Item], list[Item]]:
     return train, val
 
 
-def _json_rows(file: Path) -> dict[str, list[tuple[str, int]]]:
+def _json_rows(file: Path, known: Container[str]) -> dict[str, list[tuple[str, int]]]:
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("train"), list):
         raise UserError(f"{file}: a few-shot file is an object with the list 'train' (and 'val')")
@@ -76,7 +76,7 @@ def _json_rows(file: Path) -> dict[str, list[tuple[str, int]]]:
             if not isinstance(row, list) or len(row) < 2 or type(row[1]) is not int:  # true is no label
                 said = repr(row)[:80]
                 raise UserError(f"{file}: an entry of {part!r} must be [path, label, class name], not {said}")
-            rows[part].append((safe_path(file, row[0]), row[1]))
+            rows[part].append((safe_path(file, row[0], known), row[1]))
     return rows
 
 

@@ -8,24 +8,38 @@ their labels. Only `fetch` downloads; a run never does. Rows are a stranger's da
 from __future__ import annotations
 
 import errno
+import glob
 import importlib
 import inspect
 import io
 import json
 import os
+import posixpath
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from bench.datasets.images import FORMATS
-from bench.datasets.items import Item, Listing, MissingData, class_name
+from bench.datasets.items import (
+    Item,
+    LeftOut,
+    Listing,
+    MissingData,
+    class_name,
+    files_below,
+    is_image_file,
+    is_image_name,
+)
 from bench.datasets.places import cache_place, writable_places
-from bench.datasets.readers import Options
+from bench.datasets.readers import PART_FOLDERS, PARTS, Options, parts_of
 from bench.datasets.splitfiles import check_names, read_json, safe_path, write_json
 from bench.errors import UserError, nearest
 
@@ -35,8 +49,9 @@ except ImportError:  # Windows: two exports of the same data at a time are then 
     fcntl = None  # type: ignore[assignment]
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif", "WEBP": ".webp"}
-INDEX = "index.json"  # {"names": [...], "parts": {part: [[path, label], ...]}}, written last
-PARTS = ({"all"}, {"trainval", "test"}, {"train", "val", "test"})  # what `parts` may name
+INDEX = "index.json"  # {"names": [...], "parts": {part: [[path, label], ...]}, "left_out": ...}, written last
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of an `imagefolder`, as the library knows them
+READING = 2  # raised when other images of the same local files are read
 
 Row = tuple[str, bytes, Any]  # part, the image's bytes, label as the library has it
 
@@ -64,12 +79,18 @@ def read_torchvision(folder: Path, options: Options) -> Listing:
 
 def prepare(folder: Path, options: Options) -> None:
     """Write the images of local rows as files. What must be downloaded is left to `fetch`."""
-    if options["kind"] == "huggingface" and "hub" not in options:
+    if options["kind"] == "torchvision":
+        with suppress(MissingData):
+            fetch(folder, options, download=False)
+    elif options["kind"] == "huggingface" and "hub" not in options:
         fetch(folder, options)
 
 
-def fetch(folder: Path, options: Options) -> Path:
-    """Write the images of a data set as files (downloading where its library does); the folder they stand in."""
+def fetch(folder: Path, options: Options, download: bool = True) -> Path:
+    """Write the images of a data set as files (downloading where its library does); the folder they stand in.
+
+    Without `download`, torchvision's data that is not on disk is `MissingData`.
+    """
     if options["kind"] == "huggingface":
         _one_origin(options)
     there = _exported(folder, options)
@@ -78,7 +99,7 @@ def fetch(folder: Path, options: Options) -> Path:
     errors = []
     for place in writable_places(folder):
         try:
-            return _export(place / _name(folder, options), folder, options)
+            return _export(place / _name(folder, options), folder, options, download)
         except OSError as error:
             errors.append(f"{place}: {error}")
     raise UserError(f"the images of {folder.name} can be written nowhere ({'; '.join(errors)})")
@@ -97,16 +118,19 @@ def can_fetch(options: Options) -> bool:
 # Images as files ---------------------------------------------------------------------------------------------
 
 
-def _export(place: Path, folder: Path, options: Options) -> Path:
+def _export(place: Path, folder: Path, options: Options, download: bool) -> Path:
     """All of it or nothing: the files are written into a draft beside `place`, which then gets its name."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with _draft(place.with_name(f".{_chosen(options)}.draft")) as draft:
         if (place / INDEX).is_file():  # another process was faster
             return place
-        read = _torchvision_rows if options["kind"] == "torchvision" else _huggingface_rows
-        names, rows = read(folder, options)
+        unread = LeftOut()  # known once the rows are read
+        if options["kind"] == "torchvision":
+            names, rows = _torchvision_rows(folder, options, download)
+        else:
+            names, rows = _huggingface_rows(folder, options, unread)
         check_names(folder, dict(enumerate(names)))
-        parts: dict[str, list[tuple[str, int]]] = {part: [] for part in _parts(options)}
+        parts: dict[str, list[tuple[str, int]]] = {part: [] for part in parts_of(options)}
         for part, data, label in rows:
             if type(label) is not int or not 0 <= label < len(names):  # true is no label
                 said = repr(label)[:80]
@@ -115,7 +139,7 @@ def _export(place: Path, folder: Path, options: Options) -> Path:
             (draft / path).parent.mkdir(parents=True, exist_ok=True)
             (draft / path).write_bytes(data)
             parts[part].append((path, label))
-        write_json(draft / INDEX, {"names": names, "parts": parts})
+        write_json(draft / INDEX, {"names": names, "parts": parts, "left_out": unread})
         os.rename(draft, place)
     return place
 
@@ -183,7 +207,7 @@ def _name(folder: Path, options: Options) -> str:
     if options["kind"] == "torchvision" or "hub" in options:
         return _chosen(options)
     seen = [(file.relative_to(folder).as_posix(), file.stat()) for file in _local_files(folder, options)]
-    text = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in seen])
+    text = json.dumps([READING, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in seen)])
     return f"{_chosen(options)}-{blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
@@ -198,9 +222,8 @@ def _local_files(folder: Path, options: Options) -> list[Path]:
         top = folder / options["imagefolder"]
         if not top.is_dir():
             raise MissingData(f"{top}: no such folder")
-        found = [Path(at) / name for at, _, names in os.walk(top) for name in names if not name.startswith(".")]
-        return sorted(file for file in found if file.is_file())
-    return sorted({file for theirs in _parts(options).values() for file in _matching(folder, options, theirs)})
+        return sorted(file for path in files_below(top) if (file := top / path).is_file())
+    return sorted({file for theirs in parts_of(options).values() for file in _matching(folder, options, theirs)})
 
 
 def _matching(folder: Path, options: Options, theirs: str) -> list[Path]:
@@ -224,7 +247,8 @@ def _listing(place: Path | None, folder: Path, source: str) -> Listing:
     if not isinstance(parts, dict) or set(parts) not in PARTS:
         raise _damaged(file, "'parts' must hold all, or trainval and test, or train, val and test")
     listed = {part: [_indexed(file, row, len(names)) for row in _rows_of(file, part, parts[part])] for part in parts}
-    return Listing(place, check_names(file, dict(enumerate(names))), listed, source)
+    unread = _unread(file, content.get("left_out", {}))
+    return Listing(place, check_names(file, dict(enumerate(names))), listed, source, left_out=unread)
 
 
 def _rows_of(file: Path, part: str, rows: object) -> list[Any]:
@@ -239,6 +263,14 @@ def _indexed(file: Path, row: object, n_names: int) -> Item:
     return Item(safe_path(file, row[0]), row[1])
 
 
+def _unread(file: Path, told: object) -> LeftOut:
+    rows: list[tuple[str, Any]] = list(told.items()) if isinstance(told, dict) else [("", told)]
+    for _, row in rows:
+        if not isinstance(row, list) or len(row) != 2 or type(row[0]) is not int or not isinstance(row[1], str):
+            raise _damaged(file, "'left_out' must hold {what: [how many, one of them]}")
+    return LeftOut({which: (row[0], row[1]) for which, row in rows})
+
+
 def _damaged(file: Path, why: str) -> UserError:
     return UserError(f"{file}: {why}; remove {file.parent} to have the images written again")
 
@@ -249,14 +281,6 @@ def _suffix(data: bytes, folder: Path, part: str, number: int) -> str:
             return SUFFIXES.get(str(image.format), ".img")
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise UserError(f"{folder}: image {number} of {part!r} cannot be read ({error})") from None
-
-
-def _parts(options: Options) -> Mapping[str, str]:
-    """Our part → the library's."""
-    parts: Mapping[str, str] = options.get("parts", {"all": "train"})
-    if set(parts) not in PARTS:
-        raise UserError(f"parts: {sorted(parts)} must be all, or trainval and test, or train, val and test")
-    return parts
 
 
 def _library(name: str, install: str) -> Any:
@@ -275,29 +299,73 @@ def _one_origin(options: Options) -> None:
         raise UserError(f"reader huggingface needs one of `hub`, `files`, `imagefolder`, not {given or 'none'}")
 
 
-def _huggingface_rows(folder: Path, options: Options) -> tuple[list[str], Iterator[Row]]:
+def _huggingface_rows(folder: Path, options: Options, unread: LeftOut) -> tuple[list[str], Iterator[Row]]:
+    """Class names and rows; what is left out is added to `unread`, at the latest when the rows are read."""
     _one_origin(options)
+    files = _imagefolder_files(folder, options, unread) if "imagefolder" in options else {}
+    if files and not any(file.name in METADATA for file in chain(*files.values())):
+        return _class_folder_rows(folder, options, files)
     library = _library("datasets", "datasets")
     image, label = options.get("image", "image"), options.get("label", "label")
-    parts = {part: _huggingface_part(library, folder, options, theirs) for part, theirs in _parts(options).items()}
+    parts = {
+        part: _huggingface_part(library, folder, options, theirs, files.get(part, ()))
+        for part, theirs in parts_of(options).items()
+    }
     for data in parts.values():
-        for column in (image, label):
-            if column not in data.column_names:
-                raise UserError(f"{folder}: there is no column {column!r}; {nearest(column, data.column_names)}")
+        _check_columns(folder, options, data.column_names)
     features = next(iter(parts.values())).features
     names = options.get("names") or getattr(features[label], "names", None) or _texts(folder, parts, label)
     if not names:
         raise UserError(f"{folder}: column {label!r} holds numbers without names; give them as `names`")
     numbers = {name: number for number, name in enumerate(names)}
+    if "hub" in options:
+        _tell_other_parts(parts, options, unread)
+    places = _image_places(library, folder, options)
+    wanted = {os.path.abspath(file) for file in chain(*files.values()) if is_image_name(file.name)}
 
     def rows() -> Iterator[Row]:
         for part, data in parts.items():
             for number, row in enumerate(_with_bytes(library, folder, part, data, image)):
-                given = row[label]
-                content = _image_bytes(library, folder, options, row[image], f"image {number} of {part!r}")
+                given, held = row[label], row[image]
+                content = _image_bytes(places, folder, held, f"image {number} of {part!r}")
+                wanted.discard(os.path.abspath(held.get("path") or ""))
                 yield part, content, numbers.get(given, given) if isinstance(given, str) else given
+        top = os.path.abspath(folder / options.get("imagefolder", "."))
+        unread.add("images that the metadata does not name", [os.path.relpath(file, top) for file in wanted])
 
     return [class_name(name) for name in names], rows()
+
+
+def _class_folder_rows(
+    folder: Path, options: Options, files: Mapping[str, Sequence[Path]]
+) -> tuple[list[str], Iterator[Row]]:
+    """Rows of images whose class is the folder they stand in, by the library's rule.
+
+    The library itself would take names such as "x::y.jpg" for addresses, and "a[1].jpg" for patterns.
+    """
+    _check_columns(folder, options, ["image", "label"])
+    folders = sorted({file.parent.name for file in chain(*files.values())})
+    if all(name.lower() in PART_FOLDERS for name in folders):
+        raise UserError(
+            f"{folder}: {', '.join(map(repr, folders))} are parts of a data set, not classes; images without class "
+            "folders are read by the kinds `csv` (a table names the classes) and `names` (the files' names do)"
+        )
+    labels = {name: label for label, name in enumerate(folders)}
+    places = _own_places(folder, options)
+
+    def rows() -> Iterator[Row]:
+        for part, theirs in files.items():
+            for number, file in enumerate(theirs):
+                content = _image_bytes(places, folder, {"path": str(file)}, f"image {number} of {part!r}")
+                yield part, content, labels[file.parent.name]
+
+    return [class_name(name) for name in options.get("names") or folders], rows()
+
+
+def _check_columns(folder: Path, options: Options, known: Sequence[str]) -> None:
+    for column in (options.get("image", "image"), options.get("label", "label")):
+        if column not in known:
+            raise UserError(f"{folder}: there is no column {column!r}; {nearest(column, known)}")
 
 
 def _texts(folder: Path, parts: Mapping[str, Any], label: str) -> list[str]:
@@ -327,15 +395,14 @@ def _with_bytes(library: Any, folder: Path, part: str, data: Any, image: str) ->
         yield row
 
 
-def _image_bytes(library: Any, folder: Path, options: Options, held: object, what: str) -> bytes:
-    """An image's bytes as the row holds them, or of the file it names where that is of the data set."""
+def _image_bytes(places: Sequence[Path], folder: Path, held: object, what: str) -> bytes:
+    """An image's bytes as the row holds them, or of the file it names where that stands in one of `places`."""
     content = held.get("bytes") if isinstance(held, dict) else None
     path = held.get("path") if isinstance(held, dict) else None
     if isinstance(content, bytes):
         return content
     if content is not None or not isinstance(path, str) or "\0" in path:
         raise UserError(f"{folder}: {what} is none: neither bytes nor a path; leave such rows out")
-    places = _image_places(library, folder, options)
     try:
         file = Path(path).resolve()
         if not any(file.is_relative_to(place.resolve()) for place in places):
@@ -349,23 +416,74 @@ def _image_places(library: Any, folder: Path, options: Options) -> list[Path]:
     """Where the files of a data set of loose images stand. Parquet holds bytes; a path in it could name any file."""
     if "files" in options:
         return []
-    own = [folder, folder / options["imagefolder"]] if "imagefolder" in options else []
     hub = importlib.import_module("huggingface_hub.constants")
     # What the library itself has downloaded or unpacked.
-    return [*own, Path(library.config.HF_DATASETS_CACHE), Path(hub.HF_HUB_CACHE)]
+    return [*_own_places(folder, options), Path(library.config.HF_DATASETS_CACHE), Path(hub.HF_HUB_CACHE)]
 
 
-def _huggingface_part(library: Any, folder: Path, options: Options, theirs: str) -> Any:
-    """One part of the data set as the library holds it."""
+def _own_places(folder: Path, options: Options) -> list[Path]:
+    return [folder, folder / options["imagefolder"]] if "imagefolder" in options else []
+
+
+def _tell_other_parts(parts: Mapping[str, Any], options: Options, unread: LeftOut) -> None:
+    """Count the rows of the library's parts that `parts` does not name, where it says what parts there are."""
+    known = getattr(getattr(next(iter(parts.values())), "info", None), "splits", None) or {}
+    used = " ".join(parts_of(options).values())  # such as "train[:50%]+test"
+    others = {
+        name: split.num_examples for name, split in known.items() if not re.search(rf"\b{re.escape(name)}\b", used)
+    }
+    if others:
+        unread["images in parts that the reader's `parts` does not name"] = (sum(others.values()), min(others))
+
+
+def _imagefolder_files(folder: Path, options: Options, unread: LeftOut) -> dict[str, list[Path]]:
+    """The files of each part: no file's or folder's name decides what is read, as it would in the library.
+
+    Parts are folders below the `imagefolder`; without `parts` all that lies there is one. An image's class is the
+    folder it stands in, or what a metadata file says. Without metadata the class folders must stand at one depth: the
+    images elsewhere are left out.
+    """
+    top = folder / options["imagefolder"]
+    chosen = parts_of(options) if "parts" in options else {"all": "."}
+    paths = {part: sorted(_below(top, theirs)) for part, theirs in chosen.items()}
+    everything = {path for found in paths.values() for path in found}
+    metadata = {path for path in everything if os.path.basename(path) in METADATA}
+    images = {path for path in everything - metadata if is_image_file(top, path)}
+    kept = metadata | images
+    others = [path for path in files_below(top) if path not in everything and is_image_file(top, path)]
+    unread.add("images in no folder of `parts`", others)
+    depth = 0
+    if images and not metadata:
+        depths = Counter(path.count("/") for path in images if "/" in path)
+        depth = max(sorted(depths), key=depths.__getitem__, default=0)
+        elsewhere = {path for path in images if path.count("/") != depth or not depth}
+        unread.add("images beside the class folders, or deeper", sorted(elsewhere))
+        kept -= elsewhere
+    odd = [path for path in everything - images - metadata if path.count("/") >= depth]
+    unread.add("files in class folders whose suffix is not an image's" if depth else "files that are no images", odd)
+    if not kept - metadata:
+        raise MissingData(f"{top}: holds no class folders with images{f' ({unread})' if unread else ''}")
+    return {part: [top / path for path in found if path in kept] for part, found in paths.items()}
+
+
+def _below(top: Path, part: str) -> Iterator[str]:
+    if not (top / part).is_dir():
+        raise MissingData(f"{top / part}: no such folder; leave `parts` out to have all of {top.name} read")
+    return files_below(top, posixpath.normpath(part))
+
+
+def _huggingface_part(library: Any, folder: Path, options: Options, theirs: str, files: Sequence[Path]) -> Any:
+    """One part of the data set as the library holds it; of an `imagefolder` these files."""
     if "hub" in options:
         what: dict[str, Any] = {"path": options["hub"]}
         what.update({key: options[key] for key in ("revision",) if key in options})
         what.update({"name": options["config"]} if "config" in options else {})
     elif "imagefolder" in options:
-        what = {"path": "imagefolder", "data_dir": str(folder / options["imagefolder"])}
+        theirs = "train"  # the library's name for whatever it is given
+        what = {"path": "imagefolder", "data_files": {theirs: [glob.escape(str(file)) for file in files]}}
     else:
-        files = [str(file) for file in _matching(folder, options, theirs)]
-        what = {"path": "parquet", "data_files": {theirs: files}}
+        matching = [str(file) for file in _matching(folder, options, theirs)]
+        what = {"path": "parquet", "data_files": {theirs: matching}}
     try:
         return library.load_dataset(split=theirs, **what)
     except Exception as error:  # network, format, names: the library's own errors are of many types
@@ -382,14 +500,14 @@ def _first_line(error: BaseException) -> str:
 # torchvision -------------------------------------------------------------------------------------------------
 
 
-def _torchvision_rows(folder: Path, options: Options) -> tuple[list[str], Iterator[Row]]:
+def _torchvision_rows(folder: Path, options: Options, download: bool) -> tuple[list[str], Iterator[Row]]:
     library = _library("torchvision.datasets", "torchvision")
     kind = getattr(library, options["class"], None)
     if not inspect.isclass(kind):
         raise UserError(
             f"torchvision has no data set {options['class']!r}; {nearest(options['class'], library.__all__)}"
         )
-    parts = {part: _torchvision_part(kind, folder, theirs) for part, theirs in _parts(options).items()}
+    parts = {part: _torchvision_part(kind, folder, theirs, download) for part, theirs in parts_of(options).items()}
     first = next(iter(parts.values()))
     names = options.get("names") or getattr(first, "classes", None) or getattr(first, "categories", None)
     if not names:
@@ -404,16 +522,25 @@ def _torchvision_rows(folder: Path, options: Options) -> tuple[list[str], Iterat
     return [class_name(str(name)) for name in names], rows()
 
 
-def _torchvision_part(kind: Any, folder: Path, theirs: str) -> Any:
-    """torchvision's classes name a part by `split`, by `train`, or have none; some cannot download."""
+def _torchvision_part(kind: Any, folder: Path, theirs: str, download: bool) -> Any:
+    """One part, from the disk where it is there: below the task's folder, in it, or beside it; else downloaded.
+
+    torchvision's classes name a part by `split`, by `train`, or have none; some cannot download.
+    """
     known = inspect.signature(kind).parameters
-    arguments: dict[str, Any] = {"download": True} if "download" in known else {}
-    if "split" in known:
-        arguments["split"] = theirs
-    elif "train" in known:
-        arguments["train"] = theirs == "train"
+    part: dict[str, Any] = {"split": theirs} if "split" in known else {}
+    if "split" not in known and "train" in known:
+        part["train"] = theirs == "train"
+    own = folder / "torchvision"
+    if "download" in known:
+        for root in (own, folder, folder.parent):
+            with suppress(Exception):  # not there, damaged or an unknown part: what downloads says which
+                return kind(str(root), download=False, **part)
+        part["download"] = True
+    if not download and ("download" in known or not own.is_dir()):
+        raise MissingData(f"{own}: torchvision's {kind.__name__} is not there, nor beside it")
     try:
-        return kind(str(folder / "torchvision"), **arguments)
+        return kind(str(own), **part)
     except Exception as error:  # network, checksums, unknown split: of many types
         text = f"torchvision cannot get part {theirs!r} of {kind.__name__} ({_first_line(error)})"
         raise UserError(f"{folder}: {text}") from None

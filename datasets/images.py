@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -10,6 +11,11 @@ from bench.errors import UserError
 
 # Pillow's other formats are not photographs, and some start programs to draw them (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+
+# All suffixes of these formats; .mpo are a camera's JPEGs of several views, .pfm floating-point values (refused below).
+SUFFIXES = frozenset(
+    {end for end, kind in Image.registered_extensions().items() if kind in FORMATS} - {".pfm"} | {".mpo"}
+)
 
 
 def open_image(path: Path | str) -> Image.Image:
@@ -35,3 +41,28 @@ def open_image(path: Path | str) -> Image.Image:
         raise UserError(f"{path}: not an image in a known format ({', '.join(FORMATS)})") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error})") from None
+
+
+def is_image(path: Path | str) -> bool:
+    """Whether a file's first bytes are those of an image that `open_image` takes."""
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # whatever a file of anything makes of a parser
+        return False
+
+
+def looks_whole(data: bytes) -> bool:
+    """Whether a file's bytes are a whole JPEG or PNG, as far as is told without decoding them.
+
+    A PNG's checksums are read; of a JPEG, the header, and whether the mark of its end is there. So a file that was cut
+    off is not whole; damage inside a JPEG is not seen.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            if image.format == "PNG":
+                image.verify()
+                return True
+            return b"\xff\xd9" in data[-64:]  # some cameras add a few bytes
+    except Exception:  # whatever a broken file makes of a parser: `open_image` says what is wrong
+        return False

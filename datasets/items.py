@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.datasets.images import SUFFIXES, is_image
 from bench.errors import UserError
+from bench.files import user_path
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+# Files and folders that systems leave beside images.
+SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "lost+found"})
+
+# What the bench itself writes into a task's folder (`hub.py`, `splits.py`): never a part of the data.
+OWN_OUTPUT = re.compile(r"files-(huggingface|torchvision)-[0-9a-f]{8}(-[0-9a-f]{8})?|split_bench_.*\.json")
 
 # What a disk says of a folder that is not there, that is a file, or whose path is longer than any can be.
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -28,6 +37,21 @@ class Item:
     label: int
 
 
+class LeftOut(dict[str, tuple[int, str]]):
+    """Files that a reader found and did not read: which → how many, and one of them. As a text, what to tell."""
+
+    def add(self, which: str, paths: Sequence[str]) -> None:
+        """Count some; of several suffixes the commonest is shown."""
+        if paths:
+            ends = [os.path.splitext(path)[1].lower() for path in paths]
+            commonest = max(sorted(set(ends)), key=Counter(ends).__getitem__)
+            self[which] = (len(paths), min(path for path, end in zip(paths, ends, strict=True) if end == commonest))
+
+    def __str__(self) -> str:
+        told = [f"{which} ({count}, e.g. {example!r})" for which, (count, example) in self.items()]
+        return f"left out: {'; '.join(told)}" if told else ""
+
+
 @dataclass(frozen=True)
 class Listing:
     """What a reader finds: class names in label order and the images of each part.
@@ -41,6 +65,8 @@ class Listing:
     parts: dict[str, list[Item]]
     source: str
     task_name: str = ""  # where the user's copy names the task (Fashion-20)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    unmet: Mapping[str, str] = field(default_factory=dict)  # options that name folders that are not there: what to say
 
 
 @dataclass(frozen=True)
@@ -69,29 +95,110 @@ def class_name(raw: str) -> str:
     return " ".join(raw.encode("utf-8", "replace").decode("utf-8").replace("_", " ").split())
 
 
+def is_passed_over(name: str) -> bool:
+    """Whether a file's or folder's name says that it is no data: hidden, the system's (a Mac's, Windows'), our own."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES or OWN_OUTPUT.fullmatch(name) is not None
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file name is an image's: a known suffix, not hidden (a Mac leaves `._x.jpg` beside x.jpg)."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+
+
+def is_image_file(folder: Path | str, path: str) -> bool:
+    """Whether a file below a folder is an image: by its name, or, of a name without a suffix, by its first bytes."""
+    name = os.path.basename(path)
+    if is_passed_over(name) or os.path.splitext(name)[1]:
+        return is_image_name(name)
+    file = os.path.join(folder, path)
+    return os.path.isfile(file) and is_image(file)
+
+
+def image_files(given: Sequence[Path | str]) -> list[Path]:
+    """Image files as they were given, each once; a folder stands for the images in it and below it, by name.
+
+    Hidden files and folders are left out. So are files that are no images by their names, with a warning.
+
+    Raises
+    ------
+    UserError : no such file, or a folder without images.
+    """
+    found: list[Path] = []
+    for path in map(user_path, given):
+        if path.is_dir():
+            found += _images_below(path)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    return list(dict.fromkeys(found))
+
+
+def _images_below(folder: Path) -> list[Path]:
+    images, others = [], []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(names):
+            if is_image_file(place, name):
+                images.append(Path(place, name))
+            elif not is_passed_over(name):
+                others.append(name)
+    n = len(others)
+    if not images:
+        raise UserError(f"{folder}: holds no images, neither in it nor below it ({n} other file{'s' * (n != 1)})")
+    if others:
+        said = f"{n} file{'s' * (n != 1)} left out, not images by name or content"
+        warnings.warn(f"{folder}: {said}, e.g. {others[0]!r}", stacklevel=3)
+    return images
 
 
 def list_folder(folder: Path | str) -> tuple[list[str], list[str]]:
-    """Sub-folders and images of a folder, each sorted by name, without hidden ones; nothing is opened."""
-    folders, images = [], []
+    """Sub-folders and images of a folder, each sorted by name, without hidden ones.
+
+    Nothing is opened but files without a suffix.
+    """
+    folders, files = _scan(folder)
+    return folders, [name for name in files if is_image_file(folder, name)]
+
+
+def _scan(folder: Path | str) -> tuple[list[str], list[str]]:
+    """Sub-folders and files of a folder, sorted, but for those passed over."""
+    folders: list[str] = []
+    files: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():  # known from the directory itself: no system call a file
-                    if not entry.name.startswith((".", "__MACOSX")):
-                        folders.append(entry.name)
-                elif is_image_name(entry.name):
-                    images.append(entry.name)
+                if not is_passed_over(entry.name):
+                    # Known from the directory itself: no system call a file.
+                    (folders if entry.is_dir() else files).append(entry.name)
     except FileNotFoundError:
         raise MissingData(f"{folder}: no such folder") from None
     except NotADirectoryError:
         raise UserError(f"{folder}: a folder is expected here, this is a file") from None
     except PermissionError:
         raise UserError(f"{folder}: cannot be read; give yourself permission to read it") from None
-    return sorted(folders), sorted(images)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+    return sorted(folders), sorted(files)
+
+
+def files_below(
+    root: Path, top: str = ".", skip: Collection[str] = (), exclude: Collection[str] = (), above: Collection[str] = ()
+) -> Iterator[str]:
+    """The files below `root`/`top`, relative to `root`, but for hidden ones, the system's and our own.
+
+    Folders whose path is in `skip`, or whose name is in `exclude`, are not entered; nor are links to a folder they
+    stand in (`above`).
+    """
+    real = os.path.realpath(root / top)
+    if real in above:
+        return
+    folders, files = _scan(root / top)
+    prefix = "" if top == "." else f"{top}/"
+    yield from (prefix + name for name in files)
+    for name in folders:
+        if name not in exclude and prefix + name not in skip:
+            yield from files_below(root, prefix + name, skip, exclude, {*above, real})
 
 
 def missing_images(root: Path, items: Iterable[Item]) -> set[str]:
@@ -113,3 +220,24 @@ def missing_images(root: Path, items: Iterable[Item]) -> set[str]:
         prefix = f"{folder}/" if folder else ""
         missing.update(prefix + name for name in names)
     return missing
+
+
+def left_out(
+    root: Path, classes: Collection[str], read: Collection[str], exclude: Collection[str] = (), top: str = "."
+) -> LeftOut:
+    """What lies below `root`/`top` and is not read: images wherever they lie, other files in class folders.
+
+    `classes` are the paths of the class folders, `exclude` names of folders that the user has left out.
+    """
+    odd: list[str] = []
+    deeper: list[str] = []
+    for folder in classes:
+        for path in files_below(root, folder, exclude=exclude):
+            if path not in read:
+                (deeper if is_image_file(root, path) else odd).append(path)
+    around = files_below(root, top, skip=classes, exclude=exclude)
+    found = LeftOut()
+    found.add("files in class folders whose suffix is not an image's", odd)
+    found.add("images in folders inside a class folder; the reader's `deep: true` takes them", deeper)
+    found.add("images outside the class folders", [p for p in around if is_image_file(root, p)])
+    return found

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from bench.datasets.hub import read_huggingface, read_torchvision
-from bench.datasets.lists import read_cars, read_fgvc, read_flowers, read_pets, read_sun397, read_ucf101
+from bench.datasets.lists import (
+    read_cars,
+    read_csv,
+    read_fgvc,
+    read_flowers,
+    read_names,
+    read_pets,
+    read_sun397,
+    read_ucf101,
+)
 from bench.datasets.readers import Reader, read_fashion20, read_folders, read_split_only
 
 READERS: dict[str, Reader] = {
     "folders": Reader(
         read_folders,
-        options={"exclude": list, "rename": dict, "strip": str, "camel": bool, "pool": list, "grouped": bool},
+        options={
+            **{"exclude": list, "rename": dict, "strip": str, "camel": bool},
+            **{"pool": list, "grouped": bool, "deep": bool, "parts": dict},
+        },
     ),
+    "csv": Reader(
+        read_csv,
+        options={"parts": dict, "image": str, "label": str, "suffix": str, "rename": dict},
+        required=("parts", "image", "label"),
+    ),
+    "names": Reader(read_names, options={"pattern": str, "parts": dict, "rename": dict}, required=("pattern",)),
     "fashion20": Reader(read_fashion20, images="images", options={"task": int}, required=("task",)),
     "coop": Reader(read_split_only, options={"split": str, "task": int}, required=("split",)),
     "pets": Reader(read_pets, images="images"),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import os
+import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.datasets.items import Item, Listing, MissingData
-from bench.datasets.readers import Options, image_root
+from bench.datasets.items import Item, Listing, MissingData, files_below, is_image_file
+from bench.datasets.readers import Options, image_root, parts_of
 from bench.datasets.splitfiles import check_names, read_json, safe_path
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 
 
 def read_pets(folder: Path, options: Options) -> Listing:
@@ -143,11 +148,115 @@ def _flower_names(file: Path) -> dict[int, str]:
     return {int(key): name for key, name in content.items()}
 
 
+# Images in one folder, with their classes in a table or in their names ------------------------------------
+
+
+def read_csv(folder: Path, options: Options) -> Listing:
+    """Tables of images and their classes, one for each of `parts`; the first line names the columns.
+
+    Options: `image` and `label` (the columns), `suffix` (added to the images' names), `rename` (the table's class →
+    class name). Columns are parted by commas, semicolons or tabs. Classes are sorted as texts.
+    """
+    root = image_root(folder, options)
+    given: dict[str, list[tuple[str, str]]] = {}
+    for part, name in parts_of(options).items():
+        given[part] = [
+            (f"{row[options['image']].strip()}{options.get('suffix', '')}", row[options["label"]].strip())
+            for row in _table(folder / name, (options["image"], options["label"]))
+        ]
+    listing = _by_names(folder, root, given, options, "table")
+    read = {item.path for items in listing.parts.values() for item in items}
+    listing.left_out.add("images that the table does not name", _other_images(root, read))
+    return listing
+
+
+def read_names(folder: Path, options: Options) -> Listing:
+    """Images whose names tell their classes: what the one group of `pattern` finds in the name without its suffix.
+
+    Options: `parts` (a folder for each; default: all images below the folder), `rename` (that text → class name).
+    """
+    root, pattern = image_root(folder, options), re.compile(options["pattern"])
+    if pattern.groups != 1:
+        raise UserError(
+            f"{folder}: the reader's `pattern` {options['pattern']!r} must have one group (…), for the class"
+        )
+    given: dict[str, list[tuple[str, str]]] = {}
+    odd = []
+    for part, top in options.get("parts", {"all": "."}).items():
+        if not (root / top).is_dir():
+            raise MissingData(f"{root / top}: no such folder")
+        given[part] = []
+        for path in files_below(root, posixpath.normpath(top)):
+            if not is_image_file(root, path):
+                continue
+            match = pattern.fullmatch(os.path.splitext(os.path.basename(path))[0])
+            if match and match[1]:
+                given[part].append((path, match[1]))
+            else:
+                odd.append(path)
+    if not any(given.values()):
+        said = f"e.g. not {min(odd)!r}" if odd else "there are no images"
+        raise UserError(f"{root}: `pattern` {options['pattern']!r} fits no image's name; {said}")
+    found = {path for rows in given.values() for path, _ in rows}
+    listing = _by_names(folder, root, given, options, "file names", known=found)
+    listing.left_out.add("images whose names do not fit `pattern`", odd)
+    listing.left_out.add("images in no folder of `parts`", _other_images(root, found.union(odd)))
+    return listing
+
+
+def _by_names(
+    listed_in: Path,
+    root: Path,
+    given: Mapping[str, Sequence[tuple[str, str]]],
+    options: Options,
+    source: str,
+    known: Container[str] = (),
+) -> Listing:
+    """A listing of images whose classes are given as texts; `known` are paths that stand as they are on disk."""
+    texts = sorted({text for rows in given.values() for _, text in rows})
+    labels = {text: label for label, text in enumerate(texts)}
+    rename = options.get("rename", {})
+    for text in sorted(rename.keys() - labels.keys()):
+        raise UserError(f"{listed_in}: `rename` names {text!r}, which is no class here; {nearest(text, texts)}")
+    names = {label: rename.get(text, text) for text, label in labels.items()}
+    labelled = {part: [(path, labels[text]) for path, text in rows] for part, rows in given.items()}
+    return replace(_listing(listed_in, root, labelled, names, known), source=source)
+
+
+def _other_images(root: Path, read: Collection[str]) -> list[str]:
+    return [path for path in files_below(root) if path not in read and is_image_file(root, path)]
+
+
+def _table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a table that has these columns."""
+    text = _text_of(file)
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        known = table.fieldnames = [name.strip() for name in table.fieldnames or []]
+        rows = list(table)
+    except csv.Error as error:
+        raise UserError(f"{file}: not a table ({error})") from None
+    for column in columns:
+        if column not in known:
+            raise UserError(f"{file}: there is no column {column!r}; {nearest(column, known)}")
+    for number, row in enumerate(rows, start=2):
+        for column in columns:
+            if not (row.get(column) or "").strip():
+                raise UserError(f"{file}: row {number} has no {column!r}")
+    return rows
+
+
 # What the readers share -----------------------------------------------------------------------------------
 
 
 def _listing(
-    listed_in: Path, root: Path, labelled: Mapping[str, Sequence[tuple[str, int]]], names: Mapping[int, str]
+    listed_in: Path,
+    root: Path,
+    labelled: Mapping[str, Sequence[tuple[str, int]]],
+    names: Mapping[int, str],
+    known: Container[str] = (),
 ) -> Listing:
     """A listing whose labels run from 0 over the labels that occur, in their order."""
     used = sorted({label for rows in labelled.values() for _, label in rows})
@@ -160,7 +269,7 @@ def _listing(
     for part, rows in labelled.items():
         by_path: dict[str, Item] = {}
         for path, label in rows:
-            item = Item(safe_path(listed_in, path), new[label])
+            item = Item(safe_path(listed_in, path, known), new[label])
             if everything.setdefault(item.path, item) != item:
                 raise UserError(f"{listed_in}: {path!r} has two labels")
             by_path[item.path] = item
@@ -170,19 +279,22 @@ def _listing(
 
 def _lines(file: Path, n_words: int) -> Iterator[tuple[int, list[str]]]:
     """(line number, words) of the lines that are neither empty nor comments."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MissingData(f"{file}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_text_of(file).splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
         if len(words) < n_words:
             raise UserError(f"{file}: line {number} must have {n_words} words or more, not {line!r}")
         yield number, words
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise MissingData(f"{file}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
 
 
 def _number(file: Path, line: int, word: str) -> int:

@@ -9,11 +9,15 @@ from pathlib import Path
 import platformdirs
 
 
+def cache_folder() -> Path:
+    """The cache: $BENCH_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("BENCH_CACHE") or platformdirs.user_cache_dir("prompt-bench")).expanduser()
+
+
 def cache_place(folder: Path) -> Path:
     """The place in the user's cache for one folder of data, wherever a folder of that name stands."""
-    base = Path(os.environ.get("BENCH_CACHE") or platformdirs.user_cache_dir("prompt-bench"))
     resolved = os.fsencode(folder.resolve())
-    return base / "splits" / f"{folder.name}-{blake2b(resolved, digest_size=8).hexdigest()}"
+    return cache_folder() / "splits" / f"{folder.name}-{blake2b(resolved, digest_size=8).hexdigest()}"
 
 
 def writable_places(folder: Path) -> list[Path]:

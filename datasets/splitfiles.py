@@ -13,7 +13,7 @@ import os
 import posixpath
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -75,21 +75,22 @@ def coop_form(split: Split) -> dict[str, list[list[object]]]:
     }
 
 
-def safe_path(file: Path, path: object) -> str:
-    """A path of a split file, without "." and double "/".
+def safe_path(file: Path, path: object, known: Container[str] = ()) -> str:
+    """A path of a split file, with "/" where Windows writes "\\", without "." and double "/".
 
-    An error where it leaves the image folder, or could be no file's: asking the disk for it would fail in other ways.
+    A path among `known` is taken as it stands: outside Windows a file's name may hold a "\\". An error where a path
+    leaves the image folder, or could be no file's: asking the disk for it would fail in other ways.
     """
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise UserError(f"{file}: {path!r} is not an image path")
-    normal = posixpath.normpath(path.replace("\\", "/"))  # judged as Windows would read it, too
+    normal = posixpath.normpath(path.replace("\\", "/"))
     if normal.startswith("/") or normal[1:2] == ":":
         raise UserError(f"{file}: {path!r} is an absolute path; paths are relative to the image folder")
     if normal == ".." or normal.startswith("../"):
         raise UserError(f"{file}: {path!r} leaves the image folder")
     if not path.isascii() or len(path) > MAX_PART:  # else there is nothing to look for: lists have millions of paths
-        _check_parts_of(file, path)
-    return posixpath.normpath(path)
+        _check_parts_of(file, normal)
+    return path if path in known else normal
 
 
 def _check_parts_of(file: Path, path: str) -> None:

@@ -7,14 +7,14 @@ written once, in CoOp's form (`split_bench_<Name>.json`), and used from then on.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.datasets import hub
 from bench.datasets.fewshot import seeded_order
-from bench.datasets.items import Item, Listing, MissingData, Split, missing_images
+from bench.datasets.items import Item, LeftOut, Listing, MissingData, Split, missing_images
 from bench.datasets.kinds import READERS
 from bench.datasets.places import cache_place, writable_places
 from bench.datasets.readers import image_root
@@ -28,7 +28,7 @@ from bench.datasets.splitfiles import (
     write_json,
 )
 from bench.datasets.suites import Suite, TaskSpec
-from bench.errors import UserError, nearest
+from bench.errors import UserError, nearest, typed
 
 __all__ = ["Item", "Split", "Task", "divide", "load_task", "load_tasks", "select_tasks"]
 
@@ -41,6 +41,7 @@ class Task:
 
     spec: TaskSpec
     split: Split
+    left_out: LeftOut = field(default_factory=LeftOut)  # files that are there and not read; as a text, what to tell
 
     @property
     def name(self) -> str:
@@ -51,8 +52,12 @@ class Task:
         return self.spec.task_name
 
     @property
-    def template(self) -> str:
+    def template(self) -> str | tuple[str, ...]:
         return self.spec.template
+
+    @property
+    def descriptions(self) -> Mapping[str, Sequence[str]]:
+        return self.spec.descriptions
 
     @property
     def metric(self) -> str:
@@ -70,9 +75,9 @@ def load_tasks(
 
     Missing data is one error that names every task concerned, the folder and where to get it. With
     `allow_missing` a task without data is left out, and one of which only a part is there (of its images or
-    classes) is used as it is.
+    classes) is used as it is. Files that a reader leaves out are told on standard error, a line a task.
     """
-    data_root = Path(data_root)
+    data_root = Path(data_root).expanduser()
     tasks, missing = [], []
     for spec in select_tasks(suite, names):
         try:
@@ -82,9 +87,12 @@ def load_tasks(
     if missing and not (allow_missing and tasks):
         head = f"suite {suite.name}: data of {len(missing)} of {len(missing) + len(tasks)} tasks is missing"
         hint = "put it there, or leave these tasks out with --allow-missing" if tasks else "put it there"
-        typed = shlex.join(["--suite", suite.argument, "--data", str(data_root)])
-        way = f"`python -m bench data fetch {typed}` gets what may be downloaded."
+        words = typed(["--suite", suite.argument, "--data", str(data_root)])
+        way = f"`python -m bench data fetch {words}` gets what may be downloaded."
         raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing, way]))
+    for task in tasks:
+        if task.left_out:
+            print(f"warning: {task.name}: {task.left_out}", file=sys.stderr)
     return tasks
 
 
@@ -110,13 +118,15 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
     folder = data_root / spec.folder
     if not folder.is_dir() and not cache_place(folder).is_dir():
         raise MissingData(f"{folder}: no such folder")
-    split, task_name = _find_split(spec, folder, allow_missing, write)
+    split, task_name, unread = _find_split(spec, folder, allow_missing, write)
     split = _check_complete(spec, folder, split, allow_missing)
+    if not allow_missing or len(split.class_names) == spec.n_classes:  # else its class may be what is missing
+        _check_descriptions(spec, split)
     # A folder of many tasks (Fashion-20) cannot hold one name for them.
     named = ("task" not in spec.reader and _own_task_name(folder)) or spec.task_name or task_name
     if not named:
         raise UserError(f"{spec.name}: no task name; put one into {folder / 'task_name.txt'}")
-    return Task(replace(spec, task_name=named), split)
+    return Task(replace(spec, task_name=named), split, unread)
 
 
 def divide(listing: Listing) -> Split:
@@ -156,8 +166,11 @@ def _divide_by_class(listing: Listing, part: str, test_too: bool) -> list[list[I
     return divided
 
 
-def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) -> tuple[Split, str]:
-    """The task's division, and the task's name where the data holds one."""
+def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) -> tuple[Split, str, LeftOut]:
+    """The task's division, the task's name where the data holds one, and what the reader left out.
+
+    A split file says itself which images are the task's: then nothing counts as left out.
+    """
     reader = READERS[spec.reader["kind"]]
     file = _given_split(spec, folder)
     if file:
@@ -165,10 +178,11 @@ def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) 
         split, task_name = read_split(file, root, spec.reader.get("task", 0), spec.reader.get("allow_leak", False))
         gone = missing_images(root, [item for items in split.parts.values() for item in items])
         _check_missing(file, gone, root, allow_missing)
-        return without(split, gone), task_name
+        return without(split, gone), task_name, LeftOut()
     if write:
         hub.prepare(folder, spec.reader)
     listing = reader.read(folder, spec.reader)
+    _check_unmet(spec, listing)
     everything = [item for items in listing.parts.values() for item in items]
     gone = missing_images(listing.root, everything)
     _check_missing(folder, gone, listing.root, allow_missing)
@@ -176,14 +190,15 @@ def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) 
     listing = replace(listing, parts=kept)
     check_parts(folder, listing.parts, spec.reader.get("allow_leak", False))
     if "train" in listing.parts:
-        return without(divide(listing), gone), listing.task_name
+        return without(divide(listing), gone), listing.task_name, listing.left_out
     # Of a part of the data nothing is written: it would be wrong once the rest is there.
     complete = (
         not gone
         and spec.n_classes in (None, len(listing.class_names))
         and (spec.n_images is None or len({item.path for item in everything}) >= spec.n_images)
     )
-    return without(_written_split(spec, folder, listing, write and complete), gone), listing.task_name
+    split = _written_split(spec, folder, listing, write and complete)
+    return without(split, gone), listing.task_name, listing.left_out
 
 
 def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
@@ -198,7 +213,8 @@ def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
 
 def _written_split(spec: TaskSpec, folder: Path, listing: Listing, write: bool) -> Split:
     """The division of a listing: as it was written earlier, else made now and written."""
-    name = f"split_bench_{spec.name}.json"
+    own = "task" in spec.reader  # `split_name` is then a file's of many tasks
+    name = f"split_bench_{spec.name if own else spec.reader.get('split_name', spec.name)}.json"
     for place in (folder, cache_place(folder)):
         if (place / name).is_file():
             return _read_written(place / name, listing, spec.reader.get("allow_leak", False))
@@ -221,7 +237,7 @@ def _read_written(file: Path, listing: Listing, allow_leak: bool) -> Split:
     content = read_json(file)
     found = {item.path: item for items in listing.parts.values() for item in items}
     try:
-        paths = {part: sorted(safe_path(file, row[0]) for row in content[part]) for part in PARTS}
+        paths = {part: sorted(safe_path(file, row[0], found) for row in content[part]) for part in PARTS}
     except (TypeError, KeyError, IndexError):
         raise UserError(f"{file}: not a split file; remove it to divide the images again") from None
     placed = {path for part in PARTS for path in paths[part]}
@@ -229,7 +245,8 @@ def _read_written(file: Path, listing: Listing, allow_leak: bool) -> Split:
         new, gone = found.keys() - placed, placed - found.keys()
         raise UserError(
             f"{file}: was made for other images ({len(new)} on disk are new, {len(gone)} are gone, "
-            f"e.g. {min(new | gone)!r}); remove it to divide the images again"
+            f"e.g. {min(new | gone)!r}); remove it to divide the images again, or, if another suite goes by it, give "
+            "this task's reader a `split_name` of its own"
         )
     parts = {part: [found[path] for path in paths[part]] for part in PARTS}
     check_parts(file, parts, allow_leak)
@@ -247,6 +264,19 @@ def without(split: Split, gone: set[str]) -> Split:
     names = tuple(split.class_names[label] for label in left)
     kept = {part: [Item(item.path, new[item.label]) for item in items] for part, items in parts.items()}
     return Split.of(split.root, names, kept, source=f"{split.source}, {len(gone)} images missing")
+
+
+def _check_unmet(spec: TaskSpec, listing: Listing) -> None:
+    """Refuse `exclude` and `rename` of folders that are not there, where they left the classes other than was meant.
+
+    With a part of the classes the folders may still come; with as many as the suite says, what was to be excluded is
+    not there, which is as good.
+    """
+    found, unmet = len(listing.class_names), dict(listing.unmet)
+    if spec.n_classes == found:
+        unmet.pop("exclude", None)
+    if unmet and found >= (spec.n_classes or 0):
+        raise UserError("; ".join(unmet.values()))
 
 
 def _check_missing(listed_in: Path, gone: set[str], root: Path, allow_missing: bool) -> None:
@@ -270,6 +300,13 @@ def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: b
     if spec.n_classes not in (None, found):
         return replace(split, source=f"{split.source}, {found} of {spec.n_classes} classes")
     return split
+
+
+def _check_descriptions(spec: TaskSpec, split: Split) -> None:
+    """Sentences are of classes that there are: one of a name with a slip of the pen would never be read."""
+    for name in spec.descriptions:
+        if name not in split.class_names:
+            raise UserError(f"{spec.name}: `descriptions` has {name!r}, no class; {nearest(name, split.class_names)}")
 
 
 def _own_task_name(folder: Path) -> str:

@@ -27,6 +27,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from bench.errors import UserError
+from bench.files import replace
 from bench.progress import absolute, bar
 
 try:
@@ -232,7 +233,7 @@ def download(
         verify(part, checksum, "", hide)
     if note:
         note.write(url, note.version(url), stamp(part))
-    os.replace(part, file)
+    replace(part, file)
 
 
 def _transfer(

@@ -5,11 +5,28 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from importlib.metadata import entry_points
+from typing import Any, TypeGuard
 
 from bench.errors import UserError, nearest
-from bench.methods.base import Clip, Method, Parameters, TaskData, param
+from bench.methods.base import Clip, Method, Parameters, TaskData, check_shapes, param
+from bench.methods.zero_shot import template_features
 
-__all__ = ["Clip", "Method", "Parameters", "TaskData", "find_method", "method_names", "param"]
+__all__ = [
+    "Clip",
+    "Method",
+    "Parameters",
+    "TaskData",
+    "check_shapes",
+    "find_method",
+    "method_names",
+    "param",
+    "template_features",
+]
+
+
+def _is_method(value: Any) -> TypeGuard[type[Method]]:
+    """A subclass of `Method` with a name. Asked by `type`: on Python 3.10 `isinstance(list[int], type)` is true."""
+    return issubclass(type(value), type) and issubclass(value, Method) and bool(value.name)
 
 
 def _own() -> dict[str, type[Method]]:
@@ -17,7 +34,7 @@ def _own() -> dict[str, type[Method]]:
     found: dict[str, type[Method]] = {}
     for module in pkgutil.iter_modules(__path__):
         for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, Method) and value.name:
+            if _is_method(value):
                 found[value.name] = value
     return found
 
@@ -49,9 +66,10 @@ def find_method(name: str) -> type[Method]:
     else:
         plugins = {e.name: e for e in entry_points(group="bench.methods")}
         own = _own()
+        name = {known.lower(): known for known in (*own, *plugins)}.get(name.lower(), name)
         if name not in own and name not in plugins:
             raise UserError(f"--methods {name!r} is unknown; {nearest(name, method_names())}")
         found = own[name] if name in own else plugins[name].load()
-    if not (isinstance(found, type) and issubclass(found, Method) and found.name):
+    if not _is_method(found):
         raise UserError(f"--methods {name!r} is not a method: subclass bench.methods.Method and give it a `name`")
     return found

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
+from bench.wording import sentences
 
 if TYPE_CHECKING:
     from bench.text import TextTower
@@ -41,7 +42,8 @@ class TaskData:
     Attributes
     ----------
     name : the task. task_name : what it recognises, in words ("flower recognition").
-    class_names : in label order, underscores already spaces. template : with one ``{}``.
+    class_names : in label order, underscores already spaces.
+    template, descriptions : what the hand-written prompts are made of: `template_features` encodes them.
     views : [V, n, d], training view v of the n few-shot images; epoch e uses view e mod V.
     labels : [n].
     plain : [n, d], the test view of the same images. val : [m, d], the test view of the validation few-shot
@@ -54,12 +56,28 @@ class TaskData:
     name: str
     task_name: str
     class_names: tuple[str, ...]
-    template: str
+    template: str | tuple[str, ...]
     views: Tensor
     labels: Tensor
     plain: Tensor = field(default_factory=lambda: torch.zeros(0))
     val: Tensor = field(default_factory=lambda: torch.zeros(0))
     val_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    descriptions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class Names(Protocol):
+    """A task's names: a `TaskData` has them, and a suite's task whose images were not opened yet."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def task_name(self) -> str: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def template(self) -> str | tuple[str, ...]: ...
+    @property
+    def descriptions(self) -> Mapping[str, Sequence[str]]: ...
 
 
 Fit = tuple[Any, Sequence[TaskData], int]
@@ -106,6 +124,7 @@ class Method(ABC):
     order : place in the paper's table. source : where the method comes from.
     footnote : what a reader of a table must know of this row, or "".
     closed : why it cannot score classes that it was not trained on, or "" where it can.
+    reads_names : False where a class is known by its images alone, whatever it is called.
     """
 
     name: ClassVar[str] = ""
@@ -116,6 +135,7 @@ class Method(ABC):
     source: ClassVar[str] = ""
     footnote: ClassVar[str] = ""
     closed: ClassVar[str] = ""
+    reads_names: ClassVar[bool] = True
 
     Params: ClassVar[Any] = Parameters
 
@@ -152,6 +172,16 @@ class Method(ABC):
         """How many numbers were learned."""
         return 0
 
+    @classmethod
+    def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
+        """What the text tower will read of a task: each text, and how many context vectors stand with it.
+
+        Read before anything is encoded, so that a text too long for the tower is told then; [] where nothing is read.
+        """
+        if not cls.reads_names:
+            return []
+        return [(sentence, 0) for name in task.class_names for sentence in sentences(task, name)]
+
     def state(self) -> dict[str, Tensor] | None:
         """What was learned, by name, as `restore` takes it; None: this method keeps nothing."""
         return None
@@ -164,6 +194,24 @@ class Method(ABC):
         UserError : the state is not one of this method for these tasks.
         """
         raise UserError(f"{self.name} does not keep what it has learned")
+
+
+def likeliest(scores: Any, method: str, task: str, n_images: int, n_classes: int) -> Tensor:
+    """The likeliest class [n] of each image, from what a method's `predict` returned.
+
+    Raises
+    ------
+    UserError : not scores [n_images, n_classes], or not finite.
+    """
+    is_tensor = isinstance(scores, Tensor)
+    if not is_tensor or tuple(scores.shape) != (n_images, n_classes) or not scores.is_floating_point():
+        kind = f"{scores.dtype} {list(scores.shape)}" if is_tensor else f"a {type(scores).__name__}"
+        wanted = f"a floating-point tensor [{n_images}, {n_classes}] (images, classes)"
+        raise UserError(f"{method}, task {task}: predict returned {kind}; expected {wanted}")
+    best, classes = scores.max(dim=1)
+    if not best.isfinite().all():  # not a number is the largest of all: it would make an accuracy all the same
+        raise UserError(f"{method}, task {task}: scores are not finite; did the training diverge?")
+    return classes
 
 
 def check_shapes(name: str, wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> None:

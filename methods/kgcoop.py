@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from bench.methods.base import Clip, TaskData, param
+from bench.methods.base import Clip, Names, TaskData, param
 from bench.methods.coop import CoOp
 from bench.methods.training import Batch
-from bench.methods.zero_shot import template_features
+from bench.methods.zero_shot import ZeroShot, template_features
 
 
 class KgCoOp(CoOp):
@@ -30,6 +31,10 @@ class KgCoOp(CoOp):
         context: int = param(4, "class-context length L", least=1)
         words: str = param("a photo of a", "start from these words' embeddings; empty: from noise")
         pull: float = param(8.0, "weight of the pull to the hand-written prompts' features", least=0)
+
+    @classmethod
+    def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
+        return [*super().texts(params, task), *ZeroShot.texts(params, task)]
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         super().setup(clip, tasks, seed)

@@ -28,6 +28,7 @@ class LinearProbe(Method):
 
     name = "linear-probe"
     needs = frozenset({"plain", "val"})
+    reads_names = False
     closed = "it learns one weight vector for each class"
     order = 20
     source = "CLIP, arXiv 2103.00020; CoOp, arXiv 2109.01134"

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.methods.base import Clip, TaskData, param
+from bench.methods.base import Clip, Names, TaskData, param
 from bench.methods.coop import CoOp
 from bench.methods.prompt import Step
 from bench.methods.training import Batch
-from bench.methods.zero_shot import template_features
+from bench.methods.zero_shot import ZeroShot, template_features
 
 
 class ProGrad(CoOp):
@@ -32,6 +33,10 @@ class ProGrad(CoOp):
     class Params(CoOp.Params):
         projection: float = param(1.0, "share λ of the opposing component that is taken out", least=0)
         temperature: float = param(1.0, "of the two distributions in the KL loss", least=0.01)
+
+    @classmethod
+    def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
+        return [*super().texts(params, task), *ZeroShot.texts(params, task)]
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         super().setup(clip, tasks, seed)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Clip, Fit, Method, Report, TaskData, check_shapes, generator, param
+from bench.methods.base import Clip, Fit, Method, Names, Report, TaskData, check_shapes, generator, param
 from bench.methods.training import (
     Batch,
     Progress,
@@ -66,6 +66,10 @@ class PromptMethod(Method):
     def weight(self) -> int:
         """What a class name takes of a step's memory, in names that share their context."""
         return 4 if self.paired else 1
+
+    @classmethod
+    def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
+        return [(f"{name}.", params.context) for name in task.class_names]
 
     @abstractmethod
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ class ProtoNet(Method):
     name = "protonet"
     needs = frozenset({"plain"})
     order = 10
+    reads_names = False
     closed = "it knows a class by its images"
     source = "Prototypical Networks, arXiv 1703.05175"
     footnote = (

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import TaskData, param
+from bench.methods.base import Names, TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 from bench.text import Prompts
 
@@ -36,6 +37,10 @@ class SoftCPT(PromptMethod):
             super().__post_init__()
             if self.words:
                 raise UserError(f"words={self.words!r}: SoftCPT makes its context from the task's name; leave it out")
+
+    @classmethod
+    def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
+        return [*super().texts(params, task), (f"{task.task_name}.", params.task_context)]
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.methods.base import Clip, TaskData, generator, param
+from bench.methods.base import Clip, Names, TaskData, generator, param
 from bench.methods.softcpt import SoftCPT
 from bench.methods.softcpt_nats import SoftCPTNATS
 from bench.methods.training import Batch
@@ -40,6 +41,10 @@ class SoftCPTCATA(SoftCPT):
         absent: float = param(
             1.0, "share of the classes without an image in the batch that a step scores (General-10: 0.1)", least=0
         )
+
+    @classmethod
+    def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
+        return [*super().texts(params, task), *((f"{name}.", params.class_context) for name in task.class_names)]
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         p, width = self.params, self.clip.tower.width

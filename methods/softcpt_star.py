@@ -7,11 +7,12 @@ shared context of 16 vectors to which the meta-network adds its output for the f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.methods.base import Clip, TaskData
+from bench.methods.base import Clip, Names, TaskData
 from bench.methods.prompt import PromptMethod
 
 
@@ -22,6 +23,10 @@ class SoftCPTStar(PromptMethod):
     order = 100
     source = "SoftCPT*, arXiv 2208.13474 (our reading)"
     footnote = "SoftCPT* is not in public code; this row is our reading of it, chosen to fit its parameter count."
+
+    @classmethod
+    def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
+        return [*super().texts(params, task), (f"{task.task_name}.", 0)]
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         p, width, d = self.params, self.clip.tower.width, self.clip.embed_dim

@@ -27,6 +27,8 @@ class Recipe(Parameters):
     momentum: float = param(0.9, "SGD's momentum", least=0)
     weight_decay: float = param(5e-4, "SGD's weight decay, on all learned parameters", least=0)
     init_std: float = param(0.02, "standard deviation of random start values", least=0)
+    repeats: int = param(1, "optimiser steps per batch, all with the batch's one gradient", least=1)
+    schedule_steps: int = param(1, "steps of the cosine decay per epoch; with 2 or more it rises again", least=1)
 
 
 Owner = TypeVar("Owner")
@@ -62,10 +64,13 @@ class Batch:
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Learning rate of epoch 1, 2, …: constant warm-up, then 0.002 · ½(1 + cos(π (e − 2)/E))."""
+    """Learning rate of epoch 1, 2, …: constant warm-up, then 0.002 · ½(1 + cos(π (s · (e − 1) − 1)/E)).
+
+    s is `schedule_steps`: 1 as the paper states it, which gives (e − 2)/E.
+    """
     if epoch == 1:
         return recipe.warmup_lr
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (epoch - 2) / recipe.epochs))
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (recipe.schedule_steps * (epoch - 1) - 1) / recipe.epochs))
 
 
 def steps_an_epoch(n_images: int, batch: int) -> int:
@@ -140,7 +145,8 @@ def train(
             return
         optimiser.zero_grad(set_to_none=True)  # SGD passes over parameters without a gradient
         gradients(at_hand)
-        optimiser.step()
+        for _ in range(recipe.repeats):
+            optimiser.step()
         on_step()
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 
 from bench.reports import paper
-from bench.reports.records import BLOCK, PARTS, ROW
+from bench.reports.records import BLOCK, PARTS, ROW, changes
+
+MAX_NAME = 60  # letters of a suite's or backbone's name in a file's, which may have 255
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,8 @@ class Block:
         """The parameters that a label's variant ("context=8,epochs=5") changes, but for those that all variants of
         its method change alike: beside "context=4,epochs=5" it is the context."""
         texts = self._first.loc[self._first["method"] == self.of(name, "method"), "variant"]
-        alike = set.intersection(*(set(_changes(text)) for text in texts))
-        return [text.partition("=")[0] for text in _changes(self.of(name, "variant")) if text not in alike]
+        alike = set.intersection(*(set(changes(text).items()) for text in texts))
+        return [change[0] for change in changes(self.of(name, "variant")).items() if change not in alike]
 
     @cached_property
     def _first(self) -> pd.DataFrame:
@@ -154,11 +156,6 @@ def _over_seeds(cells: pd.DataFrame, more: list[str]) -> pd.DataFrame:
     )
 
 
-def _changes(variant: str) -> list[str]:
-    """["context=8", "epochs=5"] of "context=8,epochs=5"; a value may have commas of its own."""
-    return re.findall(r"\w+=.*?(?=,\s*\w+=|$)", variant)
-
-
 def _natural(text: str) -> list[tuple[int, float, str]]:
     """Sorts "context=8" before "context=16"."""
     pieces = re.split(r"(\d+(?:\.\d+)?)", text)
@@ -167,7 +164,7 @@ def _natural(text: str) -> list[tuple[int, float, str]]:
 
 def _slug(names: list[str], taken: set[str]) -> str:
     """A file name, not yet taken, from what may be any text; "demo" on "demo-clip" is "demo-clip"."""
-    parts = [re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x" for name in names]
+    parts = [re.sub(r"[^a-z0-9]+", "-", name.lower())[:MAX_NAME].strip("-") or "x" for name in names]
     base = "-".join(parts[1:] if parts[1].startswith(f"{parts[0]}-") else parts)
     slug = next(s for s in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if s not in taken)
     taken.add(slug)

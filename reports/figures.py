@@ -6,6 +6,7 @@ import io
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.files import write_whole
+from bench.progress import count
+from bench.reports import fonts
 from bench.reports.blocks import Block
 from bench.reports.records import PARTS
 
@@ -54,14 +57,31 @@ def draw(block: Block, folder: Path) -> list[str]:
     figures = [("new-over-base", new_over_base)] if block.halves else figures
     figures += [(f"ablation-{method}-{name}", partial(ablation, method, name)) for method, name in sweeps(block)]
     names = []
-    with matplotlib.rc_context(LOOK):
+    with matplotlib.rc_context(LOOK), matplotlib.rc_context({"font.family": fonts.families(_texts(block))}):
         for kind, make in figures:
             figure = make(block) if _marked(block) or kind.startswith("ablation") else None
             if figure is not None:
-                path = folder / f"{block.slug}-{re.sub(r'[^a-z0-9]+', '-', kind.lower())}"
-                _save(figure, path)
-                names.append(f"{folder.name}/{path.name}.png")
+                name = f"{block.slug}-{re.sub(r'[^a-z0-9]+', '-', kind.lower())}"
+                while f"{folder.name}/{name}.png" in names:  # of methods whose names differ in other letters
+                    name += "-2"
+                _save(figure, folder / name)
+                names.append(f"{folder.name}/{name}.png")
     return names
+
+
+def not_drawn(block: Block) -> list[str]:
+    """What one could miss among the figures, and why it is not there."""
+    if not block.shots:
+        return [f"{block.title}: no method that trains"]
+    reasons = []
+    for method, names in block.ablations.items():
+        drawn = [parameter for of, parameter in sweeps(block) if of == method]
+        changed = dict.fromkeys(parameter for name in names for parameter in block.changed(name))
+        undrawn = ", ".join(parameter for parameter in changed if parameter not in drawn)
+        if undrawn:
+            why = "a figure takes two or more numbers for it, with every other parameter as it is by default"
+            reasons.append(f"{block.title}: {method} over {undrawn}; {why}")
+    return reasons
 
 
 def accuracy(block: Block) -> Figure:
@@ -104,7 +124,7 @@ def gain(block: Block) -> Figure | None:
     gains = means[names].sub(means[zero[0]], axis=0)
     gains = gains.loc[gains.mean(axis=1).sort_values().index]
     size = (7.2, 1.3 + 0.37 * len(gains))
-    figure, (axes,) = _grid(block, 1, 1, size, f"gain over zero-shot at {max(block.shots)} shots")
+    figure, (axes,) = _grid(block, 1, 1, size, f"gain over zero-shot at {count(max(block.shots), 'shot')}")
     axes.axvline(0, **ZERO_SHOT)
     for place, name in enumerate(names):
         apart = 0.5 * ((place + 0.5) / len(names) - 0.5)  # equal gains stay visible beside each other
@@ -169,7 +189,7 @@ def _against(block: Block, column: str, what: str) -> Figure | None:
     if costs.empty:
         return None
     nothing = costs.min() / 10
-    figure, (axes,) = _grid(block, 1, 1, (6.4, 3.8), f"accuracy at {max(block.shots)} shots")
+    figure, (axes,) = _grid(block, 1, 1, (6.4, 3.8), f"accuracy at {count(max(block.shots), 'shot')}")
     for name, cost, mean, std in scores[["label", column, "mean", "std"]].itertuples(index=False):
         style = _style(block, name, points=True)
         axes.errorbar(float(cost) or nothing, mean, yerr=std, capsize=2, elinewidth=1, **style)
@@ -327,9 +347,16 @@ def _short(text: str, width: int) -> str:
     return _plain(text if len(text) <= width else text[: width - 1].rstrip() + "…")
 
 
+def _texts(block: Block) -> str:
+    """All that records may have letters for in a figure."""
+    return " ".join([block.title, *block.tasks, *block.labels, *map(str, block.rows["device"].unique())])
+
+
 def _save(figure: Figure, path: Path) -> None:
     """PNG and SVG without dates or version numbers: the same records give the same bytes."""
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # said once by `fonts.families`
+            figure.savefig(buffer, format=kind, metadata=metadata)
         write_whole(path.with_name(f"{path.name}.{kind}"), buffer.getvalue())

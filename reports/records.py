@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from bench.errors import UserError
 
 # The columns of records.csv. accuracy: percent, by the task's metric; part: one of PARTS;
 # setting: what else differs among records of one method and variant ("views=10"); views, epochs: empty where the method
-# has none; weights, data (the test sets): fingerprints; times in seconds of the whole cell (all its tasks).
+# has none; weights, data (the test sets): fingerprints; code, numerics: of the method's own code and of what all share
+# (bench/numerics.py; empty in older records); times in seconds of the whole cell (all its tasks).
 COLUMNS = [
     "suite", "backbone", "method", "variant", "setting", "protocol", "shots", "seed", "task", "part", "metric",
     "accuracy", "n_test", "n_train", "n_classes", "params", "epochs", "views", "train_seconds", "feature_seconds",
-    "test_seconds", "peak_memory_mb", "device", "pretrained", "weights", "data", "demo", "key", "finished",
+    "test_seconds", "peak_memory_mb", "device", "pretrained", "weights", "data", "code", "numerics", "demo", "key",
+    "finished",
 ]  # fmt: skip
 
 # What is scored of a task and how tables call it, in their order: all its classes, or base2new's two halves of them and
@@ -32,7 +35,7 @@ ROW = ["method", "variant", "setting"]  # one row of a table
 
 # Settings that are part of the cell's name or of BLOCK: no reason to tell two records of a method apart.
 _NAMED = {"suite", "backbone", "method", "variant", "protocol", "shots", "seed", "tasks", "part", "demo", "pretrained"}
-_NAMED |= {"weights", "data", "draw", "suite_tasks", "complete_suite", "schema"}
+_NAMED |= {"weights", "data", "draw", "suite_tasks", "complete_suite", "schema", "code", "numerics"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def load(results: Path) -> Loaded:
         raise UserError(f"all {len(failed)} cells recorded below '{results}' failed, the first with: {first}")
     if not rows:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
-    return Loaded(_distinct(_with_settings(pd.DataFrame(rows))), failed)
+    return Loaded(_distinct(_with_settings(_with_variants(pd.DataFrame(rows)))), failed)
 
 
 def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -88,7 +91,11 @@ def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
         "weights": str(prints.get("weights") or ""),
         "data": str(prints.get("data") or ""),
         "draw": str(prints.get("draw") or ""),
+        "code": str(config.get("code") or ""),
+        "numerics": str(config.get("numerics") or ""),
         "demo": bool(record.get("demo")),
+        "recipe": str(record.get("recipe") or ""),
+        "defaults": record.get("defaults") or {},
         "complete": _complete(config),
         "parameters": parameters,
         "config": dict(_flat(config)),
@@ -141,6 +148,55 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
+def _with_variants(rows: pd.DataFrame) -> pd.DataFrame:
+    """`variant` anew, from the parameters against the method's defaults in the suite.
+
+    What a record says of itself depends on how its run was typed, where it was made before records held the defaults.
+    """
+    for _, group in rows.groupby(["suite", "method"], sort=False):
+        defaults = _defaults(group)
+        order = list(dict.fromkeys(name for values in group["parameters"] for name in values))
+        rows.loc[group.index, "variant"] = [
+            _variant(values, defaults, changes(said), order)
+            for values, said in zip(group["parameters"], group["variant"], strict=True)
+        ]
+    return rows
+
+
+def _variant(
+    values: dict[str, Any], defaults: dict[str, Any], said: dict[str, str], order: list[str]
+) -> str:
+    """What differs from the defaults; of a parameter whose default is unknown, what the record says of itself."""
+    told = {}
+    for name in [*order, *(name for name in said if name not in order)]:
+        known = name in defaults and name in values
+        if values[name] != defaults[name] if known else name in said:
+            told[name] = str(values[name]) if name in values else said[name]
+    return ",".join(f"{name}={value}" for name, value in told.items())
+
+
+def _defaults(group: pd.DataFrame) -> dict[str, Any]:
+    """A method's defaults in a suite: as its records hold them, or, where none does, those parameters that runs without
+    options and recipe had. Of one in which they disagree none is known."""
+    held = [record for record in group["defaults"] if record]
+    if not held:
+        plain = group[group["recipe"] == ""]
+        held = [
+            {name: value for name, value in values.items() if name not in changes(said)}
+            for values, said in zip(plain["parameters"], plain["variant"], strict=True)
+        ]
+    values: dict[str, list[Any]] = {}
+    for record in held:
+        for name, value in record.items():
+            values.setdefault(name, []).append(value)
+    return {name: several[0] for name, several in values.items() if all(v == several[0] for v in several)}
+
+
+def changes(variant: str) -> dict[str, str]:
+    """{"context": "8", "epochs": "5"} of "context=8,epochs=5"; a value may have commas of its own."""
+    return dict(text.split("=", 1) for text in re.findall(r"\w+=.*?(?=,\s*\w+=|$)", variant))
+
+
 def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
     """Add `setting`: within a block, records of one method and variant that differ in any setting get told apart.
 
@@ -160,8 +216,11 @@ def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.sort_values("finished", kind="stable")
     twice = rows.duplicated([*BLOCK, *ROW, "shots", "seed", "task", "part"], keep="last")
     if twice.any():
-        warnings.warn(f"{twice.sum()} results are recorded twice; the latest finished are used", stacklevel=3)
-    rows = rows[~twice].drop(columns="config")
+        found = rows.groupby([*BLOCK, *ROW, "shots", "seed", "task", "part"])[["code", "numerics"]].transform("nunique")
+        unlike = (twice & (found > 1).any(axis=1)).sum()
+        told = f", {unlike} of them by unlike code" if unlike else ""
+        warnings.warn(f"{twice.sum()} results are recorded twice{told}; the latest finished are used", stacklevel=3)
+    rows = rows[~twice].drop(columns=["config", "recipe", "defaults"])
     for name in ("params", "epochs", "views", "n_test", "n_train", "n_classes"):
         rows[name] = pd.to_numeric(rows[name], errors="coerce").astype("Int64")
     for name in ("train_seconds", "feature_seconds", "test_seconds", "peak_memory_mb"):

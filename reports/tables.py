@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.progress import count
 from bench.reports import paper
 from bench.reports.blocks import Block
 from bench.reports.markup import Cell, Table, escape_markdown, latex, markdown
@@ -17,7 +18,7 @@ from bench.reports.records import PARTS
 SPREAD = "Accuracy in percent, mean ± sample standard deviation (n − 1) over seeds."
 AVERAGING = "Avg. is the mean over the shot counts of the means, and of the standard deviations."
 HALVES = (
-    "Trained on the first half of each task's classes at {} shots. Base and New: that half and the other, each scored "
+    "Trained on the first half of each task's classes at {}. Base and New: that half and the other, each scored "
     "among its own classes. H: their harmonic mean, taken for each task and seed, then averaged; the average H in "
     "CoCoOp's paper is another number, the harmonic mean of the averaged Base and New."
 )
@@ -173,7 +174,7 @@ def task_table(block: Block, notes: dict[str, int]) -> Table:
             body.append([*cells, *_ranked(mean.loc[key], std.loc[key])])
     header = [*map(Cell, ("task", "metric", "classes", "test images")), *_names(block, names, notes)]
     caption = [*_about(block), SPREAD, "Best of a row bold, second underlined."]
-    title = f"{block.title} · every task at {largest} shots"
+    title = f"{block.title} · every task at {count(largest, 'shot')}"
     return Table(title, caption, header, body, _used(block, names, notes), block.demo)
 
 
@@ -185,16 +186,27 @@ def _about(block: Block) -> list[str]:
         f"Suite {first['title']}, backbone {first['backbone']}, weights {weights}.",
         f"{block.n_tasks}{'' if block.rows['complete'].all() else ' (not the whole suite)'}: {', '.join(block.tasks)}.",
         f"Protocol {first['protocol']}, seeds {', '.join(map(str, block.seeds))}.",
-        HALVES.format(", ".join(map(str, block.shots)) or 0) if block.halves else "",
+        HALVES.format(_shots(block)) if block.halves else "",
         _recipe(block),
     ]
     if block.differs:
         words = {"tasks": "task list", "data": "data fingerprint", "weights": "weights' fingerprint"}
         what = ", ".join(words.get(name, name) for name in block.differs)
         said.append(f"The records of this suite and backbone differ in {what}: each kind has its own table.")
+    versions = sorted(set(block.rows["numerics"]) - {""})
+    if len(versions) > 1:
+        kinds = block.rows[block.rows["numerics"] != ""].groupby("numerics")["label"].unique()
+        told = "; ".join(f"{version}: {', '.join(kinds[version])}" for version in versions)
+        said.append(f"Made by several versions of the shared numerics ({told}): differences may come from these.")
     if (block.rows.groupby(["shots", "seed"])["draw"].nunique() > 1).any():
         said.append("Not all methods were trained on the same few-shot images: do not compare them.")
     return [*said, *(note for note in block.rows["note"].unique() if note)]
+
+
+def _shots(block: Block) -> str:
+    """ "1 shot", "1, 4 shots"."""
+    *first, last = block.shots or [0]
+    return ", ".join([*map(str, first), count(last, "shot")])
 
 
 def _recipe(block: Block) -> str:
@@ -241,7 +253,21 @@ def _count(value: Any) -> str:
 
 
 def _footnotes(block: Block, name: str) -> list[str]:
-    return [text for text in block.rows.loc[block.rows["label"] == name, "footnote"].unique() if text]
+    """What must be known of a row: what its method says, and which code made its cells where that is not one."""
+    rows = block.rows[block.rows["label"] == name]
+    cells = rows.drop_duplicates(["shots", "seed"])
+    made = Counter(_code(code, numerics) for code, numerics in zip(cells["code"], cells["numerics"], strict=True))
+    told = "; ".join(f"{count(n, 'cell')} {by}" for by, n in sorted(made.items()))
+    mixed = [f"Made by unlike code, of {name}: {told}."] if len(made) > 1 else []
+    return [*(text for text in rows["footnote"].unique() if text), *mixed]
+
+
+def _code(code: str, numerics: str) -> str:
+    """The beginning of a code's hash (of a plug-in behind module and class), and the version of what all share."""
+    if not code and not numerics:
+        return "of code not recorded"
+    *_, found = code.split(":")
+    return f"of code {found[:8] or 'not recorded'}, numerics {numerics or 'not recorded'}"
 
 
 def _names(block: Block, names: list[str], notes: dict[str, int]) -> list[Cell]:

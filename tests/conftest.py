@@ -228,7 +228,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], list[tu
 # a command is killed at its n-th `os.replace`, before the new file gets its name.
 FORKS = """
 import json, os, signal, sys
-import bench.harness, bench.cli
+import bench.runner, bench.cli
 
 def run(job):
     os.environ.update(job["environment"])

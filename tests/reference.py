@@ -101,12 +101,16 @@ class Recipe:
     first_lr: float = 1e-5
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    names: int = 1  # registered with the one optimiser and the one scheduler, which step once for each
 
     def learning_rate(self, epoch: int) -> float:
-        """Of epoch 1, 2, …"""
-        if epoch == 1:
-            return self.first_lr
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - 2) / self.epochs))
+        """Of epoch 1, 2, …: the scheduler stands on its first, constant rate until its first step."""
+        rate, taken = self.first_lr, 0
+        for _ in range(epoch - 1):
+            for _ in range(self.names):
+                rate = self.lr * 0.5 * (1 + math.cos(math.pi * taken / self.epochs))
+                taken += 1
+        return rate
 
 
 def coop(model, tokenizer, parameters, tasks):

@@ -19,11 +19,12 @@ import pytest
 import torch
 
 import bench
-import bench.harness
+import bench.runner
 from bench.backbone import PAPER_BACKBONES, _weights, load_backbone
-from bench.cli import main
+from bench.cli import _run_parser, draws_of, main, tasks_of
 from bench.errors import UserError
 from bench.methods.coop import CoOp
+from bench.options import names
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,19 +43,21 @@ def mistake(command: list[str], capsys: Capture) -> str:
     return lines[0]
 
 
+COMMANDS = ["run", "report", "list", "explain", "words", "predict", "cache"]
+
 # ---- help ----------------------------------------------------------------------------------------------------
 
 
 def test_bench_alone_says_what_there_is(capsys: Capture) -> None:
     assert main([]) == 0
     alone = capsys.readouterr().out
-    for command in ("run", "report", "list", "cache"):
+    for command in COMMANDS:
         assert f"python -m bench {command}" in alone
     assert main(["--help"]) == 0
     assert capsys.readouterr().out == alone
 
 
-@pytest.mark.parametrize("command", ["run", "report", "list", "cache", "data check", "data fetch", "data splits"])
+@pytest.mark.parametrize("command", [*COMMANDS, "data check", "data fetch", "data splits"])
 def test_help_teaches_by_example(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])
@@ -92,7 +95,7 @@ TYPOS = [
     ["run", "--seeds", "-1"],
     ["run", "--device", "tpu"],
     ["run", "--views", "0"],
-    ["run", "--method", "coop"],
+    ["run", "--metods", "coop"],
     ["data", "fech"],
     ["data", "fetch", "--suite", "general"],
     ["list", "metods"],
@@ -132,7 +135,7 @@ def test_run_prints_a_table_of_methods_and_shots_and_where_to_go_on(tiny: Any, t
     shown = capsys.readouterr().out
     assert "Mean accuracy over 3 tasks of Tiny, tiny-clip, percent:" in shown
     header, _, zero_shot, coop = shown.splitlines()[1:5]
-    assert re.split(r"  +", header.strip()) == ["no training", "1 shots", "2 shots"]
+    assert re.split(r"  +", header.strip()) == ["no training", "1 shot", "2 shots"]
     records = tiny.records(tmp_path / "runs").values()
     assert float(zero_shot.split()[1]) == pytest.approx(
         next(r["score"] for r in records if r["cell"]["shots"] == 0), abs=0.05
@@ -154,6 +157,51 @@ def test_every_option_reaches_the_cells(tiny: Any, tmp_path: Path, monkeypatch: 
         assert [t["task"] for t in r["tasks"]] == ["Colour", "Shade"]
         assert r["cell"]["variant"] == "lr=0.25,context=2"
         assert (r["config"]["views"], r["config"]["params"]["lr"], r["device"]) == (1, 0.25, "cpu")
+
+
+def test_lists_take_commas_and_blanks_and_their_option_one_or_many(tiny: Any, tmp_path: Path) -> None:
+    where = ["--suite", tiny.suite, "--data", str(tiny.data), "--backbone", tiny.backbone, "--dry-run"]
+    forms = [
+        ["--methods", "coop,softcpt", "--shots", "1,2,4", "--seeds", "1,2", "--tasks", "Colour,Shade"],
+        ["--methods", "coop", "softcpt", "--shots", "1", "2", "4", "--seeds", "1", "2", "--tasks", "Colour", "Shade"],
+        ["--method", "CoOp,", "SoftCPT", "--shot=1", "2,4", "--seed=1,", "2", "--task", "COLOUR", "shade"],
+    ]
+    plans = []
+    for form in forms:
+        a = _run_parser().read(["run", *where, *form][1:])
+        plans.append((names(a.methods), draws_of(a), tasks_of(a)))
+        assert main(["run", *where, *form, "--results", str(tmp_path / "runs")]) == 0
+    assert plans[0] == plans[1] == (["coop", "softcpt"], ([1, 2, 4], [1, 2]), ["Colour", "Shade"])
+    assert plans[2] == (["CoOp", "SoftCPT"], ([1, 2, 4], [1, 2]), ["COLOUR", "shade"])
+
+
+def test_several_options_of_methods_may_follow_one_o(tiny: Any, tmp_path: Path, capsys: Capture) -> None:
+    few = ["--methods", "coop", "--shots", "1", "--seeds", "1", "--dry-run"]
+    options = ["-o", "coop.context=2", "coop.lr=0.25", "-o=coop.epochs=3"]
+    assert main(tiny.command(tmp_path / "runs", *few, *options)) == 0
+    assert "1 cells, 0 done" in capsys.readouterr().out
+    a = _run_parser().read(options)
+    assert a.o == ["coop.context=2", "coop.lr=0.25", "coop.epochs=3"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--tasks"], ["run", "--task"], ["data", "fetch", "--tasks"], ["data", "fetch", "--task"],
+        ["data", "splits", "--tasks"], ["data", "splits", "--task"],
+    ],
+)  # fmt: skip
+def test_a_task_of_another_name_is_answered_alike(command: list[str], capsys: Capture, tmp_path: Path) -> None:
+    line = mistake([*command, "ucm", "--suite", "rs8", "--data", str(tmp_path)], capsys)
+    assert re.search(r"suite rs8 has no task 'ucm'; did you mean 'UCMerced'\?", line)
+
+
+@pytest.mark.parametrize(("one", "many"), [("suite", "suites"), ("Task", "tasks"), ("method", "methods")])
+def test_list_takes_one_or_many_of_a_kind(one: str, many: str, capsys: Capture) -> None:
+    assert main(["list", one]) == 0
+    alone = capsys.readouterr().out
+    assert main(["list", many]) == 0
+    assert capsys.readouterr().out == alone
 
 
 def test_methods_all_means_every_method(tiny: Any, tmp_path: Path, capsys: Capture) -> None:
@@ -195,17 +243,27 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_shows_time_left_on_a_terminal_and_nothing_elsewhere(
+def test_progress_shows_time_left_on_a_terminal_and_a_line_a_cell_everywhere(
     tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(tiny.command(tmp_path / "plain")) == 0
-    assert capsys.readouterr().err == ""
+    records = {r["cell"]["method"] + str(r["cell"]["shots"]) + str(r["cell"]["seed"]): r
+               for r in tiny.records(tmp_path / "plain").values()}  # fmt: skip
+    first, *trained = capsys.readouterr().err.splitlines()
+    took = r"\d+(\.\d)? s"
+    assert re.fullmatch(rf"zero-shot: {records['zero-shot00']['score']:.1f} % in {took} \(1 of 5\)", first)
+    cells = [(1, "1 shot"), (2, "2 shots"), (1, "1 shot"), (2, "2 shots")]  # seed by seed
+    for line, (n, shots), seed, place in zip(trained, cells, (1, 1, 2, 2), (2, 3, 4, 5), strict=True):
+        score = f"{records[f'coop{n}{seed}']['score']:.1f}"
+        assert re.fullmatch(rf"coop, {shots}, seed {seed}: {score} % in {took} \({place} of 5\)", line)
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(tiny.command(tmp_path / "runs", "--seeds", "1")) == 0
     assert re.search(r"coop, 2 shots, seed 1: .*\d/3 \[\d+:\d+<\d+:\d+", terminal.getvalue())
+    assert re.search(rf"\rcoop, 2 shots, seed 1: \d+\.\d % in {took} \(3 of 3\)\n", terminal.getvalue())
+    shown = terminal.getvalue()
     bench.run(results=str(tmp_path / "quiet"), quiet=True, **tiny.arguments)
-    assert terminal.getvalue().count("5/5") == 0
+    assert terminal.getvalue() == shown
 
 
 def test_tables_are_no_wider_than_the_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +297,30 @@ def test_list_tasks_of_one_suite(tiny: Any, capsys: Capture) -> None:
     assert "Shade" not in shown
 
 
+def test_list_classes_shows_labels_names_and_prompts(own_tiny: Any, capsys: Capture) -> None:
+    suite = Path(own_tiny.suite)
+    suite.write_text(suite.read_text().replace('"{} things."', '["{} things.", "some {} things."]'))
+    before = sorted(own_tiny.root.rglob("*"))
+    command = ["list", "classes", "--suite", own_tiny.suite, "--data", str(own_tiny.data)]
+    assert main([*command, "--task", "colour"]) == 0
+    rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["task", "label", "class", "prompt"]
+    assert [[cell.strip() for cell in row] for row in rows[2:]] == [
+        ["Colour", "0", "blue paint", "a photo of blue paint."],
+        ["Colour", "1", "green paint", "a photo of green paint."],
+        ["Colour", "2", "red paint", "a photo of red paint."],
+    ]
+    assert main([*command[:2], "grey", *command[2:]]) == 0  # one line a prompt
+    shown = capsys.readouterr().out
+    assert "grey things." in shown and "some grey things." in shown and "dark" not in shown
+    assert sorted(own_tiny.root.rglob("*")) == before  # nothing is divided for good
+    assert main(["list", "classes"]) == 2
+    assert "name a suite with --suite" in capsys.readouterr().err
+    shutil.rmtree(own_tiny.data / "shade")
+    assert main(command) == 0
+    assert re.search(r"Shade .*no data: ", capsys.readouterr().out)
+
+
 def test_list_methods_shows_what_they_are_and_their_defaults(capsys: Capture) -> None:
     assert main(["list", "methods", "coop"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
@@ -264,20 +346,20 @@ def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
     ("arguments", "says"),
     [
         (["rum"], r"unknown command 'rum'; did you mean 'run'\?"),
-        (["run", "--method", "coop"], r"unknown argument '--method'; did you mean '--methods'\?"),
+        (["run", "--metods", "coop"], r"unknown argument '--metods'; did you mean '--methods'\?"),
         (["run", "--viewz=3"], r"unknown argument '--viewz=3'; did you mean '--views'\?"),
         (["run", "coop"], r"unknown argument 'coop'"),
         (["run", "--suite"], r"argument --suite: expected one argument"),
         (["run", "--suite", "general"], r"'general'.*did you mean 'general10'\?"),
         (["run", "--suite", "./mine.yaml"], r"'./mine.yaml'.*no such file"),
         (["run", "--tasks", "Color"], r"no task 'Color'; did you mean 'Colour'\?"),
-        (["run", "--tasks", ","], r"--tasks: none given"),
+        (["run", "--tasks", ","], r"--tasks ',': names no task"),
         (["run", "--methods", "coopp"], r"--methods 'coopp' is unknown; did you mean 'coop'\?"),
         (["run", "--methods", ""], r"--methods: none given"),
         (["run", "--methods", "no.module:Class"], r"--methods 'no.module:Class'.*package.module:Class"),
         (["run", "--methods", "json:loads"], r"--methods 'json:loads' is not a method"),
         (["run", "--shots", "0"], r"--shots '0': 0 is less than 1"),
-        (["run", "--shots", "a"], r"--shots 'a': write whole numbers with commas"),
+        (["run", "--shots", "a"], r"--shots 'a': write whole numbers"),
         (["run", "--shots", "1,,2"], r"--shots '1,,2': write whole numbers"),
         (["run", "--seeds", "-1"], r"--seeds '-1': -1 is less than 0"),
         (["run", "--seeds", "one"], r"--seeds 'one'"),
@@ -294,8 +376,14 @@ def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
         (["run", "-o", "coop.joint=yes"], r"'yes' is neither true nor false"),
         (["run", "-o", "cop.epochs=3"], r"'cop' is not among the methods of this run; did you mean 'coop'\?"),
         (["run", "-o", "epochs=3"], r"write method.parameter=value"),
+        (["run", "-o", "coop.words=a photo, of a"], r"one text with a comma, or several\? "
+         r"One: -o 'coop.words=\"a photo, of a\"'. Several: -o 'coop.words=a photo,of a'"),
+        (["run", "-o", 'coop.words="a photo'], r"unexpected end of data; a value in double quotes ends with one"),
+        (["run", "-o", 'coop.words="a photo" of'], r"a value in double quotes ends with one, then comes a comma"),
+        (["run", "--shots", "1", "two"], r"--shots '1 two': write whole numbers"),
+        (["run", "--tasks", "Colour", "Shapes"], r"no task 'Shapes'; did you mean 'Shape'\?"),
         (["run", "-o", "all.epoch=3"], r"none of the methods has a parameter 'epoch'"),
-        (["list"], r"suites\|tasks\|methods\|backbones"),
+        (["list"], r"suites\|tasks\|classes\|methods\|backbones"),
         (["list", "metods"], r"list 'metods' is unknown; did you mean 'methods'\?"),
         (["list", "tasks", "--suite", "rs9"], r"did you mean 'rs8'\?"),
         (["list", "backbones", "RN5"], r"nothing is called 'RN5'; did you mean 'RN50'\?"),
@@ -365,7 +453,7 @@ def test_ctrl_c_before_the_first_cell_is_no_traceback(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.harness.load_backbone", stop)
+    monkeypatch.setattr("bench.plan.load_backbone", stop)
     assert main(tiny.command(tmp_path / "runs")) == 130
     assert capsys.readouterr().err == "\nstopped. Type the same command to go on.\n"
 
@@ -403,7 +491,7 @@ def bad_text(**settings: Any) -> Callable[[Path], None]:
         (bad_text(tokenizer_kwargs={"bpe_path": "tiny-clip.json"}), "could not be loaded"),
         (bad_text(tokenizer_kwargs={}), "could not be loaded"),  # CLIP's whole vocabulary, 516 embeddings
         (bad_text(width=64), "could not be loaded"),  # the weights are another model's
-        (bad_text(hf_tokenizer_name="no/such-tokenizer"), "could not be loaded"),
+        (bad_text(hf_tokenizer_name="no/such-tokenizer"), "is not supported: its tokenizer is one of Hugging Face"),
         (lambda c: truncate(c.with_suffix(".safetensors")), "could not be loaded"),
         (lambda c: c.with_suffix(".safetensors").write_bytes(b""), "could not be loaded"),
         (lambda c: c.with_suffix(".safetensors").unlink(), "no weights beside it"),
@@ -469,7 +557,8 @@ def offline(*_: Any, **__: Any) -> None:
 def test_weights_of_another_model_are_refused(own_tiny: Any, tmp_path: Path, capsys: Capture) -> None:
     other = own_tiny.model("wider", embed_dim=24)
     command = own_tiny.command(tmp_path, "--pretrained", str(Path(other).with_suffix(".safetensors")))
-    assert "could not be loaded: Error(s) in loading state_dict" in mistake(command, capsys)
+    says = mistake(command, capsys)
+    assert "could not be loaded: weights of another model: 3 of another size (text_projection is [32, 24]," in says
 
 
 def test_model_folder_without_weights_is_refused_rather_than_random(tiny: Any, tmp_path: Path) -> None:
@@ -556,7 +645,7 @@ def test_report_of_a_run_says_what_it_wrote(
     tiny.run(tmp_path / "runs")
     assert main(["report", "--results", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    assert "from 5 cells" in shown
+    assert "and no figure, from 5 cells" in shown
     for name in ("table.md", "table.csv", "table.tex", "records.csv"):
         assert name in shown
         assert (tmp_path / "out" / name).is_file()

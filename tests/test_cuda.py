@@ -100,10 +100,11 @@ def test_a_method_trained_on_a_card_is_the_one_trained_on_the_cpu(name: str) -> 
         assert ours.argmax(dim=1).equal(theirs.argmax(dim=1))
 
 
-def test_a_run_on_a_card_scores_as_on_the_cpu(tiny: Any, tmp_path: Path) -> None:
-    results = {d: tiny.run(tmp_path / d, device=d) for d in ("cpu", "cuda")}
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_a_run_on_a_card_scores_as_on_the_cpu(tiny: Any, tmp_path: Path, name: str) -> None:
+    results = {d: tiny.run(tmp_path / d, device=d) for d in ("cpu", name)}
     keys = ["method", "task", "shots", "seed"]
-    here, there = (results[d].set_index(keys).sort_index() for d in ("cpu", "cuda"))
+    here, there = (results[d].set_index(keys).sort_index() for d in ("cpu", name))
     assert list(here.index) == list(there.index)
     # An image between two classes may fall to either side: one of twelve test images is 8.3 points.
     assert (here["accuracy"] - there["accuracy"]).abs().max() < 9

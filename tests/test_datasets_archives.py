@@ -326,6 +326,18 @@ def test_a_long_chain_of_links_is_refused_and_many_links_take_no_time(
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["aux.jpg", "Com1", "a./x.jpg", "a /x.jpg", "who?.jpg", 'a"b.jpg', "a\tb.jpg"])
+def test_a_name_that_windows_would_take_for_another_is_refused_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device, an ending that is dropped, a letter that no file's name may have; elsewhere names like any other."""
+    archive = tar(tmp_path / "x.tgz", {f"top/images/{name}": b"one"})
+    unpack(archive, tmp_path / "elsewhere", {"top/images": "images"})
+    assert found(tmp_path / "elsewhere") == {f"images/{name}": b"one"}
+    monkeypatch.setattr(archives, "WINDOWS", True)
+    refused(archive, "has a name that Windows does not take for a file's")
+
+
 def test_a_member_that_stands_twice(tmp_path: Path) -> None:
     refused(
         tar(tmp_path / "x.tgz", GOOD, more=lambda a: entry(a, "top/./images/a/1.jpg", b"evil")), "stands there twice"

@@ -3,10 +3,13 @@
 import json
 import os
 import shlex
+import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bench.cli import main
 from bench.datasets import Item, load_suite, load_tasks
@@ -102,16 +105,57 @@ def test_the_command_prints_found_and_expected_and_what_to_do(
     for name in ("Ready", "Few", "Gaps"):
         class_folders(tmp_path / name)
     command = ["data", "check", "--suite", str(tmp_path / "suite.yaml"), "--data", str(tmp_path)]
-    assert main(command) == 0
+    assert main(command) == 1  # not all are ready
     lines = capsys.readouterr().out.splitlines()
     assert "images found / expected" in lines[0] and "classes found / expected" in lines[0]
     ready, few = (next(line for line in lines if line.startswith(name)) for name in ("Ready", "Few"))
     assert "10 / 10" in ready and "2 / 2" in ready and "10 / ?" in few and "2 / 3" in few
     assert any(line.startswith("- Few: ") and "https://example.org/few.zip" in line for line in lines)
-    assert main([*command, "--json"]) == 0
+    assert main([*command, "--json"]) == 1
     rows = json.loads(capsys.readouterr().out)
     keys = ("images", "images_expected", "classes", "classes_expected")
     assert [rows[0][key] for key in keys] == [10, 10, 2, 2]
+
+
+def picture(file: Path, seed: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(file)
+
+
+def test_the_exit_code_is_0_only_when_every_task_is_ready(tmp_path: Path) -> None:
+    text = "tasks:\n  - {name: A, template: 'a {}.', task_name: things, images: 10}\n"
+    (tmp_path / "suite.yaml").write_text(text)
+    command = ["data", "check", "--suite", str(tmp_path / "suite.yaml"), "--data", str(tmp_path)]
+    assert main(command) == 1  # missing
+    class_folders(tmp_path / "A")
+    assert main(command) == 0
+    (tmp_path / "suite.yaml").write_text(text.replace("images: 10", "images: 11"))
+    assert main(command) == 1  # partial
+    (tmp_path / "A" / "split_zhou_A.json").write_text("{")
+    assert main(command) == 1  # broken
+
+
+def test_open_finds_broken_images_and_copies_in_two_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "suite.yaml").write_text("tasks:\n  - {name: A, template: 'a {}.', task_name: things}\n")
+    for label, name in enumerate("ab"):
+        for number in range(5):
+            picture(tmp_path / "A" / name / f"{number}.png", 10 * label + number)
+    command = ["data", "check", "--suite", str(tmp_path / "suite.yaml"), "--data", str(tmp_path), "--open"]
+    assert main(command) == 0
+    assert "Worth knowing" not in capsys.readouterr().out
+    split = load_tasks(load_suite(str(tmp_path / "suite.yaml")), tmp_path)[0].split
+    train, test = split.train[0].path, split.test[0].path
+    shutil.copy(tmp_path / "A" / train, tmp_path / "A" / test)
+    assert main(command) == 0  # worth knowing, but a run can use it
+    assert f"- A: 1 images have the same bytes as images of another part: {test} = {train}" in capsys.readouterr().out
+    for path in (split.val[0].path, split.test[1].path):
+        (tmp_path / "A" / path).write_bytes((tmp_path / "A" / path).read_bytes()[:-300])
+    assert main(command) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:2] == ["A", "broken"]
+    (step,) = (line for line in lines if line.startswith("- A: 2 images cannot be read: "))
+    assert split.val[0].path in step and split.test[1].path in step
+    assert main(command[:-1]) == 0  # without --open nobody looks into the images
 
 
 def test_next_names_the_fetch_command_where_it_can_do_it(tmp_path: Path) -> None:
@@ -144,7 +188,7 @@ def test_folders_of_any_name_can_be_printed(tmp_path: Path, capsys: pytest.Captu
         (root / "Ready" / "a\x1b[2J" / f"{number}.jpg").touch()
     command = ["data", "check", "--suite", str(tmp_path / "suite.yaml"), "--data", str(root)]
     for more in ([], ["--json"]):
-        assert main([*command, *more]) == 0
+        assert main([*command, *more]) == 1
         shown = capsys.readouterr().out
         shown.encode()  # all of it is text
         assert "not-?-text" in shown and "\x1b" not in shown and "\\u001b" not in shown

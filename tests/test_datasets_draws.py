@@ -38,6 +38,8 @@ def test_any_fixed_choice_can_be_given(tmp_path: Path, task: Task) -> None:
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"train": [["b/train3.jpg", 1, "x"], ["a/./train0.jpg", 0, "y"]]}))
     assert read_draw(file, task.split) == ([Item("b/train3.jpg", 1), Item("a/train0.jpg", 0)], [])
+    file.write_text(json.dumps({"train": [["b\\train3.jpg", 1, "x"], ["a\\train0.jpg", 0, "y"]]}))  # from Windows
+    assert read_draw(file, task.split) == ([Item("b/train3.jpg", 1), Item("a/train0.jpg", 0)], [])
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,8 @@ def test_an_image_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         ({"names": COLOURS, "parts": {"all": [["../../a.jpg", 0]]}}, "leaves the image folder"),
         ({"names": COLOURS, "parts": {"all": [["\ud800.jpg", 0]]}}, "no file has a name of such characters"),
         ({"names": COLOURS, "parts": {"all": [[3, 0]]}}, "3 is not an image path"),
+        ({"names": COLOURS, "parts": {"all": []}, "left_out": [1]}, "'left_out' must hold"),
+        ({"names": COLOURS, "parts": {"all": []}, "left_out": {"x": [True, "a"]}}, "'left_out' must hold"),
     ],
 )
 def test_a_damaged_index_is_named(tmp_path: Path, library: list[Any], content: object, said: str) -> None:
@@ -390,9 +392,10 @@ def test_check_writes_nothing_and_says_what_to_do(tmp_path: Path, library: list[
 
 def test_without_the_library_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    (tmp_path / "t" / "x").mkdir(parents=True)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a.parquet").write_text("one")
     with pytest.raises(UserError, match="install it with `pip install datasets`"):
-        load(tmp_path, "{kind: huggingface, imagefolder: x}")
+        load(tmp_path, PARQUET)
 
 
 def real_library() -> Any:
@@ -499,6 +502,119 @@ def test_local_imagefolder_and_labels_as_text(tmp_path: Path) -> None:
     assert sum(len(items) for items in split.parts.values()) == 12
 
 
+def pictures(root: Path, **counts: int) -> None:
+    """So many images in each folder of colours below t/pictures; "__" in a name stands for "/"."""
+    for folder, count in counts.items():
+        for number in range(count):
+            file = root / "t" / "pictures" / folder.replace("__", "/") / f"{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(jpeg(file.parent.name if file.parent.name in COLOURS else "red", number))
+
+
+def n_images(split: Split) -> int:
+    return sum(len(items) for items in split.parts.values())
+
+
+FOLDER = "{kind: huggingface, imagefolder: pictures}"
+
+
+def test_names_do_not_decide_what_of_an_imagefolder_is_read(tmp_path: Path) -> None:
+    """The library would take files and folders called train, test, … for parts, and leave one of them out."""
+    pictures(tmp_path, red=4, green=4)
+    for colour in ("red", "green"):
+        for name in ("train_0.jpg", "test_0.jpg", "testing.JFIF", "a[1].jpg", "x::y.jpg", "b*.jpg"):
+            (tmp_path / "t" / "pictures" / colour / name).write_bytes(jpeg(colour, 1))
+    split = load(tmp_path, FOLDER)
+    assert split.class_names == ("green", "red") and n_images(split) == 2 * (4 + 6)
+
+
+def test_parts_of_an_imagefolder_are_one_set_unless_the_suite_names_them(tmp_path: Path) -> None:
+    pictures(tmp_path, train__red=4, train__green=4, test__red=2, test__green=2)
+    split = load(tmp_path, FOLDER)
+    assert split.class_names == ("green", "red") and n_images(split) == 12
+    (tmp_path / "t" / "split_bench_T.json").unlink()
+    split = load(tmp_path, FOLDER.replace("}", ", parts: {trainval: train, test: test}}"))
+    assert [len(items) for items in split.parts.values()] == [6, 2, 4]
+    with pytest.raises(UserError, match=r"pictures/dev: no such folder; leave `parts` out"):
+        load(tmp_path, FOLDER.replace("}", ", parts: {trainval: train, test: dev}}"))
+
+
+def test_what_an_imagefolder_leaves_out_is_told_now_and_later(tmp_path: Path) -> None:
+    pictures(tmp_path, red=4, green=4, red__old=2, extra__deep__red=1)
+    top = tmp_path / "t" / "pictures"
+    for name in ("cover.jpg", "red/0.heic", "red/1.zip", "readme.txt", ".DS_Store", "red/Thumbs.db"):
+        (top / name).write_bytes(jpeg("red", 0))
+    for _ in range(2):  # as it is written, and as it is read again
+        (task,) = load_tasks(load_suite(str(suite_file(tmp_path, FOLDER))), tmp_path)
+        assert n_images(task.split) == 8
+        assert task.left_out == {
+            "files in class folders whose suffix is not an image's": (2, "red/0.heic"),
+            "images beside the class folders, or deeper": (4, "cover.jpg"),
+        }
+
+
+def test_an_imagefolder_of_one_class_or_of_none(tmp_path: Path) -> None:
+    pictures(tmp_path, red=4)
+    assert load(tmp_path, FOLDER).class_names == ("red",)
+    shutil.rmtree(tmp_path / "t" / "pictures")
+    pictures(tmp_path, **{".": 3})
+    with pytest.raises(UserError, match=r"pictures: holds no class folders with images \(left out: .*'0\.jpg'\)\)"):
+        load(tmp_path, FOLDER)
+
+
+@pytest.mark.parametrize("parts", ["", ", parts: {trainval: train, test: test}"])
+def test_parts_of_an_imagefolder_are_no_classes(tmp_path: Path, parts: str) -> None:
+    pictures(tmp_path, train=4, test=4)
+    with pytest.raises(UserError, match=r"'test', 'train' are parts of a data set, not classes; .*`csv` .* `names`"):
+        load(tmp_path, FOLDER.replace("}", f"{parts}}}"))
+
+
+def test_an_archive_instead_of_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t" / "pictures").mkdir(parents=True)
+    (tmp_path / "t" / "pictures" / "all.zip").touch()
+    with pytest.raises(UserError, match=r"holds no class folders with images \(left out: .*'all\.zip'\)\)"):
+        load(tmp_path, FOLDER)
+
+
+def test_an_imagefolder_does_not_read_the_copies_made_of_it(tmp_path: Path) -> None:
+    pictures(tmp_path, red=4, green=4)
+    (tmp_path / "t" / "pictures" / "red").rename(tmp_path / "t" / "red")
+    (tmp_path / "t" / "pictures" / "green").rename(tmp_path / "t" / "green")
+    (tmp_path / "t" / "pictures").rmdir()
+    reader = "{kind: huggingface, imagefolder: .}"
+    first = load(tmp_path, reader)
+    assert n_images(first) == 8 and (tmp_path / "t" / "split_bench_T.json").is_file()
+    before = sorted(tmp_path.rglob("*"))
+    assert load(tmp_path, reader) == first and sorted(tmp_path.rglob("*")) == before  # nor is it written anew
+
+
+def test_images_that_the_metadata_does_not_name_are_told(tmp_path: Path) -> None:
+    real_library()
+    pictures(tmp_path, all=12)
+    rows = [f"{number}.jpg,{'red' if number % 2 else 'green'}" for number in range(10)]
+    (tmp_path / "t" / "pictures" / "all" / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    (task,) = load_tasks(load_suite(str(suite_file(tmp_path, FOLDER))), tmp_path)
+    assert task.class_names == ("green", "red") and n_images(task.split) == 10
+    assert task.left_out == {"images that the metadata does not name": (2, "all/10.jpg")}
+
+
+def test_parts_of_a_hub_data_set_that_are_not_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: list[Any]
+) -> None:
+    def load_dataset(**_: Any) -> FakeData:
+        data = FakeData(rows(4), COLOURS)
+        sizes = {"train": 12, "validation": 5, "test": 7}
+        splits = {name: types.SimpleNamespace(num_examples=size) for name, size in sizes.items()}
+        data.info = types.SimpleNamespace(splits=splits)  # type: ignore[attr-defined]
+        return data
+
+    monkeypatch.setattr(sys.modules["datasets"], "load_dataset", load_dataset)
+    reader = f"{{{HUB}, parts: {{all: 'train[:50%]'}}}}"
+    fetch(tmp_path / "t", load_suite(str(suite_file(tmp_path, reader))).tasks[0].reader)
+    (task,) = load_tasks(load_suite(str(suite_file(tmp_path, reader))), tmp_path)
+    assert task.left_out == {"images in parts that the reader's `parts` does not name": (12, "test")}
+
+
 # torchvision -------------------------------------------------------------------------------------------------
 
 
@@ -527,6 +643,8 @@ class PicturesInFiles:
         if split not in ("train", "test"):
             raise ValueError(f"Unknown value {split!r}")
         folder = Path(root) / "pictures"
+        if not folder.is_dir() and not download:
+            raise RuntimeError("Dataset not found. You can use download=True to download it")
         folder.mkdir(parents=True, exist_ok=True)
         self._labels = [label for _ in range(4) for label in range(3)]
         self._image_files = []
@@ -541,6 +659,25 @@ class PicturesInFiles:
         return Image.open(self._image_files[number]).convert("RGB"), self._labels[number]
 
 
+@pytest.mark.parametrize("place", ["t/torchvision", "t", "."])  # below the task's folder, in it, beside it
+def test_torchvision_data_on_disk_is_read_without_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    asked = []
+
+    class Watched(PicturesInFiles):
+        def __init__(self, root: str, split: str = "train", download: bool = False) -> None:
+            asked.append(download)
+            super().__init__(root, split, download)
+
+    monkeypatch.setattr(torchvision.datasets, "Watched", Watched, raising=False)
+    (tmp_path / place / "pictures").mkdir(parents=True)
+    reader = "{kind: torchvision, class: Watched, parts: {trainval: train, test: test}}"
+    check_colours(load(tmp_path, reader))  # a run alone: nothing need be fetched
+    assert asked and not any(asked)
+
+
 @pytest.mark.parametrize("kind", [PicturesInMemory, PicturesInFiles])
 def test_torchvision_class_is_fetched_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
     torchvision = pytest.importorskip("torchvision")
@@ -553,6 +690,17 @@ def test_torchvision_class_is_fetched_and_read(tmp_path: Path, monkeypatch: pyte
     check_colours(split)
     if kind is PicturesInFiles:
         assert (split.root / split.test[0].path).read_bytes() == jpeg("red", 0)  # the file itself
+
+
+def test_a_torchvision_class_that_cannot_download_is_missing_data_before_it_is_there(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    reader = "{kind: torchvision, class: ImageFolder}"
+    with pytest.raises(UserError, match="data of 1 of 1 tasks is missing"):
+        load(tmp_path, reader)
+    pictures(tmp_path, red=4, green=4)
+    (tmp_path / "t" / "pictures").rename(tmp_path / "t" / "torchvision")
+    split = load(tmp_path, reader)
+    assert split.class_names == ("green", "red") and n_images(split) == 8
 
 
 def test_unknown_torchvision_class_and_part_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from bench.datasets import open_image
+from bench.datasets.images import SUFFIXES, is_image, open_image
 from bench.errors import UserError
 
 
@@ -155,3 +155,19 @@ def test_formats_that_start_programs_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(stream.getvalue())
     with pytest.raises(UserError, match="not an image in a known format"):
         open_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_images_of_every_suffix_that_is_read_open(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"a{suffix}"
+    kind = Image.registered_extensions()[suffix]
+    Image.new("RGB", (16, 16), "white").convert("1" if suffix == ".pbm" else "RGB").save(file, kind)
+    image = open_image(file)
+    assert (image.mode, image.size) == ("RGB", (16, 16)) and min(image.getpixel((8, 8))) > 250
+    assert is_image(file)
+
+
+def test_what_is_no_image_is_none_by_its_content(tmp_path: Path) -> None:
+    for content in (b"", b"P3 text", b"BM text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xff\xd8\xff"):
+        (tmp_path / "a").write_bytes(content)
+        assert not is_image(tmp_path / "a")

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bench.datasets import Split, Task, load_suite, load_tasks
 from bench.datasets.readers import camel_words
@@ -53,6 +55,43 @@ def test_class_folders_with_exclude_and_rename(tmp_path: Path) -> None:
     for name in ("BACKGROUND_Google", "Faces", "Faces_easy", "airplanes", "wild_cat"):
         touch(*(images / name / f"image_{number:04d}.jpg" for number in range(4)))
     assert task("general10", "Caltech101", tmp_path).class_names == ("face", "airplane", "wild cat")
+
+
+@pytest.mark.parametrize(
+    ("reader", "said"),
+    [
+        ("{kind: folders, rename: {wrem: winter wren}}", "`rename` names 'wrem', .* did you mean 'wren'"),
+        ("{kind: folders, exclude: [Other]}", "`exclude` names 'Other', which is no folder here; .* 'others'"),
+        ("{kind: folders, exclude: [others], rename: {others: x}}", "`rename` names 'others'"),
+        ("{kind: folders, grouped: true, exclude: [inmer]}", "`exclude` names 'inmer', .* did you mean 'inner'"),
+    ],
+)
+def test_folders_that_are_not_there_cannot_be_excluded_or_renamed(tmp_path: Path, reader: str, said: str) -> None:
+    for name in ("crow", "wren", "others", "group/inner"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(4)))
+    touch(*(tmp_path / "t" / "group" / f"{number}.jpg" for number in range(4)))
+    with pytest.raises(UserError, match=said):
+        own_task(tmp_path, reader)
+
+
+def test_what_the_number_of_classes_vouches_for_may_be_missing(tmp_path: Path) -> None:
+    """A folder to leave out that is not there does no harm where the classes are as many as the suite says."""
+    for name in ("crow", "wren"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(4)))
+    file = tmp_path / "own.yaml"
+
+    def load(reader: str, classes: int, allow_missing: bool = False) -> int:
+        head = f"name: T, folder: t, template: 'a {{}}.', task_name: t, classes: {classes}"
+        file.write_text(f"tasks: [{{{head}, reader: {{kind: folders, {reader}}}}}]\n")
+        return len(load_tasks(load_suite(str(file)), tmp_path, allow_missing=allow_missing)[0].class_names)
+
+    assert load("exclude: [others]", classes=2) == 2
+    assert load("exclude: [others], rename: {jay: blue jay}", classes=3, allow_missing=True) == 2  # they may come yet
+    with pytest.raises(UserError, match="`rename` names 'jay'"):
+        load("rename: {jay: blue jay}", classes=2)
+    touch(*(tmp_path / "t" / "other" / f"{number}.jpg" for number in range(4)))
+    with pytest.raises(UserError, match=r"`exclude` names 'others', .* did you mean 'other'"):
+        load("exclude: [others]", classes=2)
 
 
 def test_eurosat_gets_readable_names(tmp_path: Path) -> None:
@@ -475,3 +514,281 @@ def test_official_lists_that_leak_are_refused(tmp_path: Path) -> None:
     lines(folder / "trainval.txt", "Abyssinian_1 1 1 1", f"beagle_2 {'9' * 5000} 2 1")
     with pytest.raises(UserError, match=r"trainval\.txt: line 2: '9{80}' is not a label; labels are whole numbers"):
         task("general10", "OxfordPets", tmp_path)
+
+
+# What is left out, and told ----------------------------------------------------------------------------------
+
+
+def n_images(split: Split) -> int:
+    return sum(len(items) for items in split.parts.values())
+
+
+def test_every_suffix_of_the_formats_is_read_in_any_case(tmp_path: Path) -> None:
+    suffixes = ["jpg", "jpeg", "jpe", "jfif", "JPG", "png", "apng", "bmp", "gif", "tif", "tiff", "webp", "ppm"]
+    suffixes += ["pgm", "pbm", "pnm", "jp2", "j2k", "mpo"]
+    for name in ("a", "b"):
+        touch(*(tmp_path / "t" / name / f"{number}.{suffix}" for number, suffix in enumerate(suffixes)))
+    found = own_task(tmp_path, "{kind: folders}")
+    assert n_images(found.split) == 2 * 19 and found.left_out == {}
+
+
+def test_what_is_left_out_is_counted_with_an_example_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(3)))
+    touch(*(tmp_path / "t" / "a" / f"{number}.heic" for number in range(4)), tmp_path / "t" / "a" / "notes.txt")
+    touch(tmp_path / "t" / "a" / "more" / "0.jpg", tmp_path / "t" / "b" / "x" / "y" / "0.png")
+    touch(tmp_path / "t" / "cover.jpg", tmp_path / "t" / "readme.txt")
+    system = (".DS_Store", "Thumbs.db", "desktop.ini", "._0.jpg", "@eaDir/0.jpg", "__MACOSX/a/0.jpg", ".cache/0.jpg")
+    touch(*(tmp_path / "t" / "a" / name for name in system), *(tmp_path / "t" / name for name in system))
+    found = own_task(tmp_path, "{kind: folders}")
+    assert n_images(found.split) == 6
+    assert found.left_out == {
+        "files in class folders whose suffix is not an image's": (5, "a/0.heic"),  # most of the five
+        "images in folders inside a class folder; the reader's `deep: true` takes them": (2, "a/more/0.jpg"),
+        "images outside the class folders": (1, "cover.jpg"),
+    }
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: T: left out: ") and "(5, e.g. 'a/0.heic')" in line and "'cover.jpg'" in line
+    (tmp_path / "t" / "split_bench_T.json").unlink()
+    deep = own_task(tmp_path, "{kind: folders, deep: true}")
+    assert n_images(deep.split) == 8 and [count for count, _ in deep.left_out.values()] == [5, 1]
+
+
+def test_nothing_left_out_is_nothing_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(3)))
+    touch(tmp_path / "t" / "not_a_class" / "0.jpg", tmp_path / "t" / "a" / ".DS_Store")
+    found = own_task(tmp_path, "{kind: folders, exclude: [not_a_class]}")
+    assert str(found.left_out) == "" and capsys.readouterr().err == ""
+
+
+def test_of_a_file_without_a_suffix_the_content_decides(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(3)))
+    Image.new("RGB", (8, 8)).save(tmp_path / "t" / "a" / "n0144", "JPEG")
+    (tmp_path / "t" / "b" / "README").write_text("P3 is what a text may begin with")
+    found = own_task(tmp_path, "{kind: folders}")
+    assert n_images(found.split) == 7
+    assert list(found.left_out.values()) == [(1, "b/README")]
+
+
+def test_folders_that_the_pool_does_not_name_are_told(tmp_path: Path) -> None:
+    for top in ("one", "two", "three"):
+        for name in ("a", "b"):
+            touch(*(tmp_path / "t" / top / name / f"{number}.jpg" for number in range(2)))
+    found = own_task(tmp_path, "{kind: folders, pool: [one, two]}")
+    assert n_images(found.split) == 8
+    assert found.left_out == {"images outside the class folders": (4, "three/a/0.jpg")}
+
+
+def test_a_folder_that_links_to_its_own_parent_is_no_endless_walk(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(3)))
+    (tmp_path / "t" / "a" / "up").symlink_to(tmp_path / "t")
+    assert n_images(own_task(tmp_path, "{kind: folders}").split) == 6
+
+
+def test_what_the_bench_wrote_itself_is_never_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(3)))
+    touch(tmp_path / "t" / "files-huggingface-0123abcd-89abcdef" / "all" / "0" / "000000.jpg")
+    touch(tmp_path / "t" / "files-torchvision-0123abcd" / "all" / "0" / "000000.jpg")
+    for _ in range(2):
+        found = own_task(tmp_path, "{kind: folders}")
+        assert found.class_names == ("a", "b") and found.left_out == {}
+
+
+def test_fashion20_tells_what_it_leaves_out(tmp_path: Path) -> None:
+    images = fashion20(tmp_path) / "images"
+    touch(images / "0" / "0" / "new.heic", images / "0" / "1" / "old" / "0.jpg", images / "1" / "stray.jpg")
+    first, second = load_tasks(load_suite("fashion20"), tmp_path, names=["Fashion00", "Fashion01"])
+    assert [example for _, example in first.left_out.values()] == ["0/0/new.heic", "0/1/old/0.jpg"]
+    assert list(second.left_out.values()) == [(1, "1/stray.jpg")]
+
+
+# Parts -------------------------------------------------------------------------------------------------------
+
+
+def parts_on_disk(root: Path, **counts: int) -> None:
+    """Class folders crow and jay below a folder for each part, with so many images a class."""
+    for part, count in counts.items():
+        for name in ("crow", "jay"):
+            touch(*(root / "t" / part / name / f"{number}.jpg" for number in range(count)))
+
+
+def test_parts_are_read_as_they_stand(tmp_path: Path) -> None:
+    parts_on_disk(tmp_path, Train=5, valid=2, test=3)
+    touch(tmp_path / "t" / "unlabelled" / "0.jpg")
+    found = own_task(tmp_path, "{kind: folders, parts: {train: Train, val: valid, test: test/}}")
+    assert found.class_names == ("crow", "jay")
+    assert [len(items) for items in found.split.parts.values()] == [10, 4, 6]
+    assert all(item.path.startswith("valid/") for item in found.split.val)
+    assert [item.label for item in found.split.test] == [0, 0, 0, 1, 1, 1]
+    assert found.left_out == {"images outside the class folders": (1, "unlabelled/0.jpg")}
+
+
+def test_a_missing_val_is_drawn_from_train(tmp_path: Path) -> None:
+    parts_on_disk(tmp_path, train=10, test=3)
+    split = own_task(tmp_path, "{kind: folders, parts: {trainval: train, test: test}}").split
+    assert [len(items) for items in split.parts.values()] == [16, 4, 6]  # a fifth of each class's ten
+    assert all(item.path.startswith("train/") for item in (*split.train, *split.val))
+
+
+def advised(error: UserError, number: int = 0) -> str:
+    """The reader that a message says to write into the suite file."""
+    return re.findall(r"`reader: (\{.*?\})`", str(error))[number]
+
+
+@pytest.mark.parametrize(
+    ("counts", "reader", "sizes"),
+    [
+        ({"train": 5, "val": 2, "test": 3}, "{kind: folders}", [10, 4, 6]),
+        ({"Training": 5, "Validation": 2, "TESTING": 3}, "{kind: folders, camel: true}", [10, 4, 6]),
+        ({"train": 10, "test": 3}, "{kind: folders}", [16, 4, 6]),
+        ({"train": 10, "val": 3}, "{kind: folders}", [16, 4, 6]),  # tested on what is called val
+        ({"train": 10}, "{kind: folders}", [10, 4, 6]),  # divided by the folders' rule
+        ({"train": 5, "training": 5}, "{kind: folders}", [10, 4, 6]),  # nobody knows: all together, then divided
+    ],
+)
+def test_parts_taken_for_classes_are_refused_with_the_line_to_write(
+    tmp_path: Path, counts: dict[str, int], reader: str, sizes: list[int]
+) -> None:
+    parts_on_disk(tmp_path, **counts)
+    with pytest.raises(UserError, match="parts of a data set, not classes; write into the suite file") as caught:
+        own_task(tmp_path, reader)
+    split = own_task(tmp_path, advised(caught.value)).split
+    assert split.class_names == ("crow", "jay") and [len(items) for items in split.parts.values()] == sizes
+
+
+def test_parts_beside_another_folder_are_named_too(tmp_path: Path) -> None:
+    parts_on_disk(tmp_path, train=10, test=3)
+    touch(tmp_path / "t" / "docs" / "0.jpg")
+    with pytest.raises(UserError, match=r"t/test: class folder without images; if it is a part") as caught:
+        own_task(tmp_path, "{kind: folders}")
+    assert own_task(tmp_path, advised(caught.value)).class_names == ("crow", "jay")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("car", "train"):
+        touch(*(tmp_path / "t" / name / f"{number}.jpg" for number in range(3)))
+    assert own_task(tmp_path, "{kind: folders}").class_names == ("car", "train")
+
+
+def test_parts_that_contradict_are_named(tmp_path: Path) -> None:
+    parts_on_disk(tmp_path, train=5, test=3)
+    with pytest.raises(UserError, match="must be all, or trainval and test, or train, val and test"):
+        own_task(tmp_path, "{kind: folders, parts: {train: train, test: test}}")
+    with pytest.raises(UserError, match="`parts` and `pool`"):
+        own_task(tmp_path, "{kind: folders, parts: {all: train}, pool: [test]}")
+    with pytest.raises(UserError, match=r"t/dev: no such folder"):
+        own_task(tmp_path, "{kind: folders, parts: {trainval: train, test: dev}}")
+    with pytest.raises(UserError, match=r"`parts` must be a path below the data root, not '\.\./x'"):
+        own_task(tmp_path, "{kind: folders, parts: {all: ../x}}")
+
+
+def test_class_folders_one_deeper_are_pointed_to(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        touch(*(tmp_path / "t" / "birds" / name / f"{number}.jpg" for number in range(3)))
+    with pytest.raises(UserError, match=r"`images: birds` \(or `grouped: true`.*`deep: true`"):
+        own_task(tmp_path, "{kind: folders}")
+    assert own_task(tmp_path, "{kind: folders, images: birds}").class_names == ("a", "b")
+
+
+def test_a_class_folder_of_other_formats_says_which(tmp_path: Path) -> None:
+    touch(tmp_path / "t" / "a" / "0.heic", *(tmp_path / "t" / "b" / f"{number}.jpg" for number in range(3)))
+    with pytest.raises(UserError, match=r"t/a: class folder without images; .*\(1, e\.g\. 'a/0\.heic'\)"):
+        own_task(tmp_path, "{kind: folders}")
+
+
+# Flat folders ------------------------------------------------------------------------------------------------
+
+
+def flat(root: Path) -> None:
+    touch(*(root / "t" / f"{name}_{number}.jpg" for name in ("crow", "blue_jay") for number in range(10)))
+
+
+def test_images_without_class_folders_lead_to_the_readers_for_them(tmp_path: Path) -> None:
+    flat(tmp_path)
+    with pytest.raises(UserError, match=r"20 images, e\.g\. 'blue_jay_0\.jpg', and no class folders") as caught:
+        own_task(tmp_path, "{kind: folders}")
+    by_name = own_task(tmp_path, advised(caught.value, 1))
+    assert by_name.class_names == ("blue jay", "crow")
+    assert [len(items) for items in by_name.split.parts.values()] == [10, 4, 6] and by_name.left_out == {}
+    (tmp_path / "t" / "split_bench_T.json").unlink()
+    rows = [f"{name}_{number}.jpg,{name}" for name in ("crow", "blue_jay") for number in range(10)]
+    lines(tmp_path / "t" / "labels.csv", "file,class", *rows)
+    assert own_task(tmp_path, advised(caught.value, 0)).split.parts == by_name.split.parts
+
+
+def test_flat_parts_lead_to_the_readers_for_them(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        touch(*(tmp_path / "t" / part / f"{number}.jpg" for number in range(5)))
+    with pytest.raises(UserError, match=r"t/test: 5 images, e\.g\. '0\.jpg', and no class folders"):
+        own_task(tmp_path, "{kind: folders}")
+
+
+def test_names_tell_the_class_in_folders_of_parts(tmp_path: Path) -> None:
+    for part, count in (("train", 5), ("test", 2), ("extra", 1)):
+        touch(*(tmp_path / "t" / part / f"{n:03d}-{name}.jpg" for name in ("crow", "jay") for n in range(count)))
+    touch(tmp_path / "t" / "train" / "cover.jpg", tmp_path / "t" / "readme.txt")
+    reader = r"{kind: names, pattern: '\d+-(.+)', parts: {trainval: train, test: test}, rename: {jay: blue jay}}"
+    found = own_task(tmp_path, reader)
+    assert found.class_names == ("crow", "blue jay")  # sorted by what the names hold: crow, jay
+    assert labelled(found.split, "test")[0] == ("test/000-crow.jpg", "crow")
+    assert [len(items) for items in found.split.parts.values()] == [8, 2, 4]
+    assert found.left_out == {
+        "images whose names do not fit `pattern`": (1, "train/cover.jpg"),
+        "images in no folder of `parts`": (2, "extra/000-crow.jpg"),
+    }
+
+
+def test_names_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    flat(tmp_path)
+    with pytest.raises(UserError, match=r"`pattern` 'x\(\.\)' fits no image's name; e\.g\. not 'blue_jay_0\.jpg'"):
+        own_task(tmp_path, "{kind: names, pattern: x(.)}")
+    with pytest.raises(UserError, match="`rename` names 'craw', which is no class here; did you mean 'crow'"):
+        own_task(tmp_path, r"{kind: names, pattern: '(.+)_\d', rename: {craw: carrion crow}}")
+    with pytest.raises(UserError, match="must have one group"):
+        own_task(tmp_path, "{kind: names, pattern: '.*'}")
+    with pytest.raises(UserError, match=r"`pattern` '\(' is not a pattern"):
+        own_task(tmp_path, "{kind: names, pattern: '('}")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_tells_the_classes(tmp_path: Path, delimiter: str) -> None:
+    touch(*(tmp_path / "t" / "pictures" / f"{number}.jpg" for number in range(14)))
+    train = [f'{number}{delimiter}"x"{delimiter}{"crow" if number % 2 else "blue_jay"}' for number in range(10)]
+    lines(tmp_path / "t" / "train.csv", delimiter.join(["id", "note", " class "]), *train)
+    lines(tmp_path / "t" / "test.csv", f"class{delimiter}id", f"crow{delimiter}10", f"blue_jay{delimiter}11")
+    reader = (
+        "{kind: csv, images: pictures, parts: {trainval: train.csv, test: test.csv}, image: id, label: class, "
+        "suffix: .jpg}"
+    )
+    found = own_task(tmp_path, reader)
+    assert found.class_names == ("blue jay", "crow")
+    assert [len(items) for items in found.split.parts.values()] == [8, 2, 2]
+    assert labelled(found.split, "test") == [("10.jpg", "crow"), ("11.jpg", "blue jay")]
+    assert found.left_out == {"images that the table does not name": (2, "12.jpg")}
+
+
+def test_mistakes_of_a_table_are_named(tmp_path: Path) -> None:
+    flat(tmp_path)
+    file = tmp_path / "t" / "labels.csv"
+    reader = "{kind: csv, parts: {all: labels.csv}, image: file, label: class}"
+    with pytest.raises(UserError, match=r"labels\.csv: no such file"):
+        own_task(tmp_path, reader)
+    lines(file, "file,klass", "crow_0.jpg,crow")
+    with pytest.raises(UserError, match=r"labels\.csv: there is no column 'class'; did you mean 'klass'"):
+        own_task(tmp_path, reader)
+    lines(file, "file,class", "crow_0.jpg,crow", "crow_1.jpg,")
+    with pytest.raises(UserError, match=r"labels\.csv: row 3 has no 'class'"):
+        own_task(tmp_path, reader)
+    lines(file, "file,class", "../../secret.jpg,crow")
+    with pytest.raises(UserError, match="leaves the image folder"):
+        own_task(tmp_path, reader)
+    lines(file, "file,class", "crow_0.jpg,crow", "crow_0.jpg,jay")
+    with pytest.raises(UserError, match=r"'crow_0\.jpg' has two labels"):
+        own_task(tmp_path, reader)
+    lines(file, "file,class", *(f"{name}_{n}.jpg,{name}" for name in ("crow", "gull") for n in range(4)))
+    with pytest.raises(UserError, match=r"4 images that t lists are not in .*e\.g\. 'gull_0\.jpg'"):
+        own_task(tmp_path, reader)

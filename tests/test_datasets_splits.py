@@ -136,6 +136,16 @@ def test_division_of_other_images_is_refused_with_the_file_to_remove(tmp_path: P
         load(tmp_path)
 
 
+def test_two_suites_divide_one_folder_apart_under_names_of_their_own(tmp_path: Path) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4, "others": 6})
+    first = load(tmp_path, "{kind: folders, exclude: [others]}")
+    with pytest.raises(UserError, match="if another suite goes by it, give this task's reader a `split_name`"):
+        load(tmp_path)
+    assert load(tmp_path, "{kind: folders, split_name: AllBirds}").class_names == ("crow", "others", "wren")
+    assert {file.name for file in birds.glob("*.json")} == {"split_bench_Birds.json", "split_bench_AllBirds.json"}
+    assert load(tmp_path, "{kind: folders, exclude: [others]}").train == first.train
+
+
 def test_class_names_follow_the_suite_file_after_the_division_is_written(tmp_path: Path) -> None:
     class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
     load(tmp_path)
@@ -629,3 +639,45 @@ def test_file_system_order_plays_no_part(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "scandir", Reversed)
     assert load(tmp_path) == split
+
+
+# Split files from Windows ------------------------------------------------------------------------------------
+
+
+def windows(row: list[Any]) -> list[Any]:
+    return [row[0].replace("/", "\\"), *row[1:]]
+
+
+def test_split_files_with_backslashes_are_read(tmp_path: Path) -> None:
+    images_of(tmp_path)
+    write(tmp_path, GOOD)
+    expected = load(tmp_path)
+    write(tmp_path, {part: [windows(row) for row in rows] for part, rows in GOOD.items()})
+    split = load(tmp_path)
+    assert split == expected and split.train[0].path == "a/1.jpg"
+    (tmp_path / "birds" / "split_zhou_Birds.json").unlink()
+    authors = {part: [windows(row) for row in AUTHORS[part]] for part in ("train", "val", "test")}
+    file = write(tmp_path, {**AUTHORS, **authors}, "split_dk_Birds.json")
+    assert read_split(file, tmp_path)[0].train[0].path == "a/1.jpg"
+
+
+@pytest.mark.parametrize("path", ["a\\..\\..\\x.jpg", "\\x.jpg", "\\\\host\\x.jpg", "a/..\\../x.jpg", "c:x.jpg"])
+def test_backslashes_do_not_lead_out_of_the_image_folder(tmp_path: Path, path: str) -> None:
+    file = write(tmp_path, changed(lambda s: s["train"][0].__setitem__(0, path)))
+    with pytest.raises(UserError, match=r"leaves the image folder|is an absolute path"):
+        read_split(file, tmp_path)
+
+
+def test_an_image_twice_by_slash_and_backslash_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, changed(lambda s: s["test"].append(["a\\1.jpg", 0, "crow"])))
+    with pytest.raises(UserError, match=r"1 images stand in both 'train' and 'test', e\.g\. 'a/1\.jpg'"):
+        read_split(file, tmp_path)
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="no file's name holds a backslash there")
+def test_names_with_a_backslash_keep_it_in_what_is_written(tmp_path: Path) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 4, "wren": 4})
+    touch(birds / "crow" / "a\\b.jpg")
+    split = load(tmp_path)
+    assert "crow/a\\b.jpg" in {item.path for items in split.parts.values() for item in items}
+    assert load(tmp_path).parts == split.parts  # as it was written

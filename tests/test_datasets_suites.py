@@ -232,6 +232,14 @@ def test_suite_names_in_any_case() -> None:
             "unknown key 'exlude'; did you mean 'exclude'",
         ),
         (("folder: birds", "reader: {kind: coop}"), "reader coop needs `split`"),
+        (("folder: birds", "reader: {kind: folders, split_name: ../x}"), "`split_name` '../x' must be of letters"),
+        (("template: a photo of a {}, a type of bird.", "template: ['a {}.', 3]"), "`template` must be text, not 3"),
+        (("template: a photo of a {}, a type of bird.", "template: ['a {}.', a.]"), "`template` 'a.' must hold one {}"),
+        (("template: a photo of a {}, a type of bird.", "template: ['a {}.', 'a {}.']"), "'a {}.' stands twice"),
+        (("template: a photo of a {}, a type of bird.", "template: []"), "`template` must be text, not []"),
+        (("template: a photo of a {}, a type of bird.", "template: a {}}."), "'a {}}.' must hold one {}"),
+        (("folder: birds", "descriptions: 3"), "`descriptions` must be text, not 3"),
+        (("folder: birds", "sources: [{what: [a.zip]}]"), "sources: `what` must be text, not ['a.zip']"),
         (("folder: birds", "reader: {kind: folders, camel: 1}"), "`camel` must be true or false, not 1"),
         (("folder: birds", "reader: {kind: folders, exclude: [no]}"), "`exclude` must be a list of texts"),
         (("folder: birds", "reader: {kind: folders, strip: '['}"), "`strip` '[' is not a pattern"),
@@ -312,6 +320,71 @@ def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
     file = own_suite(tmp_path, "tasks:\n" + task % "Birds" + "\n" + task % "birds")
     with pytest.raises(UserError, match="two tasks have the name 'birds'"):
         load_suite(str(file))
+
+
+def test_a_list_of_templates_is_an_ensemble_and_a_list_of_one_is_the_one(tmp_path: Path) -> None:
+    old = "template: a photo of a {}, a type of bird."
+    (task,) = load_suite(str(own_suite(tmp_path, OWN_SUITE.replace(old, "template: ['a {}.', 'the {}.']")))).tasks
+    assert task.template == ("a {}.", "the {}.")
+    (task,) = load_suite(str(own_suite(tmp_path, OWN_SUITE.replace(old, "template: ['a {}.']")))).tasks
+    assert task.template == "a {}."
+
+
+@pytest.mark.parametrize("name", ["words.json", "words.yaml"])
+def test_descriptions_stand_beside_the_suite_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"blue_jay": ["a blue bird.", "a noisy bird."], "crow": "a black bird."}')
+    (task,) = load_suite(str(own_suite(tmp_path, f"{OWN_SUITE}    descriptions: {name}\n"))).tasks
+    assert task.descriptions == {"blue jay": ("a blue bird.", "a noisy bird."), "crow": ("a black bird.",)}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "must be a map"),
+        ('{"crow": []}', "'crow' must be a class name with a list of sentences"),
+        ('{"crow": [" "]}', "'crow' must be a class name with a list of sentences"),
+        ('{"crow": [1]}', "'crow' must be a class name with a list of sentences"),
+        ('{"a b": "x", "a_b": "y"}', "class 'a b' stands twice"),
+        ("{", "not JSON"),
+    ],
+)
+def test_descriptions_that_make_no_sense_are_named(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "words.json").write_text(content)
+    file = own_suite(tmp_path, f"{OWN_SUITE}    descriptions: words.json\n")
+    with pytest.raises(UserError, match=rf"words\.json: {said}"):
+        load_suite(str(file))
+    file.write_text(file.read_text().replace("words.json", "wrods.json"))
+    with pytest.raises(UserError, match=r"wrods\.json: cannot be read"):
+        load_suite(str(file))
+
+
+def test_descriptions_of_what_is_no_class_are_refused_with_the_nearest_class(tmp_path: Path) -> None:
+    for name in ("crow", "wren"):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        for number in range(5):
+            (tmp_path / "birds" / name / f"{number}.jpg").touch()
+    (tmp_path / "words.json").write_text('{"crew": "a black bird."}')
+    text = f"{OWN_SUITE}    descriptions: words.json\n"
+    with pytest.raises(UserError, match="Birds: `descriptions` has 'crew', no class; did you mean 'crow'"):
+        load_tasks(load_suite(str(own_suite(tmp_path, text))), tmp_path)
+    part = load_suite(str(own_suite(tmp_path, text + "    classes: 3\n")))
+    assert load_tasks(part, tmp_path, allow_missing=True)  # its class may be the one that is missing
+    whole = load_suite(str(own_suite(tmp_path, text + "    classes: 2\n")))
+    with pytest.raises(UserError, match="'crew', no class"):
+        load_tasks(whole, tmp_path, allow_missing=True)
+
+
+def test_a_backbone_s_path_is_relative_to_the_suite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    wanted = {
+        "models/tiny.json": str(tmp_path / "models" / "tiny.json"),
+        "~/tiny.json": str(tmp_path / "home" / "tiny.json"),
+        "/elsewhere/tiny.json": str(Path("/elsewhere/tiny.json")),
+        "ViT-B-16": "ViT-B-16",
+    }
+    for name, path in wanted.items():
+        assert load_suite(str(own_suite(tmp_path, f"{OWN_SUITE}backbone: {name}\n"))).backbone == path
 
 
 def test_unknown_suite_gives_the_nearest_name() -> None:

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 import bench
-from bench.cells import _code
+from bench.datasets.splits import load_tasks
 from bench.datasets.suites import load_suite
 from bench.errors import UserError
 from bench.methods import find_method, method_names
+from bench.numerics import method_code
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -24,12 +25,24 @@ def python_blocks(page: str) -> list[str]:
 
 def test_the_example_method_of_the_architecture_page_runs(tiny, tmp_path, monkeypatch) -> None:
     (example,) = (block for block in python_blocks(ARCHITECTURE) if "class Blend" in block)
-    assert len(example.strip().splitlines()) <= 40
+    assert len(example.strip().splitlines()) <= 50
     (tmp_path / "half_and_half.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     results = tiny.run(tmp_path / "runs", methods=["half_and_half:Blend"], shots=[4], seeds=[1])
     assert set(results["method"]) == {"blend"}
     assert results["accuracy"].mean() > 100 / 3  # more than chance among three classes
+    # What it keeps is all that it needs: the record's scores come out of the kept file again.
+    kept = bench.load_cell(results["key"][0], tmp_path / "runs", method="half_and_half:Blend")
+    task = kept.tasks[0]
+    own = results[results["task"] == task.name].iloc[0]
+    (whole,) = load_tasks(load_suite(tiny.suite), tiny.data, [task.name], False)
+    found = bench.predict(kept, [whole.split.root / i.path for i in whole.split.test], task.name, top=1)
+    right = found["class"].to_numpy() == [task.class_names[i.label] for i in whole.split.test]
+    assert 100 * right.mean() == pytest.approx(own["accuracy"]) and own["params"] == 0
+    with pytest.raises(UserError, match="blend learns no context vectors"):
+        bench.words(kept)
+    with pytest.raises(UserError, match="mean-0 is missing"):
+        kept.method.restore(kept.backbone, kept.tasks, {k: v for k, v in kept.method.state().items() if k != "mean-0"})
     sys.modules.pop("half_and_half", None)
 
 
@@ -43,17 +56,16 @@ def test_the_example_methods_weight_is_reached_from_the_command_line(tiny, tmp_p
     sys.modules.pop("half_and_half", None)
 
 
-def test_editing_a_plug_in_makes_other_cells_and_our_own_methods_need_no_hash(tmp_path, monkeypatch) -> None:
+def test_editing_a_plug_in_makes_other_cells(tmp_path, monkeypatch) -> None:
     (example,) = (block for block in python_blocks(ARCHITECTURE) if "class Blend" in block)
     monkeypatch.syspath_prepend(str(tmp_path))
     codes = []
     for name, text in (("first", example), ("second", example), ("third", example.replace("1 - alpha", "2 - alpha"))):
         (tmp_path / f"{name}_blend.py").write_text(text, encoding="utf-8")
-        codes.append(_code(find_method(f"{name}_blend:Blend"))["code"])
+        codes.append(method_code(find_method(f"{name}_blend:Blend")))
     assert len(set(codes)) == 3  # the module counts, too
     first, second, third = (code.rpartition(":")[2] for code in codes)
     assert first == second != third
-    assert _code(find_method("coop")) == {}
 
 
 def test_every_call_of_the_python_section_returns_a_table(tiny, tmp_path) -> None:

@@ -26,6 +26,7 @@ from torchvision import transforms
 
 import bench
 from bench import features as features_module
+from bench import hashes as hashes_module
 from bench.backbone import Backbone, load_backbone
 from bench.cli import main
 from bench.datasets.demo import GENERATOR
@@ -482,7 +483,7 @@ def test_failed_write_leaves_nothing_behind(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features_module.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         ImageFeatures(backbone, tmp_path).get(tiny.images()[:2], View())
     assert not list(tmp_path.rglob("*.part"))
@@ -515,7 +516,7 @@ def test_hashes_are_remembered_and_changed_files_noticed(tmp_path: Path, monkeyp
 def test_hashing_tells_its_progress_and_keeps_what_it_has_when_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features_module, "HASHES_A_COMMIT", 2)
+    monkeypatch.setattr(hashes_module, "HASHES_A_COMMIT", 2)
     paths = [tmp_path / f"{n}.png" for n in range(5)]
     for path in paths[:4]:
         path.write_bytes(path.name.encode())

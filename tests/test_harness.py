@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import itertools
 import json
 import os
+import pydoc
 import random
+import re
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 import bench
+from bench import numerics
 from bench.cli import main
 from bench.config import RunConfig
 from bench.errors import UserError
-from bench.harness import predictions, prepare
+from bench.evaluate import predictions
+from bench.features import ImageFeatures
 from bench.methods.coop import CoOp
 from bench.methods.zero_shot import ZeroShot
+from bench.plan import prepare
 from bench.protocols import Part
 from bench.records import RecordStore, cell_key
 
@@ -196,7 +204,7 @@ def repaint(path: Path) -> None:
     Image.new("RGB", (40, 36), "white").save(path)
 
 
-RENAMING = "{kind: folders, rename: {grey: gray}}"
+RENAMING = "{name: Shade, reader: {kind: folders, rename: {grey: gray}},"
 
 
 def in_suite(tiny: Any, old: str, new: str) -> None:
@@ -231,7 +239,7 @@ def other_vocabulary(tiny: Any) -> None:
         pytest.param(lambda t: in_suite(t, "{} things.", "a {} thing."), True, id="template"),
         pytest.param(lambda t: in_suite(t, "shade recognition", "tone recognition"), True, id="task name"),
         pytest.param(lambda t: in_suite(t, "mean_acc", "overall_acc"), True, id="metric"),
-        pytest.param(lambda t: in_suite(t, "{kind: folders}", RENAMING), True, id="class name"),
+        pytest.param(lambda t: in_suite(t, "{name: Shade,", RENAMING), True, id="class name"),
         pytest.param(lambda t: {"tasks": ["Colour", "Shade"]}, True, id="tasks"),
     ],
 )
@@ -243,6 +251,51 @@ def test_whatever_changes_the_numbers_makes_another_cell(
     after = keys(own_tiny, **changes) if isinstance(changes, dict) else keys(own_tiny)
     assert after[1] != before[1]
     assert (after[0] != before[0]) == zero_shot_too
+
+
+@pytest.mark.parametrize(("what", "other"), [("method_code", "new"), ("numerics", "2")])
+def test_other_code_makes_another_cell(tiny: Any, monkeypatch: pytest.MonkeyPatch, what: str, other: str) -> None:
+    before = keys(tiny)
+    monkeypatch.setattr(f"bench.cells.{what}", lambda *_: other)
+    after = keys(tiny)
+    assert after[0] != before[0] and after[1] != before[1]
+
+
+def test_cells_of_other_code_run_again_their_records_stay_and_it_is_said(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    tiny.run(runs)
+    before = finished(runs)
+    original = numerics.method_code
+    monkeypatch.setattr("bench.cells.method_code", lambda m: "new" if m.name == "coop" else original(m))
+    tiny.run(runs, options=["coop.epochs=1"])  # another setting: no cell of other code
+    assert capsys.readouterr().err == ""
+    assert main(tiny.command(runs, "--dry-run")) == 0
+    assert "4 cells of this grid finished with other code" in capsys.readouterr().out
+    assert main(tiny.command(runs)) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        "4 cells of this grid finished with other code (of the method, or of what all methods share): run again; the "
+        "old records stay as they are"
+    )
+    assert len(said) == 1 + 4
+    assert before.items() <= finished(runs).items()
+    assert main(tiny.command(runs)) == 0
+    assert "other code" not in capsys.readouterr().err
+
+
+def test_the_order_of_options_and_a_recipe_file_make_no_other_row(tiny: Any, tmp_path: Path) -> None:
+    grid = {"methods": ["coop"], "shots": [1]}
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("coop: {context: 4, epochs: 1}\n")
+    tiny.run(tmp_path / "runs", **grid, seeds=[1], options=["coop.epochs=1", "coop.context=4"])
+    tiny.run(tmp_path / "runs", **grid, seeds=[2], options=["coop.context=4", "coop.epochs=1"])
+    table = tiny.run(tmp_path / "runs", **grid, seeds=[1, 2, 3], recipe=str(recipe))
+    assert set(table["variant"]) == {"epochs=1,context=4"}
+    assert {r["cell"]["variant"] for r in tiny.records(tmp_path / "runs").values()} == {"epochs=1,context=4"}
+    (record, *_) = tiny.records(tmp_path / "runs").values()
+    assert (record["defaults"]["epochs"], record["defaults"]["context"]) == (2, 16)  # the suite's and the method's
 
 
 def test_where_the_files_stand_makes_no_other_cell(own_tiny: Any, tmp_path: Path) -> None:
@@ -341,7 +394,7 @@ def test_predictions_do_not_depend_on_how_test_features_are_kept(size: int, monk
         def predict(self, task: int, features: Any, class_names: Any = None) -> Any:
             return features
 
-    monkeypatch.setattr("bench.harness.SCORE_CHUNK", 3)
+    monkeypatch.setattr("bench.evaluate.SCORE_CHUNK", 3)
     features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     rows = torch.tensor([0, 1, 2, 7, 8, 9, 10, 19])
     part = Part("some", rows, torch.zeros(8, dtype=torch.long), 4)
@@ -355,21 +408,125 @@ def test_seeds_at_once_of_which_one_fails_are_run_one_by_one(tiny: Any, flaky: s
     assert states == {"1shot-seed1": "done", "1shot-seed2": "done", "2shot-seed1": "failed", "2shot-seed2": "done"}
 
 
-def test_failed_cells_are_left_out_of_the_returned_table(tiny: Any, flaky: str, tmp_path: Path) -> None:
-    table = tiny.run(tmp_path / "runs", methods=[flaky], shots=[2])
+def test_failed_cells_are_left_out_of_the_returned_table_warned_of_and_listed_with_it(
+    tiny: Any, flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {**tiny.arguments, "results": tmp_path / "runs", "methods": [flaky], "shots": 2}
+    with pytest.warns(UserWarning) as caught:
+        table = bench.run(**arguments)
+    assert [str(warning.message) for warning in caught] == [
+        "1 of 2 cells failed, see .attrs['failed'] of the table: RuntimeError: the images are (1 cell)"
+    ]
+    assert caught[0].filename == __file__  # the caller's line
     assert set(table["seed"]) == {2}
+    assert table.attrs["failed"] == [
+        {
+            "suite": "tiny", "backbone": "tiny-clip", "method": "flaky", "protocol": "few-shot", "shots": 2, "seed": 1,
+            "variant": "", "error": "RuntimeError: the images are\ntoo beautiful",
+        }
+    ]  # fmt: skip
+    failed, done = capsys.readouterr().err.splitlines()
+    assert failed == "failed: flaky, 2 shots, seed 1: RuntimeError: the images are (1 of 2)"
+    assert done.startswith("flaky, 2 shots, seed 2: ") and done.endswith("(2 of 2)")
+    monkeypatch.setenv("FLAKY_WORKS", "1")
+    assert bench.run(**arguments, quiet=True).attrs["failed"] == []
+    assert capsys.readouterr().err == ""
 
 
-def test_unreadable_image_fails_its_cells_and_is_named(own_tiny: Any, cache: Path, tmp_path: Path) -> None:
-    own_tiny.run(tmp_path / "first", methods=["zero-shot"])
-    broken = image_of(own_tiny, "train")
-    broken.write_bytes(b"not a picture")
-    table = own_tiny.run(tmp_path / "runs", shots=[1, 6], seeds=[1])
-    failed = [r for r in own_tiny.records(tmp_path / "runs").values() if r["status"] == "failed"]
-    assert failed
-    assert {r["cell"]["method"] for r in failed} == {"coop"}
-    assert all(broken.name in r["error"] and "\n" not in r["error"] for r in failed)
-    assert set(table["method"]) >= {"zero-shot"}
+def test_seeds_at_once_share_their_seconds(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Read at: start, all is encoded, all is trained; then start and end of the test of each seed.
+    clock = iter([100.0, 110.0, 140.0, 200.0, 201.0, 300.0, 303.0])
+    monkeypatch.setattr("bench.evaluate.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    table = tiny.run(tmp_path / "runs", methods="coop", shots=1, seeds=[1, 2], seeds_at_once=True)
+    seconds = table.drop_duplicates("seed").set_index("seed")[["feature_seconds", "train_seconds", "test_seconds"]]
+    assert seconds.loc[1].tolist() == [5.0, 15.0, 1.0]  # half of 10 and of 30
+    assert seconds.loc[2].tolist() == [5.0, 15.0, 3.0]
+
+
+def test_the_python_call_takes_one_of_what_may_be_several(tiny: Any, tmp_path: Path) -> None:
+    table = tiny.run(tmp_path / "runs", methods="coop", tasks="Colour", shots=1, seeds=2, options="coop.epochs=1")
+    assert table[["method", "task", "shots", "seed", "variant"]].to_numpy().tolist() == [
+        ["coop", "Colour", 1, 2, "epochs=1"]
+    ]
+    table = tiny.run(tmp_path / "runs", methods="zero-shot, coop", tasks="Colour,Shade", shots="1,2", seeds=np.int64(2))
+    assert set(zip(table["method"], table["task"], table["shots"], strict=True)) == {
+        ("zero-shot", "Colour", 0), ("zero-shot", "Shade", 0), ("coop", "Colour", 1), ("coop", "Shade", 1),
+        ("coop", "Colour", 2), ("coop", "Shade", 2),
+    }  # fmt: skip
+
+
+def test_the_python_call_has_its_arguments_in_its_signature() -> None:
+    arguments = inspect.signature(bench.run).parameters
+    assert list(arguments)[:5] == ["suite", "tasks", "methods", "shots", "seeds"]
+    assert arguments["shots"].default == (1, 2, 4, 8, 16)
+    assert not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in arguments.values())
+    assert arguments == inspect.signature(prepare).parameters
+
+
+def test_the_front_door_can_be_discovered() -> None:
+    assert {"run", "report", "load_cell", "words", "predict", "UserError"} <= set(dir(bench))
+    shown = pydoc.render_doc(bench, renderer=pydoc.plaintext)
+    assert "run(suite:" in shown and "seeds_at_once" in shown and "load_cell(cell:" in shown
+    with pytest.raises(AttributeError, match="no attribute 'rum'"):
+        bench.rum  # noqa: B018
+
+
+def test_broken_images_of_all_tasks_are_named_before_anything_is_encoded(
+    own_tiny: Any, cache: Path, tmp_path: Path, count_calls: CountCalls
+) -> None:
+    prepare(RunConfig(results=tmp_path / "runs", quiet=True, **own_tiny.arguments))  # divides the images
+    broken = [image_of(own_tiny, "train"), image_of(own_tiny, "test"), own_tiny.images("shade")[0]]
+    for path in broken:
+        path.write_bytes(b"not a picture")
+    encoded = count_calls(ImageFeatures, "through")
+    with pytest.raises(UserError, match=r"^3 images cannot be read") as caught:
+        own_tiny.run(tmp_path / "runs", shots=[6])
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.strip().partition(":")[0] for line in lines] == ["Colour", "Shade"]
+    assert str(broken[0]) in lines[0] and str(broken[1]) in lines[0] and str(broken[2]) in lines[1]
+    assert not encoded and not own_tiny.records(tmp_path / "runs")
+
+
+def test_damage_that_shows_only_when_images_are_encoded_is_named_whole(
+    own_tiny: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that look sound until they are decoded: the cell's error names all, and the next run does at once."""
+    monkeypatch.setattr("bench.hashes.looks_whole", lambda data: True)
+    own_tiny.run(tmp_path / "first", methods=["zero-shot"])  # divides the images
+    content = json.loads((own_tiny.data / "colour/split_bench_Colour.json").read_text())
+    broken = [own_tiny.data / "colour" / row[0] for row in content["train"][::4]]
+    for path in broken:
+        path.write_bytes(b"not a picture")
+    grid = {"methods": ["coop"], "shots": [6], "seeds": [1]}
+    own_tiny.run(tmp_path / "runs", **grid)
+    (record,) = own_tiny.records(tmp_path / "runs").values()
+    assert record["status"] == "failed" and "\n" not in record["error"]
+    assert record["error"].startswith("5 images cannot be read: ")  # of 18, each fourth
+    assert all(str(path) in record["error"] for path in broken)
+    with pytest.raises(UserError, match=r"^5 images cannot be read"):
+        own_tiny.run(tmp_path / "runs", **grid)
+
+
+def test_copies_of_few_shot_images_in_the_test_set_are_told_and_counted(
+    own_tiny: Any, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(RunConfig(results=tmp_path / "runs", quiet=True, **own_tiny.arguments))
+    content = json.loads((own_tiny.data / "colour/split_bench_Colour.json").read_text())
+    folder = own_tiny.data / "colour"
+    one, other = [row[0] for row in content["train"]][:2]
+    copies = [row[0] for row in content["test"]][:3]
+    for copy, original in zip(copies, [one, one, other], strict=True):
+        (folder / copy).write_bytes((folder / original).read_bytes())
+    capsys.readouterr()
+    own_tiny.run(tmp_path / "runs", shots=[1, 6], seeds=[1])  # six are all images to train on
+    said = capsys.readouterr().err
+    assert said.count("warning:") == 1
+    assert "warning: Colour: of the test images, 3 images have the same bytes as few-shot images: " in said
+    assert f"{copies[0]} = {one}; {copies[1]} = {one}; {copies[2]} = {other}" in said
+    records = own_tiny.records(tmp_path / "runs").values()
+    counted = {r["cell"]["method"] + str(r["cell"]["shots"]): r["copies"] for r in records}
+    assert counted["coop6"] == {"Colour": 3, "Shade": 0, "Stripes": 0}
+    assert counted["zero-shot0"] == {"Colour": 0, "Shade": 0, "Stripes": 0}  # it learns from none
 
 
 def test_two_methods_of_one_name_are_refused(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,13 +681,13 @@ def test_dry_run_shows_cells_and_cache_and_runs_nothing(
     assert "5 cells, 3 done, 2 to run" in shown
     lines = {line.split()[-1]: line for line in shown.splitlines() if " coop " in line}
     assert all("cached" in line for line in lines.values())
-    plan = prepare(RunConfig(results=runs, quiet=True, **tiny.arguments)).plan()
+    plan = prepare(RunConfig(results=runs, quiet=True, **tiny.arguments)).overview()
     features = {(row.shots, row.seed): row.features for row in plan.itertuples()}
     assert features == {
         (0, 0): "cached", (1, 1): "cached", (1, 2): "cached", (2, 1): "6 of 9 cached", (2, 2): "6 of 9 cached",
     }  # fmt: skip
     changed = {**tiny.arguments, "shots": [1], "options": ["coop.epochs=12"]}
-    more = prepare(RunConfig(results=runs, quiet=True, **changed)).plan()
+    more = prepare(RunConfig(results=runs, quiet=True, **changed)).overview()
     assert list(more["features"]) == ["cached", "3 of 6 cached", "3 of 6 cached"]  # 10 of 12 views are not all
 
 
@@ -544,14 +701,17 @@ def test_plan_and_table_of_nothing_run_are_empty_but_whole(tiny: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"shots": [0]}, "--shots '0': 0 is less than 1"),
+        ({"shots": [0]}, "--shots: 0 is less than 1"),
         ({"shots": []}, "--shots: none given"),
-        ({"seeds": [-1]}, "--seeds '-1': -1 is less than 0"),
+        ({"shots": 0}, "--shots: 0 is less than 1"),
+        ({"shots": [1.5]}, "--shots [1.5]: whole numbers are wanted"),
+        ({"shots": "1;2"}, "--shots '1;2': write whole numbers with commas"),
+        ({"seeds": [-1]}, "--seeds: -1 is less than 0"),
         ({"methods": []}, "--methods: none given"),
         ({"tasks": []}, "--tasks: none given"),
         ({"views": 0}, "--views 0: at least 1"),
         ({"methods": ["coop"], "options": ["coop.epochs=0"]}, "epochs=0: at least 1"),
-        ({"device": "tpu"}, "--device 'tpu': one of auto, cpu, cuda"),
+        ({"device": "tpu"}, "--device 'tpu': one of auto, cpu, cuda, cuda:N (N from 0), mps"),
         ({"suite": None}, "--data without --suite"),
         ({"data": None}, "needs images: give --data ROOT"),
     ],
@@ -559,7 +719,7 @@ def test_plan_and_table_of_nothing_run_are_empty_but_whole(tiny: Any, tmp_path: 
 def test_python_call_refuses_what_the_command_line_refuses(
     tiny: Any, tmp_path: Path, changes: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises(bench.UserError, match=says.replace("(", r"\(")):
+    with pytest.raises(bench.UserError, match=re.escape(says)):
         tiny.run(tmp_path / "runs", **changes)
     assert not (tmp_path / "runs").exists()
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import bench
+from bench.backbone import what_to_give
 from bench.cli import main
+from bench.datasets.items import image_files
 from bench.datasets.splits import load_tasks
 from bench.datasets.suites import load_suite
 from bench.errors import UserError
@@ -136,6 +141,41 @@ def test_predict_ranks_a_task_s_classes_for_image_files(runs: Path, tiny: Any, n
     assert table.iloc[0]["class"] == kept.tasks[0].class_names[best]
 
 
+def test_predict_takes_a_folder_as_the_images_in_and_below_it(
+    runs: Path, tiny: Any, tmp_path: Path, capsys: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    first, second, third = tiny.images("colour")[:3]
+    for folder in ("photos/below/deeper", "photos/.hidden", "photos/__MACOSX"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(first, tmp_path / folder / "a.PNG")
+    shutil.copy(second, tmp_path / "photos/b.jpeg")  # whatever it is called, it is opened by its content
+    shutil.copy(third, tmp_path / "photos/._b.jpeg")
+    (tmp_path / "photos/below/again").symlink_to(tmp_path / "photos")  # no loop
+    kept = bench.load_cell(key_of(runs, "coop"), runs, tiny.backbone)
+    table = bench.predict(kept, [tmp_path / "photos", tmp_path / "photos/b.jpeg", third], task="COLOUR", top=1)
+    photos = [tmp_path / "photos/b.jpeg", tmp_path / "photos/below/deeper/a.PNG"]
+    assert list(table["image"]) == [str(path) for path in (*photos, third)]
+    assert not recwarn
+    (tmp_path / "photos/below/notes.txt").write_text("no image")
+    with pytest.warns(UserWarning, match=r"photos: 1 file left out, by the name no image, e.g. 'notes.txt'"):
+        bench.predict(kept, [tmp_path / "photos"], task="Colour")
+    capsys.readouterr()
+    where = ["--results", str(runs), "--backbone", tiny.backbone, "--tasks", "colour"]
+    with pytest.warns(UserWarning, match="1 file left out"):
+        assert main(["predict", str(tmp_path / "photos"), "--cell", key_of(runs, "coop"), *where]) == 0
+    shown = capsys.readouterr().out
+    assert "b.jpeg" in shown and "a.PNG" in shown
+
+
+def test_predict_on_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").write_text("")
+    with pytest.raises(UserError, match=r"notes: holds no images, neither in it nor below it \(1 other file\)"):
+        image_files([tmp_path / "notes"])
+    with pytest.raises(UserError, match=r"nowhere: no such file or folder"):
+        image_files([tmp_path / "nowhere"])
+
+
 def test_both_commands_print_a_table(runs: Path, tiny: Any, capsys: Any) -> None:
     where = ["--results", str(runs), "--backbone", tiny.backbone]
     assert main(["words", "--cell", key_of(runs, "coop")[:9], "--task", "Colour", *where]) == 0
@@ -143,6 +183,73 @@ def test_both_commands_print_a_table(runs: Path, tiny: Any, capsys: Any) -> None
     image = str(tiny.images("colour")[0])
     assert main(["predict", "--cell", str(record_of(runs, "coop")), "--task", "Colour", image, *where]) == 0
     assert Path(image).name in capsys.readouterr().out
+
+
+# ---- the cell's backbone -------------------------------------------------------------------------------------
+
+
+def test_the_readme_s_lines_work_on_a_cell_of_the_demo(tmp_path: Path, capsys: Any) -> None:
+    """`words` and `predict` as the README prints them, with nothing but the key, in the folder of the run."""
+    runs, image = tmp_path / "runs", tmp_path / "leaf.jpg"
+    grid = ["--tasks", "colour", "--methods", "coop", "--shots", "1", "--seeds", "1", "-o", "coop.epochs=1"]
+    assert main(["run", *grid, "--results", str(runs)]) == 0
+    Image.new("RGB", (64, 64), "red").save(image)
+    key = key_of(runs, "coop")[:6]
+    capsys.readouterr()
+    assert main(["words", "--cell", key, "--results", str(runs)]) == 0
+    assert "word 1" in capsys.readouterr().out
+    assert main(["predict", "--cell", key, "--results", str(runs), "--task", "Colour", str(image)]) == 0
+    assert "leaf.jpg" in capsys.readouterr().out
+
+
+def test_a_cell_finds_the_files_of_its_backbone_until_they_move(own_tiny: Any, cache: Path, tmp_path: Path) -> None:
+    own_tiny.run(tmp_path / "runs", methods=["coop"], shots=[1], seeds=[1], options=["coop.epochs=1"])
+    key = key_of(tmp_path / "runs", "coop")
+    assert bench.load_cell(key, tmp_path / "runs").backbone.name == "tiny-clip"
+    moved = own_tiny.root.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"no such file.*; give its model JSON with --backbone PATH/tiny-clip.json$"):
+        bench.load_cell(key, tmp_path / "runs")
+    bench.load_cell(key, tmp_path / "runs", str(moved / "tiny-clip.json"))
+    assert bench.load_cell(key, tmp_path / "runs").backbone.name == "tiny-clip"  # noted anew
+
+
+def test_weights_that_changed_in_place_are_not_taken_for_the_cell_s(own_tiny: Any, cache: Path, tmp_path: Path) -> None:
+    own_tiny.run(tmp_path / "runs", methods=["coop"], shots=[1], seeds=[1], options=["coop.epochs=1"])
+    other = Path(own_tiny.model("other", seed=1)).with_suffix(".safetensors")
+    other.replace(Path(own_tiny.backbone).with_suffix(".safetensors"))
+    with pytest.raises(UserError, match=r"not those the cell was trained on.*give its model JSON with --backbone"):
+        bench.load_cell(key_of(tmp_path / "runs", "coop"), tmp_path / "runs")
+
+
+def test_without_a_note_the_options_to_type_are_said_and_no_path_is_in_a_cell_s_files(
+    own_tiny: Any, cache: Path, tmp_path: Path, capsys: Any
+) -> None:
+    weights = Path(own_tiny.backbone).with_suffix(".safetensors").rename(own_tiny.root / "mine.safetensors")
+    command = ["--methods", "coop", "--shots=1", "--seeds=1", "--pretrained", str(weights), "-o", "coop.epochs=1"]
+    assert main(own_tiny.command(tmp_path / "runs", *command)) == 0
+    assert all(str(own_tiny.root).encode() not in file.read_bytes() for file in (tmp_path / "runs").rglob("*.*"))
+    cell = ["words", "--cell", key_of(tmp_path / "runs", "coop"), "--results", str(tmp_path / "runs")]
+    assert main(["cache", "--clear"]) == 0
+    assert not list(cache.rglob("*.json"))
+    says = mistake(cell, capsys)
+    assert "give its model JSON with --backbone PATH/tiny-clip.json and its weights with --pretrained PATH/mine" in says
+    assert main([*cell, "--backbone", own_tiny.backbone, "--pretrained", str(weights)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "options"),
+    [
+        ("demo-clip", "demo-clip.safetensors", ""),
+        ("demo-clip", "better.safetensors", "give its weights with --pretrained PATH/better.safetensors"),
+        ("RN50", "openai", ""),
+        ("RN50-quickgelu", "clip.safetensors", "give its weights with --pretrained PATH/clip.safetensors"),
+        ("hf-hub:org/model", "", ""),
+        ("local-dir:model", "", "give its folder with --backbone local-dir:PATH"),
+        ("mine", "mine.safetensors", "give its model JSON with --backbone PATH/mine.json"),
+    ],
+)
+def test_what_names_a_cell_s_backbone_is_said_exactly(name: str, pretrained: str, options: str) -> None:
+    assert what_to_give(name, pretrained) == options
 
 
 # ---- what does not fit ---------------------------------------------------------------------------------------
@@ -170,7 +277,6 @@ def test_mistakes_are_one_line(runs: Path, tiny: Any, tmp_path: Path, capsys: An
     assert "not those the cell was trained on" in mistake(
         ["words", "--cell", key, "--results", str(runs), "--backbone", other], capsys
     )
-    assert "give its model JSON with --backbone" in mistake(["words", "--cell", key, "--results", str(runs)], capsys)
 
 
 def test_a_key_s_beginning_that_fits_several_cells_is_refused(runs: Path, tmp_path: Path) -> None:
@@ -204,6 +310,57 @@ def test_a_file_that_is_not_what_a_run_keeps_is_an_error(runs: Path, tiny: Any, 
     path.write_bytes(b"") if how == "empty" else save_file(tensors, str(path), metadata=metadata)
     with pytest.raises(UserError):
         bench.load_cell(str(path), backbone=tiny.backbone)
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        ("torch.zeros(len(features), 2)", r"torch.float32 \[12, 2\]"),
+        ("torch.zeros(len(features))", r"torch.float32 \[12\]"),
+        ("torch.zeros(len(features), 3, dtype=torch.long)", r"torch.int64 \[12, 3\]"),
+        ("torch.zeros(3, len(features))", r"torch.float32 \[3, 12\]"),
+        ("features.tolist()", "a list"),
+    ],
+)
+def test_a_plug_in_s_scores_of_another_shape_fail_the_cell_by_name(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: str, says: str
+) -> None:
+    """12 test images of 3 classes."""
+    record = failed(tiny, tmp_path, monkeypatch, f"return {scores}")
+    expected = r"a floating-point tensor \[12, 3\] \(images, classes\)"
+    assert re.fullmatch(f"odd, task Colour: predict returned {says}; expected {expected}", record["error"])
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_scores_that_are_not_finite_fail_the_cell_by_name(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    body = f"s = torch.zeros(len(features), 3); s[2, 1] = float({value!r}); return s"
+    record = failed(tiny, tmp_path, monkeypatch, body)
+    assert record["error"] == "odd, task Colour: scores are not finite; did the training diverge?"
+
+
+def test_a_plug_in_s_traceback_is_in_the_record_that_the_command_names(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    record = failed(tiny, tmp_path, monkeypatch, "return [][7]")
+    assert record["error"] == "IndexError: list index out of range"
+    assert "odd_method.py" in record["traceback"] and "return [][7]" in record["traceback"]
+    assert str(record_of(tmp_path / "runs", "odd")) in capsys.readouterr().err
+
+
+def failed(tiny: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Any:
+    """The record of a method with this `predict`."""
+    (folder / "odd_method.py").write_text(
+        "import torch\nfrom bench.methods import Method\n"
+        "class Odd(Method):\n    name = 'odd'\n    needs = frozenset()\n"
+        f"    def fit(self, clip, tasks, seed, report): pass\n    def predict(self, t, features, names=None): {body}\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "odd_method", raising=False)
+    where = ["--suite", tiny.suite, "--backbone", tiny.backbone, "--data", str(tiny.data), "--shots=1", "--seeds=1"]
+    assert main(["run", *where, "--methods", "odd_method:Odd", "--results", str(folder / "runs")]) == 1
+    return json.loads(record_of(folder / "runs", "odd").read_text())
 
 
 def test_a_plug_in_s_code_is_run_only_when_the_user_names_it(

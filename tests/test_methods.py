@@ -205,6 +205,8 @@ def test_the_paper_s_recipe_is_the_default():
         "momentum": 0.9,
         "weight_decay": 5e-4,
         "init_std": 0.02,
+        "repeats": 1,
+        "schedule_steps": 1,
     }
     assert (find_method("coop").Params().context, find_method("coop").Params().position) == (16, "end")
     assert find_method("softcpt").Params().task_context == 4
@@ -222,6 +224,20 @@ def test_the_paper_s_recipe_is_the_default():
 )
 def test_learning_rate_of_fifty_epochs(epoch, rate):
     assert learning_rate(Recipe(epochs=50), epoch) == pytest.approx(rate, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [
+        (1, 1e-5),
+        (2, 0.0019921147),  # 0.001 · (1 + cos(2π/50))
+        (18, 0.0),  # after 51 steps of the schedule, the first of which leaves the warm-up: cos(50π/50)
+        (35, 0.0019980267),  # 0.001 · (1 + cos(101π/50)): a second period
+        (50, 3.14168e-5),  # 0.001 · (1 + cos(146π/50))
+    ],
+)
+def test_learning_rate_of_a_schedule_that_steps_three_times_an_epoch(epoch, rate):
+    assert learning_rate(Recipe(epochs=50, schedule_steps=3), epoch) == pytest.approx(rate, rel=1e-4, abs=1e-9)
 
 
 def test_the_optimiser_gets_each_epoch_s_learning_rate_momentum_and_weight_decay(clip, monkeypatch):
@@ -435,6 +451,30 @@ def test_several_values_make_a_sweep():
     assert len(settings_of([COOP], ["coop.context=4,8", "coop.epochs=1,2,3"])) == 6
 
 
+@pytest.mark.parametrize(
+    ("option", "texts"),
+    [
+        ('coop.words="a photo of a, well, "', ["a photo of a, well,"]),
+        ('coop.words="a photo, of a","an image of a", plain', ["a photo, of a", "an image of a", "plain"]),
+        ("coop.words=a photo of a,an image of a", ["a photo of a", "an image of a"]),
+        ('coop.words=a 5" plate,it\'s', ['a 5" plate', "it's"]),
+        ("coop.words=", [""]),
+        ("CoOp.words=one", ["one"]),
+    ],
+)
+def test_a_text_in_double_quotes_keeps_its_commas(option, texts):
+    assert [v.params.words for v in variants([COOP], [option], [])] == texts
+
+
+def test_numbers_with_blanks_after_their_commas_are_several_values():
+    assert settings_of([COOP], ["coop.context=4, 8"]) == [("coop", "context=4"), ("coop", "context=8")]
+
+
+@pytest.mark.parametrize("name", ["CoOp", "coop", "COOP"])
+def test_a_method_is_found_whatever_the_case_of_its_name(name):
+    assert find_method(name) is COOP
+
+
 def test_the_same_value_twice_is_one_setting():
     assert len(settings_of([COOP], ["coop.epochs=3,3"])) == 1
 
@@ -445,6 +485,25 @@ def test_an_option_for_all_reaches_the_methods_that_have_it():
         ("coop", "epochs=7"),
         ("softcpt", "epochs=7"),
     ]
+
+
+def test_a_label_follows_from_the_parameters_alone():
+    ways = [
+        (["coop.context=4", "coop.epochs=7"], []),
+        (["coop.epochs=7", "coop.context=4"], []),
+        (["all.context=4"], [{}, {"coop": {"epochs": 7}}]),
+        ([], [{}, {"coop": {"context": 4, "epochs": 7}}]),
+        (["coop.epochs=7"], [{"all": {"lr": 0.1}}, {"coop": {"context": 4}}]),
+    ]
+    assert [settings_of([COOP], *way) for way in ways] == [[("coop", "epochs=7,context=4")]] * 5
+
+
+def test_a_recipe_is_named_where_it_differs_from_the_suite_s_own():
+    suite, user = {"all": {"epochs": 20, "lr": 0.1}}, {"all": {"epochs": 50, "lr": 0.1}}
+    (one,) = variants([COOP], [], [suite, user])
+    assert (one.params.epochs, one.label, one.defaults) == (50, "epochs=50", COOP.Params(epochs=20, lr=0.1))
+    (back,) = variants([COOP], ["coop.epochs=20"], [suite, user])
+    assert back.label == ""
 
 
 def test_a_suite_s_recipe_stands_between_defaults_and_options():
@@ -486,12 +545,21 @@ def test_a_parameter_s_meaning_is_kept_with_it():
     assert all(f.metadata.get("meaning") for f in SOFTCPT.Params.__dataclass_fields__.values())
 
 
-@pytest.mark.parametrize(("text", "found"), [("1,2,4", [1, 2, 4]), ("3,3", [3]), ("16", [16])])
-def test_lists_of_numbers(text, found):
-    assert numbers(text, "--shots", 1) == found
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["1,2,4"], [1, 2, 4]),
+        (["1", "2", "4"], [1, 2, 4]),
+        (["1,", "2", "4,8", "16 ,32"], [1, 2, 4, 8, 16, 32]),
+        (["3,3", "3"], [3]),
+        (["16"], [16]),
+    ],
+)
+def test_lists_of_numbers_take_commas_and_blanks(texts, found):
+    assert numbers(texts, "--shots", 1) == found
 
 
 @pytest.mark.parametrize(("text", "message"), [("1,two", "whole numbers"), ("0,1", "0 is less than 1"), ("", "whole")])
 def test_bad_lists_of_numbers_are_told(text, message):
     with pytest.raises(UserError, match=f"--shots .*{message}"):
-        numbers(text, "--shots", 1)
+        numbers([text], "--shots", 1)

@@ -131,6 +131,7 @@ def check_steps(
     loss_of: Callable[[Parameters, Images], Tensor],
     gradients_of: Callable[[Parameters, Images], Sequence[Tensor]] | None = None,
     local: bool = False,
+    names: int = 1,
     **params: Any,
 ) -> None:
     """The method's losses and parameters are the plain ones' after at least ten steps.
@@ -140,10 +141,11 @@ def check_steps(
     loss_of : the loss of a step's images. A method that trains each task alone has parameters for each task;
         the function then gets one task's, and that task's images.
     gradients_of : of a method that does not follow its loss's gradient.
+    names : how often optimiser and scheduler step, for each batch and each epoch.
     """
     where = world(local)
     method, start, steps = fit(name, where, **params)
-    recipe = reference.Recipe(method.params.epochs, RECIPE["lr"], RECIPE["warmup_lr"])
+    recipe = reference.Recipe(method.params.epochs, RECIPE["lr"], RECIPE["warmup_lr"], names=names)
     trainings = [("", steps)]
     if method.separate:
         trainings = [(f"-{t}", [step for step in steps if step.images[0][0] == t]) for t in range(3)]
@@ -159,9 +161,10 @@ def check_steps(
                 gradients_of(values, step.images) if gradients_of else torch.autograd.grad(loss, list(values.values()))
             )
             for (n, value), gradient in zip(values.items(), found, strict=True):
-                speed[n] = recipe.momentum * speed[n] + gradient + recipe.weight_decay * value.detach()
-                with torch.no_grad():
-                    value -= recipe.learning_rate(step.epoch) * speed[n]
+                for _ in range(names):
+                    speed[n] = recipe.momentum * speed[n] + gradient + recipe.weight_decay * value.detach()
+                    with torch.no_grad():
+                        value -= recipe.learning_rate(step.epoch) * speed[n]
         for n, value in values.items():
             learned, begun = method.learned[n + suffix].detach(), start[n + suffix]
             assert relative(begun, value.detach()) > 0.01, f"{n} hardly moved: this would show nothing"

@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.methods.softcpt_class import SoftCPTCSTA
 from bench.methods.softcpt_star import SoftCPTStar
 from bench.methods.training import batches
+from bench.recipe import load_recipe
 
 sys.path.append(str(Path(__file__).parent))
 import reference
@@ -39,6 +40,10 @@ def nats(parameters: Parameters, images: Images) -> Tensor:
         context = (feature(u, task_name) @ parameters["projection"]).reshape(LENGTH, WIDTH)
         text.append(world().text(context, names))
     return joint_loss(text, images)
+
+
+def nata(parameters: Parameters, images: Images) -> Tensor:
+    return nats({**parameters, "task_context": parameters["task_context"].expand(len(TASK_NAMES), -1, -1)}, images)
 
 
 def star(parameters: Parameters, images: Images) -> Tensor:
@@ -77,6 +82,24 @@ def test_ten_steps_of_star_are_those_of_the_plain_formula() -> None:
 @pytest.mark.parametrize("name", ["softcpt-cata", "softcpt-cats", "softcpt-csta", "softcpt-csts"])
 def test_ten_steps_of_the_class_conditional_ones_are_those_of_the_plain_formula(name: str) -> None:
     check_steps(name, class_conditional, context=LENGTH, task_context=3, class_context=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "params", "names"),
+    [
+        ("softcpt", nata, {}, 3),
+        ("softcpt-nats", nats, {}, 3),
+        ("softcpt-cata", class_conditional, {"class_context": 2}, 4),
+        ("softcpt-csts", class_conditional, {"class_context": 2}, 4),
+    ],
+)
+def test_steps_of_the_public_training_loop_are_those_of_the_plain_one(
+    name: str, loss: Any, params: dict[str, int], names: int
+) -> None:
+    """One gradient per batch, applied once for each registered name; so does the schedule step once for each."""
+    values = load_recipe("softcpt-public").values[name]
+    assert values == {"repeats": names, "schedule_steps": names}
+    check_steps(name, loss, names=names, context=LENGTH, task_context=3, **values, **params)
 
 
 def test_some_of_the_absent_classes_are_scored_and_all_of_those_in_the_batch() -> None:

@@ -11,9 +11,9 @@ import pytest
 from bench.cli import main
 from bench.config import RunConfig
 from bench.errors import UserError
-from bench.harness import prepare
 from bench.methods import find_method, method_names
 from bench.methods.training import Recipe as Training
+from bench.plan import prepare
 from bench.recipe import load_recipe
 
 PAPER = {
@@ -72,8 +72,17 @@ def test_a_file_of_one_s_own(tiny: Any, tmp_path: Path) -> None:
     [
         ("coopp: {epochs: 4}", "'coopp' is no method; did you mean 'coop'"),
         ("coop: {epoch: 4}", "coop has no parameter 'epoch'; did you mean 'epochs'"),
-        ("all: {nonsense: 4}", "all has no parameter 'nonsense'"),
+        ("all: {nonsense: 4}", "no method has a parameter 'nonsense'"),
         ("coop: 4", "`coop` must be a map"),
+        ("veiws: 4", "'veiws' is no method; did you mean 'views'"),
+        ("title: 4", "`title` must be text, not 4"),
+        ("source: [a]", r"`source` must be text, not \['a'\]"),
+        ("kgcoop: {pull: strong}", "kgcoop: `pull`: 'strong' is not a value of type float"),
+        ("coop: {epochs: true}", "coop: `epochs`: 'True' is not a value of type int"),
+        ("coop: {epochs: [4]}", r"coop: `epochs` must be a number or a text, not \[4\]"),
+        ("coop: {words: no}", r"coop: `words` must be text, not False \(put it in quotes\)"),
+        ("coop: {words: }", "coop: `words` must be a number or a text, not None"),
+        ("all: {epochs: 0}", "`epochs`: .*epochs=0: at least 1"),
         ("views: 0", "`views` must be"),
         ("views: many", "`views` must be"),
         ("- a list", "a map"),
@@ -86,6 +95,38 @@ def test_a_recipe_that_makes_no_sense_is_an_error_that_names_the_file(tmp_path: 
     with pytest.raises(UserError, match=said) as error:
         load_recipe(str(file))
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("{epoch: 2}", "recipe: no method has a parameter 'epoch'; did you mean 'epochs'"),
+        ("{epochs: many}", "recipe: all: `epochs`: 'many' is not a value of type int"),
+        ("{pull: strong}", "recipe: all: `pull`: 'strong'"),  # KgCoOp's, which does not run here
+    ],
+)
+def test_a_mistake_in_a_suite_s_recipe_is_named(own_tiny: Any, tmp_path: Path, recipe: str, said: str) -> None:
+    suite = Path(own_tiny.suite)
+    suite.write_text(suite.read_text().replace("{epochs: 2, lr: 0.5, batch: 8}", recipe))
+    with pytest.raises(UserError, match=said) as error:
+        planned(own_tiny, tmp_path)
+    assert str(suite) in str(error.value)
+
+
+def test_a_recipe_may_name_the_user_s_own_method(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_coop.py").write_text(
+        "from dataclasses import dataclass\nfrom bench.methods import param\nfrom bench.methods.coop import CoOp\n"
+        "class Own(CoOp):\n    name = 'own'\n    @dataclass(frozen=True)\n    class Params(CoOp.Params):\n"
+        "        spice: float = param(1.0, 'how hot')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "mine.yaml"
+    file.write_text("own: {spice: 3}\n")
+    assert planned(tiny, tmp_path, methods=["own_coop:Own"], recipe=str(file))["own"]["params"]["spice"] == 3
+    with pytest.raises(UserError, match="'own' is no method"):
+        planned(tiny, tmp_path, methods=["coop"], recipe=str(file))
 
 
 def test_an_unknown_recipe_is_an_error(tmp_path: Path) -> None:

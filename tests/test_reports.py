@@ -6,17 +6,20 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import matplotlib
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from bench.cli import main
 from bench.errors import UserError
-from bench.reports import figures, paper, report
+from bench.reports import figures, fonts, paper, report, write
 from bench.reports.blocks import split
 from bench.reports.markup import escape_latex, escape_markdown
 from bench.reports.records import COLUMNS, load
@@ -318,6 +321,62 @@ def test_figures_are_whole_png_and_svg_and_the_same_again(toy: Path, tmp_path: P
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
+@pytest.mark.usefixtures("drawn")
+def test_a_sweep_over_two_parameters_is_said_to_have_no_figure(tmp_path: Path, capsys: Any) -> None:
+    for context, epochs in ((1, 5), (1, 10), (2, 5), (2, 10)):
+        variant, params = f"context={context},epochs={epochs}", {"context": context, "epochs": epochs}
+        put(tmp_path / "runs", "coop", 4, 1, {"a": 50.0}, cell={"variant": variant}, config={"params": params})
+    assert main(["report", "--results", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    files = "table.md, table.csv, table.tex and records.csv"
+    assert said[0] == f"Wrote {files} into {tmp_path / 'out'}, and no figure, from 4 cells."
+    assert said[1].startswith("Not drawn: toy · tiny: coop over context, epochs; a figure takes two or more numbers")
+    assert len(said) == 2
+    assert not (tmp_path / "out" / "figures").exists()
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_figures_that_are_announced_are_those_on_disk(toy: Path, tmp_path: Path) -> None:
+    for value in (2, 16):
+        config = {"params": {"epochs": 20, "context": value}}
+        put(toy, "果物", 4, 1, {"a": value, "b": value}, cell={"variant": f"context={value}"}, config=config)
+        put(toy, "漢字", 4, 1, {"a": value, "b": value}, cell={"variant": f"context={value}"}, config=config)
+    with pytest.warns(UserWarning, match="no installed font") if not has_letters("果物漢字") else nullcontext():
+        written = write(toy, tmp_path / "out")
+    assert written.not_drawn == []
+    assert len(set(written.figures)) == len(written.figures) == 7  # five kinds, and an ablation of each method
+    on_disk = {f"figures/{path.name}" for path in (tmp_path / "out/figures").iterdir()}
+    assert on_disk == {f"{name[:-3]}{kind}" for name in written.figures for kind in ("png", "svg")}
+
+
+def has_letters(text: str) -> bool:
+    return any(set(text) <= fonts._letters(path) for _, path in fonts._installed())
+
+
+def test_letters_that_the_usual_font_lacks_are_taken_from_another(recwarn: pytest.WarningsRecorder) -> None:
+    """の is in STIXGeneral, which comes with matplotlib, and not in DejaVu Sans."""
+    with matplotlib.rc_context(figures.LOOK):
+        assert fonts.families("colour, ± Δ é ‑ 16 shots") == ["sans-serif"]
+        first, second = fonts.families("colour の")
+    assert first == "sans-serif" and second != "DejaVu Sans"
+    assert "の" in fonts._letters(dict(fonts._installed())[second])
+    assert not recwarn
+
+
+def test_letters_that_no_font_has_are_named_once_with_their_scripts(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(fonts, "_installed", lambda: iter(()))
+    monkeypatch.setattr(fonts, "_letters", lambda _: frozenset(map(chr, range(0x250))) | {"·"})
+    with matplotlib.rc_context(figures.LOOK):
+        figure = figures.Figure(figsize=(2, 2))
+        figure.text(0, 0, "果物 हिन्दी", fontfamily=fonts.families("果物 हिन्दी"))
+        figures._save(figure, tmp_path / "figure")
+    (warning,) = recwarn  # matplotlib's own, one for each letter, are left out
+    said = "figures: no installed font has द न ह 果 物 ि ी ् (CJK, DEVANAGARI): drawn as boxes"
+    assert str(warning.message).startswith(said)
+
+
 def test_a_method_looks_the_same_in_all_blocks(toy: Path) -> None:
     put(toy, "own", 4, 1, {"a": 4.0, "b": 4.0})
     put(toy, "own", 4, 1, {"a": 4.0}, cell={"suite": "other"})
@@ -424,7 +483,7 @@ def test_a_setting_that_all_variants_share_is_none_of_the_ablation(toy: Path, tm
     report(toy, tmp_path / "out")
     assert row(tmp_path / "out", "kgcoop (epochs=2)")["4-shot"] == "4.00 (n=1)"
     ablation = [cells[0] for cells in table(tmp_path / "out", "toy · tiny · kgcoop")[1:]]
-    assert ablation == ["kgcoop (epochs=2)", "kgcoop (context=1,epochs=2)", "kgcoop (context=16,epochs=2)"]
+    assert ablation == ["kgcoop (epochs=2)", "kgcoop (epochs=2,context=1)", "kgcoop (epochs=2,context=16)"]
     assert "default (context=4)" in (tmp_path / "out" / "table.md").read_text()
     assert (tmp_path / "out" / "figures" / "toy-tiny-ablation-kgcoop-context.png").is_file()
     assert not (tmp_path / "out" / "figures" / "toy-tiny-ablation-kgcoop-epochs.png").exists()
@@ -435,6 +494,102 @@ def test_a_single_variant_is_a_row_of_the_main_table(toy: Path, tmp_path: Path) 
     report(toy, tmp_path / "out")
     assert row(tmp_path / "out", "kgcoop (weight=2.0)")["4-shot"] == "4.00 (n=1)"
     assert "# Ablation" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def by_code(root: Path, codes: list[tuple[str, str] | None], method: str = "coop") -> None:
+    """Records of a method at 4 shots, seeds 1, 2, …, each of a code and a version of the shared numerics."""
+    for seed, code in enumerate(codes, start=1):
+        config = dict(zip(("code", "numerics"), code, strict=True)) if code else {}
+        put(root, method, 4, seed, {"a": 60.0 + seed, "b": 60.0 + seed}, config=config)
+
+
+OLD, NEW = ("1111111111aa", "1"), ("2222222222bb", "1")
+
+
+def test_cells_of_unlike_code_stand_in_one_row_with_a_footnote(tmp_path: Path) -> None:
+    by_code(tmp_path / "runs", [OLD, NEW, NEW, None])
+    by_code(tmp_path / "runs", [OLD, OLD, OLD, OLD], "softcpt")
+    report(tmp_path / "runs", tmp_path / "out")
+    assert row(tmp_path / "out", "coop<sup>1</sup>")["4-shot"] == "**62.50 ± 1.29**"  # of 61, 62, 63, 64; softcpt's too
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert (
+        "<sup>1</sup> Made by unlike code, of coop: 1 cell of code 11111111, numerics 1; 2 cells of code 22222222, "
+        "numerics 1; 1 cell of code not recorded." in text.replace("\\", "")
+    )
+    assert text.count("unlike code") == 2  # below the two tables, and not of softcpt
+    assert "Made by unlike code" in (tmp_path / "out" / "table.tex").read_text()
+    records = pd.read_csv(tmp_path / "out" / "records.csv", dtype=str, keep_default_na=False)
+    coop = records[(records["method"] == "coop") & (records["task"] == "a")]
+    assert list(zip(coop["seed"], coop["code"], coop["numerics"], strict=True)) == [
+        ("1", "1111111111aa", "1"), ("2", "2222222222bb", "1"), ("3", "2222222222bb", "1"), ("4", "", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [OLD, None])
+def test_cells_of_one_code_have_no_footnote(tmp_path: Path, code: tuple[str, str] | None) -> None:
+    by_code(tmp_path / "runs", [code, code])
+    report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "code" not in text and "<sup>" not in text
+
+
+def test_rows_of_several_numerics_are_told_in_the_caption(tmp_path: Path) -> None:
+    by_code(tmp_path / "runs", [OLD, OLD])
+    by_code(tmp_path / "runs", [("33", "2"), ("33", "2")], "softcpt")
+    by_code(tmp_path / "runs", [None, None], "kgcoop")
+    report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "Made by several versions of the shared numerics (1: coop; 2: softcpt)" in text
+    assert "<sup>" not in text
+
+
+def test_a_plug_in_s_code_is_named_by_its_hash(tmp_path: Path) -> None:
+    by_code(tmp_path / "runs", [("my.module:Mine:abcdef123456", "1"), ("my.module:Mine:fedcba654321", "1")], "mine")
+    report(tmp_path / "runs", tmp_path / "out")
+    assert "1 cell of code abcdef12, numerics 1; 1 cell of code fedcba65" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_cell_run_again_with_other_code_counts_once_and_it_is_said(tmp_path: Path) -> None:
+    by_code(tmp_path / "runs", [OLD])
+    config = {"code": NEW[0], "numerics": "1"}
+    put(tmp_path / "runs", "coop", 4, 1, {"a": 80.0, "b": 80.0}, config=config, finished="2026-02-01T00:00:00+00:00")
+    with pytest.warns(UserWarning, match="2 results are recorded twice, 2 of them by unlike code; the latest"):
+        report(tmp_path / "runs", tmp_path / "out")
+    assert row(tmp_path / "out", "coop")["4-shot"] == "80.00"
+
+
+def recorded(root: Path, seed: int, variant: str, params: dict[str, Any], **more: Any) -> None:
+    put(root, "coop", 4, seed, {"a": 60.0 + seed}, cell={"variant": variant}, config={"params": params}, **more)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_seeds_of_one_setting_are_one_row_however_they_were_asked_for(tmp_path: Path, held: bool) -> None:
+    changed = {"epochs": 20, "context": 4, "lr": 0.5}
+    more: dict[str, Any] = {"defaults": {"epochs": 20, "context": 16, "lr": 0.1}} if held else {}
+    recorded(tmp_path / "runs", 1, "context=4,lr=0.5", changed, **more)
+    recorded(tmp_path / "runs", 2, "lr=0.5,context=4", changed, **more)
+    recorded(tmp_path / "runs", 3, "", changed, recipe="mine.yaml", **more)
+    recorded(tmp_path / "runs", 1, "", {"epochs": 20, "context": 16, "lr": 0.1}, **more)
+    frame = report(tmp_path / "runs", tmp_path / "out")
+    assert sorted(zip(frame["variant"], frame["seed"], strict=True)) == [
+        ("", 1), ("context=4,lr=0.5", 1), ("context=4,lr=0.5", 2), ("context=4,lr=0.5", 3),
+    ]  # fmt: skip
+    assert set(frame["setting"]) == {""}
+
+
+def test_a_parameter_whose_default_no_record_shows_is_named_as_recorded(tmp_path: Path) -> None:
+    recorded(tmp_path / "runs", 1, "words=a photo, of", {"epochs": 20, "words": "a photo, of"})
+    recorded(tmp_path / "runs", 2, "words=a photo, of,epochs=3", {"epochs": 3, "words": "a photo, of"})
+    frame = report(tmp_path / "runs", tmp_path / "out")
+    assert list(frame.sort_values("seed")["variant"]) == ["words=a photo, of", "epochs=3,words=a photo, of"]
+
+
+def test_one_shot_is_called_so(tmp_path: Path) -> None:
+    put(tmp_path / "runs", "coop", 1, 1, {"a": 50.0})
+    put_halves(tmp_path / "runs", "coop", 1, 1, {"a": (40.0, 60.0)})
+    report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "every task at 1 shot\n" in text and "classes at 1 shot." in text and "1 shots" not in text
 
 
 def test_footnotes_are_numbered_in_every_table(toy: Path, tmp_path: Path) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bench.datasets.items import class_name
 from bench.datasets.kinds import READERS
 from bench.datasets.readers import COMMON_OPTIONS
+from bench.datasets.splitfiles import read_json
 from bench.errors import UserError, nearest
+from bench.files import user_path
 
 METRICS = ("overall_acc", "mean_acc")
 SUITE_KEYS = ("title", "note", "recipe", "views", "demo", "backbone", "defaults", "tasks")
-TASK_KEYS = ("name", "folder", "reader", "metric", "template", "task_name", "classes", "images", "sources", "note")
+TASK_KEYS = (
+    *("name", "folder", "reader", "metric", "template", "descriptions", "task_name"),
+    *("classes", "images", "sources", "note"),
+)
 SOURCE_KEYS = ("what", "url", "size", "licence", "how", "fetch", "file", "unpack", "md5", "sha256")
 DIGITS = {"md5": 32, "sha256": 64}
 TYPE_NAMES = {
@@ -36,12 +42,13 @@ class TaskSpec:
     folder: str  # below the data root
     reader: dict[str, Any]  # {"kind": ..., options}
     metric: str  # "overall_acc" or "mean_acc"
-    template: str  # the hand-written prompt, "{}" stands for the class name
+    template: str | tuple[str, ...]  # the hand-written prompt or prompts, "{}" stands for the class name
     task_name: str  # "" where the user's copy names the task
     n_classes: int | None  # None where the user's copy says
     sources: tuple[dict[str, Any], ...]  # texts; `fetch` is True or a text, `unpack` a map of texts
     note: str
     n_images: int | None = None  # of the official data set, where there is one number for it
+    descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # sentences of classes, by name
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def load_suite(name_or_path: str) -> Suite:
     """A suite by its name, or a user's own by the path of its YAML file."""
     text = str(name_or_path)
     by_name = {name.lower(): _folder() / f"{name}.yaml" for name in suite_names()}
-    file = by_name.get(text.lower()) or Path(text).expanduser()
+    file = by_name.get(text.lower()) or user_path(text)
     if not file.is_file():
         looks_like_path = "/" in text or "\\" in text or text.endswith((".yaml", ".yml"))
         hint = "no such file" if looks_like_path else nearest(text, suite_names())
@@ -111,8 +118,18 @@ def _suite(file: Path, content: Mapping[str, Any]) -> Suite:
         demo=_value(file, "suite", content, "demo", bool, False),
         note=_value(file, "suite", content, "note", str, ""),
         path=file,
-        backbone=_value(file, "suite", content, "backbone", str, "") or None,
+        backbone=_backbone(file, _value(file, "suite", content, "backbone", str, "")),
     )
+
+
+def _backbone(file: Path, name: str) -> str | None:
+    """A name as it is; the path of a model JSON relative to the suite file."""
+    return str(_beside(file, name)) if name.endswith(".json") else name or None
+
+
+def _beside(file: Path, name: str) -> Path:
+    """A path that a file names: relative to that file, `~` is the user's home."""
+    return file.parent / Path(name).expanduser()
 
 
 def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -> TaskSpec:
@@ -123,9 +140,6 @@ def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -
     given = {**defaults, **entry}
     reader = _reader(file, where, given.get("reader", {"kind": "folders"}))
     name = _value(file, where, given, "name", str)
-    template = _value(file, where, given, "template", str)
-    if len(re.findall(r"\{\}", template)) != 1 or template.count("{") != 1:
-        raise UserError(f"{file}: {where}: `template` {template!r} must hold one {{}}, for the class name")
     metric = _value(file, where, given, "metric", str, METRICS[0])
     if metric not in METRICS:
         raise UserError(f"{file}: {where}: unknown metric {metric!r}; {nearest(metric, METRICS)}")
@@ -136,11 +150,12 @@ def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -
     if images is not None and (not _is(images, int) or images < 1):
         raise UserError(f"{file}: {where}: `images` must be a whole number from 1 up, not {images!r}")
     return TaskSpec(
-        name=_safe_name(file, name),
+        name=_safe_name(file, "task name", name),
         folder=_inside(file, where, "folder", _value(file, where, given, "folder", str, name)),
         reader=reader,
         metric=metric,
-        template=template,
+        template=_template(file, where, given.get("template")),
+        descriptions=_descriptions(file, where, given),
         # A user's own copy names the tasks of Fashion-20; elsewhere the suite file must.
         task_name=_value(file, where, given, "task_name", str, "" if reader["kind"] == "fashion20" else None),
         n_classes=classes,
@@ -148,6 +163,39 @@ def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -
         note=_value(file, where, given, "note", str, ""),
         n_images=images,
     )
+
+
+def _template(file: Path, where: str, given: object) -> str | tuple[str, ...]:
+    """One template, or several; a list of one is the one."""
+    templates: list[str] = []
+    for entry in given if isinstance(given, list) and given else [given]:
+        text = _value(file, where, {"template": entry}, "template", str)
+        if len(re.findall(r"\{\}", text)) != 1 or text.count("{") != 1 or text.count("}") != 1:
+            raise UserError(f"{file}: {where}: `template` {text!r} must hold one {{}}, for the class name")
+        if text in templates:
+            raise UserError(f"{file}: {where}: `template` {text!r} stands twice")
+        templates.append(text)
+    return templates[0] if len(templates) == 1 else tuple(templates)
+
+
+def _descriptions(file: Path, where: str, given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What the file that `descriptions` names says: sentences by class name."""
+    name = _value(file, where, given, "descriptions", str, "")
+    if not name:
+        return {}
+    source = _beside(file, name)
+    content = read_yaml(source) if source.suffix in (".yaml", ".yml") else read_json(source)
+    if not isinstance(content, dict):
+        raise UserError(f"{source}: must be a map {{class name: [sentences]}}, not {repr(content)[:80]}")
+    found: dict[str, tuple[str, ...]] = {}
+    for key, texts in content.items():
+        own = [texts] if isinstance(texts, str) else texts
+        if not isinstance(key, str) or not own or not _is(own, list) or not all(text.strip() for text in own):
+            raise UserError(f"{source}: {key!r} must be a class name with a list of sentences, not {repr(texts)[:80]}")
+        if class_name(key) in found:
+            raise UserError(f"{source}: class {class_name(key)!r} stands twice")
+        found[class_name(key)] = tuple(own)
+    return found
 
 
 def _reader(file: Path, where: str, reader: object) -> dict[str, Any]:
@@ -169,13 +217,16 @@ def _reader(file: Path, where: str, reader: object) -> dict[str, Any]:
         if wanted is list and isinstance(value, str):
             value = [value]  # one text may stand for a list of one
         _must_be(value, wanted, f"{file}: {where}: reader {kind}: `{option}`")
-        if option in ("images", "pool", "split", "files", "imagefolder"):
+        if option in ("images", "pool", "parts", "split", "files", "imagefolder"):
             paths = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
             for path in paths:
                 _inside(file, where, option, path)
         checked[option] = value
-    if "strip" in checked:
-        _pattern(file, where, checked["strip"])
+    if "split_name" in checked:
+        _safe_name(file, f"{where}: reader {kind}: `split_name`", checked["split_name"])
+    for option in ("strip", "pattern"):
+        if option in checked:
+            _pattern(file, where, option, checked[option])
     return checked
 
 
@@ -193,6 +244,9 @@ def _sources(file: Path, where: str, sources: object) -> tuple[dict[str, Any], .
 def _source(file: Path, where: str, given: dict[str, Any]) -> dict[str, Any]:
     """One source: what people read as texts, what `data fetch` goes by checked."""
     _known_keys(file, where, given, SOURCE_KEYS)
+    for key, value in given.items():
+        if key not in ("fetch", "unpack") and not (_is(value, str) or _is(value, int)):  # of digits alone: a checksum
+            raise UserError(f"{file}: {where}: `{key}` must be text, not {value!r}")
     source = {key: value if key in ("fetch", "unpack") else str(value) for key, value in given.items()}
     if source.get("fetch", False) is False:
         needless = [key for key in ("file", "unpack", *DIGITS) if key in source]
@@ -273,10 +327,10 @@ def _known_keys(
             raise UserError(f"{file}: {where}: unknown key {str(key)!r}; {nearest(str(key), known)}")
 
 
-def _safe_name(file: Path, name: str) -> str:
+def _safe_name(file: Path, what: str, name: str) -> str:
     """A task's name is part of file names (split_bench_<name>.json)."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise UserError(f"{file}: task name {name!r} must be of letters, digits and -_.+ only")
+        raise UserError(f"{file}: {what} {name!r} must be of letters, digits and -_.+ only")
     return name
 
 
@@ -288,11 +342,11 @@ def _inside(file: Path, where: str, key: str, path: str) -> str:
     return path
 
 
-def _pattern(file: Path, where: str, pattern: str) -> None:
+def _pattern(file: Path, where: str, option: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UserError(f"{file}: {where}: `strip` {pattern!r} is not a pattern ({error})") from None
+        raise UserError(f"{file}: {where}: `{option}` {pattern!r} is not a pattern ({error})") from None
 
 
 def _different(file: Path, names: list[str]) -> None:

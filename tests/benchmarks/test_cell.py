@@ -24,10 +24,11 @@ from torchvision import transforms
 from bench.cells import few_shot_set
 from bench.config import RunConfig
 from bench.features import ImageHashes
-from bench.harness import execute, prepare
 from bench.methods.base import generator
 from bench.methods.softcpt import SoftCPT
 from bench.methods.training import learning_rate
+from bench.plan import prepare
+from bench.runner import execute
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from bench.harness import predictions
+from bench.evaluate import predictions
 from bench.methods import TaskData
 from bench.methods.coop import CoOp
 from bench.protocols import Part

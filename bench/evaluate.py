@@ -1,0 +1,257 @@
+"""One cell, or the seeds of one side by side: features, training, scores, record."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from itertools import chain
+from typing import Any
+
+import torch
+
+from bench.backbone import Backbone
+from bench.cells import Cell, drawn, few_shot_set, needed, paths
+from bench.datasets.items import Item
+from bench.datasets.splits import Task
+from bench.devices import device_name, synchronise
+from bench.errors import UserError
+from bench.features import View
+from bench.heap import kept_heap
+from bench.learned import keep_state
+from bench.methods import Method, TaskData
+from bench.methods.base import likeliest
+from bench.metrics import METRICS
+from bench.plan import Plan
+from bench.profile import profiled
+from bench.progress import absolute, bar, note
+from bench.protocols import Part
+from bench.records import SCHEMA, PeakMemory, processor, versions
+
+SCORE_CHUNK = 1024  # test images scored at a time
+SMALL_WIDTH = 128  # text towers up to this width train on one thread
+
+
+def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
+    """The records of cells that are trained together; what fails together is tried cell by cell."""
+    trained = None
+    try:
+        with kept_heap():
+            trained = _train(plan, cells)
+    except Exception as error:
+        failure = _failure(cells[0], error)
+    if trained is None:  # out of the handler, whose traceback would hold all that the training had allocated
+        if len(cells) == 1:
+            yield failure
+            return
+        note(f"not together ({reason(failure)}): seed by seed", plan.hide)
+        for cell in cells:
+            yield from evaluate(plan, [cell])
+        return
+    for cell, method, data in zip(cells, trained.methods, trained.data, strict=True):
+        try:
+            record = _record(plan, cell, method, data, trained)
+        except Exception as error:
+            record = _failure(cell, error)
+        yield record
+
+
+@dataclass
+class _Trained:
+    """Cells' methods after training, and what it took."""
+
+    methods: list[Method]
+    data: list[list[TaskData]]
+    tests: list[list[torch.Tensor]]  # a task's test features, in blocks
+    feature_seconds: float
+    train_seconds: float
+    memory: PeakMemory
+    threads: int
+    seeds: list[int]
+
+
+def _train(plan: Plan, cells: Sequence[Cell]) -> _Trained:
+    """Features, and training side by side."""
+    memory = PeakMemory(plan.backbone.device)
+    start = time.perf_counter()
+    kind, params = cells[0].variant.method, cells[0].variant.params
+    tests = _test_features(plan, kind.image)
+    data = [[_task_data(plan, task, cell) for task in plan.tasks] for cell in cells]
+    encoded = time.perf_counter()
+    methods, seeds = [kind(params) for _ in cells], [cell.seed for cell in cells]
+    with bar("  training", 0, "step", plan.hide, every=60) as shown, _threads(plan.backbone) as threads:
+        beside = plan.store.path(cells[0].name, cells[0].key)
+        trace = beside.with_suffix(".trace.json.gz") if plan.config.profile else None
+        with profiled(trace, absolute(shown)) as report:
+            if len(cells) == 1:
+                methods[0].fit(plan.backbone, data[0], seeds[0], report)
+            else:
+                kind.fit_together(list(zip(methods, data, seeds, strict=True)), plan.backbone, report)
+    synchronise(plan.backbone.device)
+    seconds = time.perf_counter() - encoded
+    return _Trained(methods, data, tests, encoded - start, seconds, memory, threads, seeds)
+
+
+def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], trained: _Trained) -> dict[str, Any]:
+    """Test a cell's method, keep what it learned; the cell's record."""
+    start = time.perf_counter()
+    scored = [
+        row
+        for t, task in enumerate(plan.tasks)
+        for row in _score(plan, method, t, task, trained.tests[t], len(data[t].labels))
+    ]
+    end = time.perf_counter()
+    learned = plan.store.path(cell.name, cell.key).with_suffix(".safetensors")
+    kept = plan.config.keep and keep_state(learned, method, data, cell.config)
+    n = len(trained.seeds)
+    return {
+        **_head(cell, "done"),
+        "tasks": scored,
+        "score": _mean_over_tasks(scored),
+        "n_params": method.n_params,
+        "feature_seconds": trained.feature_seconds / n,
+        "train_seconds": trained.train_seconds / n,
+        **({"trained_together": trained.seeds} if n > 1 else {}),
+        "test_seconds": end - start,
+        "peak_memory_mb": trained.memory.megabytes(),
+        "device": device_name(plan.backbone.device),
+        "processor": processor(),
+        "threads": trained.threads,
+        "demo": plan.suite.demo,
+        "title": plan.suite.title,
+        "note": plan.suite.note,
+        "footnote": method.footnote,
+        "recipe": plan.config.recipe or "",
+        "run": plan.config.recorded(),
+        "draws": str(plan.draws) if plan.draws else None,
+        "learned": learned.name if kept else None,
+        "versions": versions(),
+        "fingerprints": {"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
+        "splits": {task.name: task.split.source for task in plan.tasks},
+        "copies": {task.name: _copies(plan, task, cell) for task in plan.tasks},
+    }
+
+
+def _copies(plan: Plan, task: Task, cell: Cell) -> int:
+    """How many of a task's test images have the same bytes as one of the cell's few-shot images."""
+    few = paths(task, drawn(task, plan.protocol, cell.shots, cell.seed, plan.draws))
+    return sum(plan.tested[task.name][digest] for digest in set(plan.features.hashes.of(few)))
+
+
+def _score(
+    plan: Plan, method: Method, t: int, task: Task, blocks: Sequence[torch.Tensor], n_train: int
+) -> list[dict[str, Any]]:
+    """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two."""
+    rows: list[dict[str, Any]] = []
+    for part in plan.protocol.parts(task):
+        predicted = predictions(method, t, blocks, part, plan.backbone.device, task.name)
+        rows.append(
+            {
+                "task": task.name,
+                "part": part.name,
+                "metric": task.metric,
+                "accuracy": METRICS[task.metric](predicted, part.labels),
+                "n_test": len(part.labels),
+                "n_train": n_train,
+                "n_classes": part.n_classes,
+            }
+        )
+    return [*rows, *plan.protocol.summary(rows)]
+
+
+def predictions(
+    method: Method, t: int, blocks: Sequence[torch.Tensor], part: Part, device: torch.device, name: str
+) -> torch.Tensor:
+    """The likeliest class [n] of each of a part's images, of which the features stand in blocks [m, d] one after the
+    other; they may be mapped from disk: a chunk at a time is read."""
+    found, first = [], 0
+    for block in blocks:
+        inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
+        first += len(block)
+        for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
+            scores = method.predict(t, block[rows].to(device), part.class_names)
+            found.append(likeliest(scores, method.name, name, len(rows), part.n_classes).cpu())
+    return torch.cat(found)
+
+
+def _mean_over_tasks(rows: list[dict[str, Any]]) -> float:
+    """The suite's score: unweighted mean over tasks (of the harmonic means, where there are two parts)."""
+    last = {row["task"]: row["accuracy"] for row in rows}  # the last part of a task sums it up
+    return sum(last.values()) / len(last)
+
+
+def _head(cell: Cell, status: str) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "status": status,
+        "key": cell.key,
+        "cell": cell.name,
+        "config": cell.config,
+        "defaults": asdict(cell.variant.defaults),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def reason(record: dict[str, Any]) -> str:
+    """Why a cell failed, in a line."""
+    return str(record["error"]).partition("\n")[0]
+
+
+def _failure(cell: Cell, error: Exception) -> dict[str, Any]:
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    trace = "".join(traceback.format_exception(error))
+    return {**_head(cell, "failed"), "error": reason, "traceback": trace, "versions": versions()}
+
+
+def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
+    method = cell.variant.method
+    found: dict[str, torch.Tensor] = {}
+    train, val = few_shot_set(task, plan.protocol, cell.shots, cell.seed, plan.draws)
+    task = plan.protocol.trained(task)
+    for need, (view, parts) in needed(cell, train, val).items():
+        total = sum(map(len, parts)) * (view.last - view.first)
+        naming = plan.features.naming_broken(paths(task, [*chain(*train, *val)]), plan.hide)
+        with bar(f"  encoding {task.name}", total, "view", plan.hide) as shown, naming:
+            blocks = [plan.features.get(paths(task, part), view, method.image, shown.update) for part in parts]
+        features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, plan.backbone.embed_dim)
+        found[need] = features if need == "views" else features[0]
+    return TaskData(
+        name=task.name,
+        task_name=task.task_name,
+        class_names=task.class_names,
+        template=task.template,
+        descriptions=task.descriptions,
+        labels=_labels(train),
+        val_labels=_labels(val),
+        **{"views": torch.zeros(1, 0, plan.backbone.embed_dim), **found},
+    )
+
+
+def _labels(parts: list[list[Item]]) -> torch.Tensor:
+    return torch.tensor([item.label for items in parts for item in items], dtype=torch.long)
+
+
+def _test_features(plan: Plan, kind: str) -> list[list[torch.Tensor]]:
+    """[n, d] blocks of each task, mapped into memory."""
+    with bar("  encoding test images", sum(len(t.split.test) for t in plan.tasks), "view", plan.hide) as shown:
+        found = []
+        for t in plan.tasks:
+            images = paths(t, t.split.test)
+            with plan.features.naming_broken(images, plan.hide):
+                found.append([block[0] for block in plan.features.blocks(images, View(), kind, shown.update)])
+        return found
+
+
+@contextlib.contextmanager
+def _threads(backbone: Backbone) -> Iterator[int]:
+    """One thread for small text towers: several spend their time waiting for each other, and sums in another order
+    would make the result depend on the machine's number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if backbone.tower.width <= SMALL_WIDTH else before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

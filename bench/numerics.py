@@ -1,0 +1,186 @@
+"""Which code makes a cell's numbers: the method's own, and what all methods share.
+
+A cell's key holds both, so that no score of an older formula passes for one of the present code:
+
+- `code` hashes what is a method's own: the modules of its class and its bases, and what they import from `methods/` (of
+  a plug-in: from its own package). Comments, docstrings and layout do not count. Whoever edits it gets other cells.
+- `numerics` is a version that developers raise. It stands for the modules in `SHARED`, for to clean up one of those
+  should not make everybody train anew. `numerics.json` holds it with the hashes of the code that it was given to. Where
+  the code is another, the version is "1+<hash>": other cells again, until a developer has said which it is,
+
+      python -m bench.numerics same      the numbers are the same: the version stays
+      python -m bench.numerics changed   they are not: the version is raised, and all cells run again
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+CONFIRMED = Path(__file__).with_name("numerics.json")
+
+# What the numbers of all methods follow from. Of modules that mostly do other things, the functions that count.
+SHARED: dict[str, tuple[str, ...]] = {
+    "bench.backbone": (),
+    "bench.cells": ("few_shot_set", "needed", "shards"),
+    "bench.datasets.fewshot": (),
+    "bench.datasets.images": (),
+    "bench.features": (),
+    "bench.evaluate": ("SCORE_CHUNK", "_mean_over_tasks", "_score", "_task_data", "predictions"),
+    "bench.local": (),
+    "bench.methods.base": (),
+    "bench.methods.prompt": (),
+    "bench.methods.training": (),
+    "bench.metrics": (),
+    "bench.protocols.base": (),
+    "bench.protocols.base2new": (),
+    "bench.protocols.few_shot": (),
+    "bench.text": (),
+}
+FEATURES = ("bench.backbone", "bench.datasets.images", "bench.features", "bench.local")  # of images
+
+
+def method_code(method: type) -> str:
+    """The hash of a method's own code; that of a plug-in behind its module and class."""
+    digests = sorted(digest(source) for source in _own_modules(method))
+    found = hashlib.blake2b("".join(digests).encode(), digest_size=12).hexdigest()
+    own = method.__module__.startswith("bench.methods.")
+    return found if own else f"{method.__module__}:{method.__qualname__}:{found}"
+
+
+def numerics() -> str:
+    """The version of the shared code: "1", or "1+<hash>" where it is not as `numerics.json` has it."""
+    return f"{_confirmed()['version']}{unconfirmed()}"
+
+
+def unconfirmed(names: Iterable[str] = SHARED) -> str:
+    """ "+<hash>" where some of the shared modules are not as `numerics.json` has them, else ""."""
+    other = edited(names)
+    return f"+{digest(repr(other))[:8]}" if other else ""
+
+
+def edited(names: Iterable[str] = SHARED) -> dict[str, str]:
+    """Those of the shared modules whose code is another than confirmed, with its hash."""
+    confirmed = _confirmed()["code"]
+    return {name: now for name, now in shared_code(names).items() if confirmed.get(name) != now}
+
+
+def _confirmed() -> dict[str, Any]:
+    return json.loads(CONFIRMED.read_text(encoding="utf-8"))
+
+
+def shared_code(names: Iterable[str] = SHARED) -> dict[str, str]:
+    """The hash of each shared module's code."""
+    return {name: digest(_source(name), SHARED[name]) for name in names}
+
+
+@lru_cache(maxsize=256)
+def digest(source: str, only: tuple[str, ...] = ()) -> str:
+    """The hash of Python code without comments, docstrings and layout, the same on every Python.
+
+    Parameters
+    ----------
+    only : the names of those of its definitions that count (default: everything). One that is missing is a KeyError.
+    """
+    tree = ast.parse(source)
+    if only:
+        defined = {name: node for node in tree.body for name in _names(node)}
+        tree.body = [defined[name] for name in only]
+    text = json.dumps(_plain(tree))
+    return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=12).hexdigest()
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """What a statement defines."""
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as lists. `ast.dump` would not do: it writes other empty fields on other Pythons."""
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    body = fields.get("body")
+    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    if documented and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        fields["body"] = body[1:] if isinstance(body[0].value.value, str) else body
+    kept = {name: value for name, value in fields.items() if value not in (None, []) and name != "kind"}
+    return [type(node).__name__, {name: _plain(value) for name, value in kept.items()}]
+
+
+def _own_modules(method: type) -> Iterator[str]:
+    """The sources of a method's own modules."""
+    package = method.__module__.partition(".")[0]
+    todo, seen = [kind.__module__ for kind in method.__mro__], set(SHARED)
+    while todo:
+        name = todo.pop()
+        own = name.startswith("bench.methods.") or (package != "bench" and name.partition(".")[0] == package)
+        if own and name not in seen:
+            seen.add(name)
+            source = _source(name)
+            yield source
+            todo += _imported(source, name)
+
+
+def _imported(source: str, module: str) -> Iterator[str]:
+    """What a module imports. Of "from a import b", b may be a module, too."""
+    spec = _spec(module)
+    package = module if spec and spec.submodule_search_locations else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
+            start = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield start
+            yield from (f"{start}.{alias.name}" for alias in node.names)
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where a module comes from; None where that is unknown, and of a name that is no module."""
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+
+
+_loaded: dict[int, tuple[ModuleSpec, str]] = {}  # by the identity of a module's spec, which a reload replaces
+
+
+def _source(name: str) -> str:
+    """A module's source, as it was when first asked for: a file that is edited later is not what runs here. "" where
+    there is none: a notebook's cell, a compiled module, a name that is no module."""
+    spec = _spec(name)
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        return ""
+    if id(spec) not in _loaded:
+        _loaded[id(spec)] = (spec, importlib.util.decode_source(Path(str(spec.origin)).read_bytes()))
+    return _loaded[id(spec)][1]
+
+
+def main(argv: Sequence[str]) -> int:
+    if list(argv) not in (["same"], ["changed"]):
+        print(__doc__, file=sys.stderr)
+        return 2
+    version = _confirmed()["version"] + (argv[0] == "changed")
+    if argv[0] == "changed" and unconfirmed(FEATURES):
+        print("If image features changed: raise FORMAT in bench/features.py, too, or old ones are read from the cache")
+    content = json.dumps({"version": version, "code": shared_code()}, indent=1)
+    CONFIRMED.write_text(content + "\n", encoding="utf-8")
+    print(f"numerics {version}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,212 @@
+"""From a configuration to a plan: tasks, backbone and cells, resolved and checked before anything is computed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from bench.backbone import Backbone, load_backbone
+from bench.cells import Cell, but_for_code, drawn, few_shot_set, make_cells, needed, paths
+from bench.config import RunConfig, many
+from bench.datasets.demo import ensure_demo
+from bench.datasets.places import cache_folder
+from bench.datasets.splits import Task, load_tasks
+from bench.datasets.suites import Suite, load_suite
+from bench.devices import find_device
+from bench.errors import UserError
+from bench.features import ImageFeatures, View
+from bench.files import user_path
+from bench.hashes import ImageHashes, copies, copies_told, named
+from bench.methods import Method, find_method, method_names
+from bench.names import check_names
+from bench.options import variants
+from bench.progress import absolute, bar
+from bench.protocols import Protocol, find_protocol
+from bench.recipe import check_values, load_recipe
+from bench.records import RecordStore
+from bench.reports.records import COLUMNS, rows_of
+
+
+@dataclass
+class Plan:
+    """Everything a run needs, made once: tasks, backbone, features, cells, records."""
+
+    config: RunConfig
+    suite: Suite
+    protocol: Protocol
+    tasks: list[Task]
+    backbone: Backbone
+    features: ImageFeatures
+    store: RecordStore
+    cells: list[Cell]
+    draws: Path | None
+    left_out: dict[str, str]  # methods that the protocol cannot take, and why
+    tested: dict[str, Counter[str]]  # a task's test images by their content
+
+    @property
+    def hide(self) -> bool | None:
+        """Of progress: True where the run is to be quiet, None where the place decides."""
+        return True if self.config.quiet else None
+
+    def todo(self) -> list[Cell]:
+        """Cells without a finished record: new ones and failed ones."""
+        return [c for c in self.cells if not self.is_done(c)]
+
+    def is_done(self, cell: Cell) -> bool:
+        return (self.store.read(cell.name, cell.key) or {}).get("status") == "done"
+
+    def of_other_code(self) -> int:
+        """How many of the cells to run are finished but for the code that made their numbers."""
+        return sum(
+            any(r.get("status") == "done" and but_for_code(r["config"]) == but_for_code(cell.config) for r in beside)
+            for cell in self.todo()
+            for beside in [self.store.beside(cell.name)]
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        """Those of this grid's cells, by the names that this run gives them."""
+        found = [(c.name, self.store.read(c.name, c.key)) for c in self.cells]
+        return [{**r, "cell": name} for name, r in found if r is not None]
+
+    def table(self) -> pd.DataFrame:
+        """Finished cells, one row a cell and task: the columns of a report's records.csv."""
+        rows = [row for r in self.records() if r["status"] == "done" for row in rows_of(r)]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def overview(self) -> pd.DataFrame:
+        """The cells and what is there already: one row a cell."""
+        rows = []
+        for c in self.cells:
+            record = self.store.read(c.name, c.key)
+            state = "to run" if record is None else {"done": "done"}.get(record["status"], "failed, to run again")
+            row = {k: c.name[k] for k in ("suite", "backbone", "method", "variant", "shots", "seed")}
+            rows.append({**row, "views": c.views, "state": state, "features": self._cached(c)})
+        return pd.DataFrame(rows)
+
+    def _cached(self, cell: Cell) -> str:
+        wanted = [(paths(t, t.split.test), View()) for t in self.tasks]
+        for task in self.tasks:
+            few = few_shot_set(task, self.protocol, cell.shots, cell.seed, self.draws)
+            for view, parts in needed(cell, *few).values():
+                wanted += [(paths(task, part), view) for part in parts]
+        kind = cell.variant.method.image
+        there = sum(self.features.is_cached(images, view, kind) for images, view in wanted)
+        return "cached" if there == len(wanted) else f"{there} of {len(wanted)} cached" if there else "to encode"
+
+
+def prepare(config: RunConfig) -> Plan:
+    """Resolve and check everything before anything is computed.
+
+    Raises
+    ------
+    UserError : something in the configuration does not fit what is there.
+    """
+    if config.suite is None and config.data:
+        raise UserError("--data without --suite: name one (`python -m bench list suites`), or leave --data out")
+    protocol = find_protocol(config.protocol)
+    draws = user_path(config.draws) if config.draws else None
+    if draws and not draws.is_dir():
+        raise UserError(f"--draws {draws}: no such folder")
+    suite = load_suite(config.suite or "demo")
+    classes, left_out = _methods(tuple(config.methods), protocol)
+    check_values(f"{suite.path}: recipe", {"all": suite.recipe}, classes)
+    recipe = load_recipe(config.recipe, classes) if config.recipe else None
+    settings = variants(classes, tuple(config.options), [{"all": suite.recipe}, recipe.values if recipe else {}])
+    hide = True if config.quiet else None
+    wanted = None if config.tasks is None else tuple(config.tasks)
+    tasks = load_tasks(suite, _data_root(suite, config, hide), wanted, config.allow_missing)
+    name = config.backbone or suite.backbone or "RN50"
+    backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision)
+    check_names(backbone.tower, tasks, settings)
+    features = ImageFeatures(backbone)
+    shots, seeds = many(config.shots), many(config.seeds)
+    tested = _look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide)
+    views = config.views or (recipe.views if recipe else suite.views)
+    return Plan(
+        config=config,
+        suite=suite,
+        protocol=protocol,
+        tasks=tasks,
+        backbone=backbone,
+        features=features,
+        store=RecordStore(user_path(config.results)),
+        cells=list(make_cells(suite, tasks, protocol, backbone, features, settings, shots, seeds, views, draws)),
+        draws=draws,
+        left_out=left_out,
+        tested=tested,
+    )
+
+
+def _methods(given: tuple[str, ...], protocol: Protocol) -> tuple[list[type[Method]], dict[str, str]]:
+    """The classes behind the names, and which of all methods the protocol leaves out, with the reason."""
+    every = given == ("all",)
+    classes = list(dict.fromkeys(find_method(name) for name in (method_names() if every else given)))
+    left_out = {c.name: why for c in classes if (why := protocol.refusal(c))}
+    if left_out and not every:
+        said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise UserError(f"--methods: {protocol.name} tests classes that no method was trained on; leave out {said}")
+    classes = [c for c in classes if c.name not in left_out]
+    for name in {c.name for c in classes}:  # records tell methods apart by name
+        if sum(c.name == name for c in classes) > 1:
+            raise UserError(f"--methods: two methods are called {name!r}; give one of the classes another `name`")
+    return classes, left_out
+
+
+def _data_root(suite: Suite, config: RunConfig, hide: bool | None) -> Path:
+    """The folder of the suite's data; the demo's is made."""
+    if suite.demo:
+        if config.data:
+            raise UserError(f"--data {config.data}: the demo suite renders its own images; leave --data out")
+        with bar("rendering the demo's images", 0, "image", hide, position=0) as shown:
+            return Path(ensure_demo(cache_folder() / "demo", absolute(shown)))
+    data = config.data or os.environ.get("BENCH_DATA")
+    if not data:
+        raise UserError(f"suite {suite.name!r} needs images: give --data ROOT, or set BENCH_DATA")
+    root = user_path(data)
+    if not root.is_dir():
+        raise UserError(f"--data {data}: no such folder")
+    return root
+
+
+def _look_at_images(
+    tasks: list[Task],
+    protocol: Protocol,
+    hashes: ImageHashes,
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    draws: Path | None,
+    hide: bool | None,
+) -> dict[str, Counter[str]]:
+    """Hash the images of all cells once, under a bar; what follows finds the hashes remembered.
+
+    Broken images are refused, all at once; copies of few-shot images among the test images are told.
+    Returns how often each content stands among a task's test images.
+    """
+    sets = [(n, seed) for seed in seeds for n in (shots if draws else [max(shots)])]  # ours are nested
+    few = {t.name: [i for n, seed in sets for i in drawn(t, protocol, n, seed, draws)] for t in tasks}
+    files = {t.name: (list(dict.fromkeys(paths(t, few[t.name]))), paths(t, t.split.test)) for t in tasks}
+    broken = {}
+    with bar("reading images", sum(map(len, chain(*files.values()))), "image", hide, position=0) as shown:
+        for name, (seen, test) in files.items():
+            broken[name] = hashes.broken([*seen, *test], shown.update)
+    if any(broken.values()):
+        lines = [f"  {name}: {named(faults)}" for name, faults in broken.items() if faults]
+        n = sum(map(len, broken.values()))
+        head = f"{n} images cannot be read; replace or delete them (docs/data.md says how):"
+        raise UserError("\n".join([head, *lines]))
+    tested = {}
+    for t in tasks:
+        learned_from, scored = map(hashes.by_content, files[t.name])
+        if told := copies_told(t.split.root, copies(learned_from, scored), "few-shot images"):
+            tqdm.write(f"warning: {t.name}: of the test images, {told}", file=sys.stderr)
+        tested[t.name] = Counter(digest for digest, _ in scored)
+    return tested

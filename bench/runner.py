@@ -1,0 +1,121 @@
+"""A run: the cells of a plan one after the other; what is finished is read, what fails is told, Ctrl-C loses one."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from bench.cells import Cell
+from bench.config import RunConfig, as_arguments
+from bench.evaluate import evaluate, reason
+from bench.plan import Plan, prepare
+from bench.progress import count, duration, has_bars, note
+
+OTHER_CODE = (
+    "{} of this grid finished with other code (of the method, or of what all share): run again, the old records are "
+    "left as they are"
+)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C between or inside cells; says how many cells are finished."""
+
+
+def _run(config: RunConfig) -> pd.DataFrame:
+    """Run a grid of cells and return its results; what is finished already is read, not run again.
+
+    The parameters are the fields of `bench.config.RunConfig`; `python -m bench run --help` describes each.
+
+    Returns
+    -------
+    DataFrame : one row a finished cell and task (columns as in a report's records.csv). Cells that fail are recorded
+        with their reason, left out here, summed up in a warning, and listed in `.attrs["failed"]`: one dict each, with
+        suite, backbone, method, variant, protocol, shots, seed and error.
+
+    Raises
+    ------
+    UserError : something given does not fit; nothing was run. Interrupted : Ctrl-C; finished cells are kept.
+    """
+    plan = prepare(config)
+    failed = execute(plan)
+    table = plan.table()
+    table.attrs["failed"] = [{**record["cell"], "error": record["error"]} for record in failed]
+    if failed:
+        warnings.warn(_summary(failed, len(plan.cells)), stacklevel=3)
+    return table
+
+
+run = as_arguments(RunConfig, _run)
+
+
+def _summary(failed: Sequence[dict[str, Any]], n_cells: int) -> str:
+    """How many cells failed, for which reasons."""
+    reasons = Counter(reason(record) for record in failed)
+    said = "; ".join(f"{reason} ({count(n, 'cell')})" for reason, n in reasons.most_common())
+    return f"{len(failed)} of {count(n_cells, 'cell')} failed, see .attrs['failed'] of the table: {said}"
+
+
+def execute(plan: Plan) -> list[dict[str, Any]]:
+    """Run what is not finished; returns the records of cells that failed."""
+    todo = plan.todo()
+    failed = []
+    hide = plan.hide
+    plan.store.folder.mkdir(parents=True, exist_ok=True)  # better now than after the first training
+    other = plan.of_other_code()
+    if other:
+        note(OTHER_CODE.format(count(other, "cell")), hide)
+    finished = len(plan.cells) - len(todo)
+    bars = not hide and has_bars()
+    with tqdm(total=len(plan.cells), initial=finished, unit="cell", disable=not bars) as cells:
+        for group in _groups(plan, todo):
+            left = [cell for cell in group if not plan.is_done(cell)]  # another process may have done some meanwhile
+            finished += len(group) - len(left)
+            cells.update(len(group) - len(left))
+            if not left:
+                continue
+            cells.set_description(_described(left))
+            try:
+                for cell, record in zip(left, evaluate(plan, left), strict=True):
+                    if record["status"] == "done" or not plan.is_done(cell):
+                        plan.store.write(record)
+                    failed += [record] if record["status"] == "failed" else []
+                    finished += 1
+                    note(f"{_outcome(cell, record)} ({finished} of {len(plan.cells)})", hide)
+                    cells.update()
+            except KeyboardInterrupt as stop:
+                done = len(plan.cells) - len(plan.todo())  # without those that failed
+                raise Interrupted(f"{done} of {len(plan.cells)} cells are finished") from stop
+    return failed
+
+
+def _described(cells: Sequence[Cell]) -> str:
+    """ "coop context=4, 2 shots, seeds 1, 2"; cells differ in the seed alone."""
+    name = f"{cells[0].config['method']} {cells[0].variant.label}".strip()
+    if not cells[0].shots:
+        return name
+    seeds = f"seed{'s' * (len(cells) > 1)} {', '.join(str(c.seed) for c in cells)}"
+    return f"{name}, {count(cells[0].shots, 'shot')}, {seeds}"
+
+
+def _outcome(cell: Cell, record: dict[str, Any]) -> str:
+    """How a cell ended: its score and what it took, or why it failed."""
+    if record["status"] == "failed":
+        return f"failed: {_described([cell])}: {reason(record)}"
+    seconds = sum(record[f"{what}_seconds"] for what in ("feature", "train", "test"))
+    return f"{_described([cell])}: {record['score']:.1f} % in {duration(seconds)}"
+
+
+def _groups(plan: Plan, todo: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that are trained together: one, or those that differ in the seed alone."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in todo:
+        same = (cell.variant.method, cell.variant.label, cell.shots) if plan.config.seeds_at_once else cell.key
+        groups.setdefault(same, []).append(cell)
+    return list(groups.values())
+
+
