@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.catalogue import cache, check, fetch, listing, write_draws
     from bench.explain import explain
-    from bench.learned import load_cell, predict, words
+    from bench.listing import cache, check, fetch, listing, write_draws
     from bench.perturb import rounding
     from bench.reports import report
     from bench.runner import run
+    from bench.saved import load_cell, predict, words
 
 __version__ = "0.2.0"
 __all__ = [
@@ -45,15 +45,15 @@ _HOMES = {
     "run": "bench.runner",
     "report": "bench.reports",
     "rounding": "bench.perturb",
-    "listing": "bench.catalogue",
-    "cache": "bench.catalogue",
-    "check": "bench.catalogue",
-    "fetch": "bench.catalogue",
-    "write_draws": "bench.catalogue",
+    "listing": "bench.listing",
+    "cache": "bench.listing",
+    "check": "bench.listing",
+    "fetch": "bench.listing",
+    "write_draws": "bench.listing",
     "explain": "bench.explain",
-    "load_cell": "bench.learned",
-    "words": "bench.learned",
-    "predict": "bench.learned",
+    "load_cell": "bench.saved",
+    "words": "bench.saved",
+    "predict": "bench.saved",
 }
 
 

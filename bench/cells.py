@@ -10,12 +10,12 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.backbone import Backbone
+from bench.clip.backbone import Backbone
 from bench.datasets.draws import VAL_SHOTS, find_draw, read_draw
 from bench.datasets.fewshot import few_shot, seeded_order
-from bench.datasets.items import Item
+from bench.datasets.spec import Suite
 from bench.datasets.splits import Task
-from bench.datasets.suites import Suite
+from bench.datasets.types import Item
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.numerics import method_code, numerics

@@ -13,15 +13,13 @@ from typing import Any
 
 import torch
 
-from bench.backbone import Backbone
 from bench.cells import Cell, drawn, few_shot_set, needed, paths
-from bench.datasets.items import Item
+from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
+from bench.datasets.types import Item
 from bench.devices import device_name, synchronise
 from bench.errors import UserError
 from bench.features import View
-from bench.heap import kept_heap
-from bench.learned import keep_state
 from bench.methods import Method, TaskData
 from bench.methods.base import likeliest
 from bench.metrics import METRICS
@@ -30,6 +28,8 @@ from bench.profile import profiled
 from bench.progress import absolute, bar, note
 from bench.protocols import Part
 from bench.records import SCHEMA, PeakMemory, processor, versions
+from bench.saved import keep_state
+from bench.system import kept_heap
 
 SCORE_CHUNK = 1024  # test images scored at a time
 SMALL_WIDTH = 128  # text towers up to this width train on one thread

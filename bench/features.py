@@ -31,13 +31,13 @@ from torch import Tensor
 from torchvision.transforms import Compose, InterpolationMode, Normalize, ToTensor
 from torchvision.transforms import functional as TF
 
-from bench.backbone import Backbone
+from bench.clip.backbone import Backbone
+from bench.clip.patches import encode_local
+from bench.datasets.cache_paths import cache_folder
 from bench.datasets.images import open_image
-from bench.datasets.places import cache_folder
 from bench.errors import UserError
 from bench.files import write_whole
 from bench.hashes import HASHES, Bar, ImageHashes, named, usable_cores
-from bench.local import encode_local
 from bench.numerics import FEATURES, unconfirmed
 from bench.progress import bar as progress_bar
 

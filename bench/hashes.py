@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from bench.datasets.cache_paths import cache_folder
 from bench.datasets.images import looks_whole, open_image
-from bench.datasets.places import cache_folder
 from bench.errors import UserError
 
 HASHES = "hashes.sqlite"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.clip.text import TextTower
 from bench.errors import UserError
 from bench.methods.base import Names
 from bench.options import Variant
-from bench.text import TextTower
 
 SHOWN = 3  # of a kind of mistake, in the error
 

@@ -29,13 +29,13 @@ CONFIRMED = Path(__file__).with_name("numerics.json")
 
 # What the numbers of all methods follow from. Of modules that mostly do other things, the functions that count.
 SHARED: dict[str, tuple[str, ...]] = {
-    "bench.backbone": (),
+    "bench.clip.backbone": (),
     "bench.cells": ("few_shot_set", "needed", "shards"),
     "bench.datasets.fewshot": (),
     "bench.datasets.images": (),
     "bench.features": (),
     "bench.evaluate": ("SCORE_CHUNK", "_mean_over_tasks", "_score", "_task_data", "predictions"),
-    "bench.local": (),
+    "bench.clip.patches": (),
     "bench.methods.base": (),
     "bench.methods.prompt": (),
     "bench.methods.training": (),
@@ -43,9 +43,10 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.protocols.base": (),
     "bench.protocols.base2new": (),
     "bench.protocols.few_shot": (),
-    "bench.text": (),
+    "bench.clip.packing": (),
+    "bench.clip.text": (),
 }
-FEATURES = ("bench.backbone", "bench.datasets.images", "bench.features", "bench.local")  # of images
+FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.features", "bench.clip.patches")  # of images
 
 
 def method_code(method: type) -> str:

@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from bench.backbone import Backbone, load_backbone
 from bench.cells import Cell, but_for_code, drawn, few_shot_set, make_cells, needed, paths
+from bench.clip.backbone import Backbone, load_backbone
 from bench.config import RunConfig, many
+from bench.datasets.cache_paths import cache_folder
 from bench.datasets.demo import ensure_demo
-from bench.datasets.places import cache_folder
+from bench.datasets.spec import Suite, load_suite
 from bench.datasets.splits import Task, load_tasks
-from bench.datasets.suites import Suite, load_suite
 from bench.devices import find_device
 from bench.errors import UserError
 from bench.features import ImageFeatures, View

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from bench.datasets.suites import read_yaml
+from bench.datasets.spec import read_yaml
 from bench.errors import UserError, nearest
 from bench.files import user_path
 from bench.methods import Method, find_method, method_names

@@ -30,8 +30,8 @@ if __name__ != "bench.datasets":
 else:
     from bench.datasets.fewshot import few_shot
     from bench.datasets.images import open_image
+    from bench.datasets.spec import Suite, TaskSpec, load_suite, suite_names
     from bench.datasets.splits import Item, Split, Task, load_tasks
-    from bench.datasets.suites import Suite, TaskSpec, load_suite, suite_names
 
     __all__ = [
         "Item",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.datasets import hub
 from bench.datasets.archives import there
-from bench.datasets.items import MissingData
+from bench.datasets.spec import Suite, TaskSpec, file_of, targets_of
 from bench.datasets.splits import Task, load_task
-from bench.datasets.suites import Suite, TaskSpec, file_of, targets_of
+from bench.datasets.types import MissingData
 from bench.errors import UserError, typed
 from bench.hashes import ImageHashes, copies, copies_told, named
 from bench.progress import bar

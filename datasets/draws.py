@@ -11,9 +11,9 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from bench.datasets.fewshot import few_shot
-from bench.datasets.items import Item, Split
 from bench.datasets.splitfiles import read_json, safe_path, write_json
 from bench.datasets.splits import Task
+from bench.datasets.types import Item, Split
 from bench.errors import UserError
 
 VAL_SHOTS = 4  # validation few-shot: at most so many images a class

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from bench.datasets import hub
 from bench.datasets.archives import Damaged, draft_of, there, unpack
 from bench.datasets.check import check_task, in_the_way, is_split, is_there, packed, printable
+from bench.datasets.spec import Suite, file_of, targets_of
 from bench.datasets.splits import select_tasks
-from bench.datasets.suites import Suite, file_of, targets_of
 from bench.datasets.transfer import Note, byte_bar, download, held, human, part_of, read_note, size_of, stamp, verify
 from bench.errors import UserError
 from bench.progress import absolute

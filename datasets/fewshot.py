@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from bench.datasets.items import Item
+from bench.datasets.types import Item
 from bench.errors import UserError
 
 

@@ -27,8 +27,11 @@ from typing import Any
 
 from PIL import Image
 
+from bench.datasets.cache_paths import cache_place, writable_places
 from bench.datasets.images import FORMATS
-from bench.datasets.items import (
+from bench.datasets.readers import PART_FOLDERS, PARTS, Options, parts_of
+from bench.datasets.splitfiles import check_names, read_json, safe_path, write_json
+from bench.datasets.types import (
     Item,
     LeftOut,
     Listing,
@@ -38,9 +41,6 @@ from bench.datasets.items import (
     is_image_file,
     is_image_name,
 )
-from bench.datasets.places import cache_place, writable_places
-from bench.datasets.readers import PART_FOLDERS, PARTS, Options, parts_of
-from bench.datasets.splitfiles import check_names, read_json, safe_path, write_json
 from bench.errors import UserError, nearest
 
 try:

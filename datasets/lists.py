@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.datasets.items import Item, Listing, MissingData, files_below, is_image_file
 from bench.datasets.readers import Options, image_root, parts_of
 from bench.datasets.splitfiles import check_names, read_json, safe_path
+from bench.datasets.types import Item, Listing, MissingData, files_below, is_image_file
 from bench.errors import UserError, nearest
 
 

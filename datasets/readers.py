@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from bench.datasets.items import (
+from bench.datasets.splitfiles import check_names
+from bench.datasets.types import (
     Item,
     Listing,
     MissingData,
@@ -27,7 +28,6 @@ from bench.datasets.items import (
     left_out,
     list_folder,
 )
-from bench.datasets.splitfiles import check_names
 from bench.errors import UserError, nearest
 
 Options = Mapping[str, Any]

@@ -18,7 +18,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from bench.datasets.items import Item, Split, class_name
+from bench.datasets.types import Item, Split, class_name
 from bench.errors import UserError
 from bench.files import write_whole
 

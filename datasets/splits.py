@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.datasets import hub
+from bench.datasets.cache_paths import cache_place, writable_places
 from bench.datasets.fewshot import seeded_order
-from bench.datasets.items import Item, LeftOut, Listing, MissingData, Split, missing_images
-from bench.datasets.kinds import READERS
-from bench.datasets.places import cache_place, writable_places
 from bench.datasets.readers import image_root
+from bench.datasets.registry import READERS
+from bench.datasets.spec import Suite, TaskSpec
 from bench.datasets.splitfiles import (
     PARTS,
     check_parts,
@@ -27,7 +27,7 @@ from bench.datasets.splitfiles import (
     safe_path,
     write_json,
 )
-from bench.datasets.suites import Suite, TaskSpec
+from bench.datasets.types import Item, LeftOut, Listing, MissingData, Split, missing_images
 from bench.errors import UserError, nearest, typed
 
 __all__ = ["Item", "Split", "Task", "divide", "load_task", "load_tasks", "select_tasks"]

@@ -16,14 +16,14 @@ from bench.errors import UserError
 from bench.wording import sentences
 
 if TYPE_CHECKING:
-    from bench.text import TextTower
+    from bench.clip.text import TextTower
 
 Report = Callable[[int, int], None]
 """Progress: called with (steps done, steps in total)."""
 
 
 class Clip(Protocol):
-    """What methods see of a backbone: `bench.backbone.Backbone` is one, a test's stub another."""
+    """What methods see of a backbone: `bench.clip.backbone.Backbone` is one, a test's stub another."""
 
     @property
     def tower(self) -> TextTower: ...  # contexts and names -> text features

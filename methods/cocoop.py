@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.clip.text import Prompts
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams, Step
-from bench.text import Prompts
 
 
 class CoCoOp(PromptMethod):

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.clip.text import POSITIONS, Position, Prompts
 from bench.errors import UserError
 from bench.methods.base import Clip, Fit, Method, Names, Report, TaskData, check_shapes, generator, param
 from bench.methods.training import (
@@ -28,7 +29,6 @@ from bench.methods.training import (
     steps_an_epoch,
     train,
 )
-from bench.text import POSITIONS, Position, Prompts
 
 # Prompts (`weight` a class name) that trainings side by side encode in one step, at most: bounds the memory. With
 # RN50's text tower, float32, a name behind a shared context keeps 1.6 MB for the gradients, one with its own 6.3 MB.

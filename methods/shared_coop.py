@@ -12,9 +12,9 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from bench.clip.text import Prompts
 from bench.methods.base import TaskData
 from bench.methods.prompt import PromptMethod
-from bench.text import Prompts
 
 
 class SharedCoOp(PromptMethod):

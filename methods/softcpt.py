@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.clip.text import Prompts
 from bench.errors import UserError
 from bench.methods.base import Names, TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
-from bench.text import Prompts
 
 
 class SoftCPT(PromptMethod):

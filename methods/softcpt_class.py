@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.clip.text import Prompts
 from bench.methods.base import Clip, Names, TaskData, generator, param
 from bench.methods.softcpt import SoftCPT
 from bench.methods.softcpt_nats import SoftCPTNATS
 from bench.methods.training import Batch
-from bench.text import Prompts
 
 OWN_CONTEXT = "it learns a context for each class's feature"
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bench.clip.text import Prompts
 from bench.methods.base import TaskData
 from bench.methods.softcpt import SoftCPT
-from bench.text import Prompts
 
 
 class SoftCPTNATS(SoftCPT):

@@ -32,7 +32,7 @@ def write(results: Path | str, out: Path | str) -> Written:
     # Imported here: the harness shares this folder's columns and should not wait for matplotlib.
     from bench.files import user_path, write_whole
     from bench.reports import figures, tables
-    from bench.reports.blocks import split
+    from bench.reports.groups import split
     from bench.reports.records import BLOCK, COLUMNS, ROW, load
 
     loaded = load(user_path(results))

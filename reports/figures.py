@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from bench.files import write_whole
 from bench.progress import count
 from bench.reports import fonts
-from bench.reports.blocks import Block
+from bench.reports.groups import Block
 from bench.reports.records import PARTS
 
 _BASE = sns.color_palette("colorblind")

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from bench.progress import count
-from bench.reports import paper
-from bench.reports.blocks import Block
+from bench.reports import reference as paper
+from bench.reports.groups import Block
 from bench.reports.markup import Cell, Table, escape_markdown, latex, markdown
 from bench.reports.records import PARTS
 

@@ -35,10 +35,10 @@ def measure(tower: str, n_tasks: int) -> dict[str, Any]:
     from open_clip import CLIP
     from open_clip.tokenizer import SimpleTokenizer
 
+    from bench.clip.text import TextTower
     from bench.methods import TaskData
     from bench.methods.softcpt import SoftCPT
     from bench.methods.training import batches
-    from bench.text import TextTower
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -129,7 +129,7 @@ def make_model(root: Path, name: str, seed: int = 0, **changes: Any) -> str:
     import torch
     from safetensors.torch import save_file
 
-    from bench.backbone import _register
+    from bench.clip.backbone import _register
 
     root.mkdir(parents=True, exist_ok=True)
     with gzip.open(root / "tiny-bpe.txt.gz", "wt", encoding="utf-8") as file:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bench.backbone import load_backbone
+from bench.clip.backbone import load_backbone
+from bench.clip.text import TextTower
 from bench.errors import UserError
 from bench.features import ImageFeatures
 from bench.methods import TaskData, find_method
 from bench.names import check_names
 from bench.options import variants
-from bench.text import TextTower
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ import torch
 
 import bench
 import bench.runner
-from bench.backbone import PAPER_BACKBONES, _weights, load_backbone
 from bench.cli import _run_parser, draws_of, main, tasks_of
+from bench.clip.backbone import PAPER_BACKBONES, _weights, load_backbone
 from bench.errors import UserError
 from bench.methods.coop import CoOp
 from bench.options import names

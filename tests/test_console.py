@@ -22,8 +22,8 @@ from bench.cli import main
 from bench.errors import UserError, typed
 from bench.features import usable_cores
 from bench.files import file_name, user_path, write_whole
-from bench.heap import kept_heap
 from bench.records import PeakMemory, RecordStore
+from bench.system import kept_heap
 
 CONSOLES = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
@@ -221,7 +221,7 @@ def test_without_glibc_the_heap_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
         raise TypeError("LoadLibrary() argument 1 must be str, not None")
 
     for library in (windows, lambda _: object()):  # macOS: a C library, but another one
-        monkeypatch.setattr("bench.heap.ctypes.CDLL", library)
+        monkeypatch.setattr("bench.system.ctypes.CDLL", library)
         with kept_heap():
             pass
 

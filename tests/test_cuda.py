@@ -17,8 +17,8 @@ import open_clip
 import pytest
 import torch
 
+from bench.clip.text import POSITIONS, Prompts, TextTower
 from bench.methods import find_method, method_names
-from bench.text import POSITIONS, Prompts, TextTower
 
 sys.path.append(str(Path(__file__).parent))
 import reference

@@ -14,7 +14,7 @@ from PIL import Image
 from bench.cli import main
 from bench.datasets import Item, load_suite, load_tasks
 from bench.datasets.check import check_suite
-from bench.datasets.items import list_folder, missing_images
+from bench.datasets.types import list_folder, missing_images
 
 SUITE = """
 defaults: {template: "a {}.", task_name: things}

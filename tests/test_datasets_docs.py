@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench.datasets import few_shot, load_suite, load_tasks
-from bench.datasets.kinds import READERS
-from bench.datasets.suites import SUITE_KEYS, TASK_KEYS
+from bench.datasets.registry import READERS
+from bench.datasets.spec import SUITE_KEYS, TASK_KEYS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from bench.catalogue import fetch
 from bench.cli import main
 from bench.datasets import archives, load_suite, load_tasks, transfer
 from bench.datasets import fetch as fetching
@@ -26,6 +25,7 @@ from bench.datasets.check import check_suite
 from bench.datasets.fetch import Step, plan
 from bench.datasets.transfer import download, human
 from bench.errors import UserError
+from bench.listing import fetch
 
 CONTENT = os.urandom(100_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

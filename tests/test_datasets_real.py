@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from bench.datasets import Task, few_shot, load_suite, load_tasks, open_image
-from bench.datasets.items import is_image_name, list_folder
 from bench.datasets.lists import _car_labels, _matlab, read_flowers
 from bench.datasets.readers import camel_words
 from bench.datasets.splitfiles import read_split
+from bench.datasets.types import is_image_name, list_folder
 from bench.errors import UserError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

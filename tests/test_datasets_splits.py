@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.datasets import Item, Split, Suite, load_suite, load_tasks
-from bench.datasets.items import Listing, missing_images
 from bench.datasets.splitfiles import MAX_JSON, coop_form, read_json, read_split, write_json
 from bench.datasets.splits import divide
+from bench.datasets.types import Listing, missing_images
 from bench.errors import UserError
 
 # Time says nothing on a shared machine.

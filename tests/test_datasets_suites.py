@@ -8,8 +8,8 @@ import pytest
 
 from bench.datasets import load_suite, load_tasks, suite_names
 from bench.datasets.fetch import Step
-from bench.datasets.kinds import READERS
-from bench.datasets.suites import SOURCE_KEYS, file_of, targets_of
+from bench.datasets.registry import READERS
+from bench.datasets.spec import SOURCE_KEYS, file_of, targets_of
 from bench.errors import UserError
 
 SPLITS = Path(__file__).parents[2] / "shared" / "data" / "coop_splits"

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import bench
+from bench.datasets.spec import load_suite
 from bench.datasets.splits import load_tasks
-from bench.datasets.suites import load_suite
 from bench.errors import UserError
 from bench.methods import find_method, method_names
 from bench.numerics import method_code

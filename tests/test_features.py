@@ -27,8 +27,8 @@ from torchvision import transforms
 import bench
 from bench import features as features_module
 from bench import hashes as hashes_module
-from bench.backbone import Backbone, load_backbone
 from bench.cli import main
+from bench.clip.backbone import Backbone, load_backbone
 from bench.datasets.demo import GENERATOR
 from bench.errors import UserError
 from bench.features import ImageFeatures, ImageHashes, View, _draw_view, cache_contents, clear_cache
@@ -88,7 +88,7 @@ def test_more_shots_encode_only_the_images_that_are_new(
 
 def test_sixteen_shots_are_read_in_the_blocks_of_one_two_four_and_eight() -> None:
     from bench.cells import shards
-    from bench.datasets.items import Item
+    from bench.datasets.types import Item
 
     items = [Item(f"{label}/{n}", label) for label in range(3) for n in range(20)]
     sixteen = shards(items, 16, seed=1)

@@ -106,7 +106,7 @@ def test_a_message_names_twenty_and_counts_the_rest() -> None:
 
 
 def test_the_cache_may_stand_in_the_user_s_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.datasets.places import cache_folder, cache_place
+    from bench.datasets.cache_paths import cache_folder, cache_place
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from bench.heap import _glibc
+from bench.system import _glibc
 
 SCRIPT = """
 import torch
-from bench.heap import kept_heap
+from bench.system import kept_heap
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20

@@ -16,11 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import bench
-from bench.backbone import what_to_give
 from bench.cli import main
-from bench.datasets.items import image_files
+from bench.clip.backbone import what_to_give
+from bench.datasets.spec import load_suite
 from bench.datasets.splits import load_tasks
-from bench.datasets.suites import load_suite
+from bench.datasets.types import image_files
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.methods import method_names

@@ -9,15 +9,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import bench.clip.packing
+import bench.clip.text
 import bench.methods
-import bench.text
+from bench.clip.text import TextTower
 from bench.errors import UserError
 from bench.methods import Method, TaskData, find_method, method_names, param
 from bench.methods.base import Parameters
 from bench.methods.prompt import SIDE_BY_SIDE
 from bench.methods.training import Batch, Recipe, joint_cross_entropy, learning_rate
 from bench.options import numbers, variants
-from bench.text import TextTower
 
 sys.path.append(str(Path(__file__).parent))
 import reference
@@ -161,7 +162,7 @@ def test_separate_coop_steps_are_the_reference_s(clip, monkeypatch):
 
 def test_softcpt_trains_the_same_however_suffixes_are_packed(clip, monkeypatch):
     together = fitted("softcpt", clip, make_tasks(), init_std=0.1)
-    monkeypatch.setattr(bench.text, "PACK", 1)
+    monkeypatch.setattr(bench.clip.packing, "PACK", 1)
     monkeypatch.setattr(clip.tower, "_plans", {})
     alone = fitted("softcpt", clip, make_tasks(), init_std=0.1)
     for name, value in together.learned.items():

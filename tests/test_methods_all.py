@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.clip.text import TextTower
 from bench.errors import UserError
 from bench.methods import TaskData, find_method, method_names
-from bench.text import TextTower
 
 sys.path.append(str(Path(__file__).parent))
 import reference

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.clip.text import TextTower
 from bench.methods.cocoop import CoCoOp
-from bench.text import TextTower
 
 sys.path.append(str(Path(__file__).parent))
 from test_methods_all import (

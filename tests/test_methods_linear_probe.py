@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bench.datasets.fewshot import few_shot
-from bench.datasets.items import Item
+from bench.datasets.types import Item
 from bench.methods import TaskData
 from bench.methods.linear_probe import LinearProbe
 

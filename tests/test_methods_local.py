@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
+from bench.clip.patches import encode_local
 from bench.errors import UserError
-from bench.local import encode_local
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.clip.text import TextTower
 from bench.methods.plot import PLOT, sinkhorn
-from bench.text import TextTower
 
 sys.path.append(str(Path(__file__).parent))
 import reference

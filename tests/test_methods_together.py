@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from bench.clip.text import TextTower
 from bench.errors import UserError
 from bench.methods import TaskData, find_method, method_names
 from bench.methods.coop import CoOp
-from bench.text import TextTower
 
 sys.path.append(str(Path(__file__).parent))
 import reference

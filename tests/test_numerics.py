@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench import numerics
-from bench.backbone import load_backbone
+from bench.clip.backbone import load_backbone
 from bench.features import ImageFeatures, View
 from bench.methods import find_method, method_names
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import bench
-from bench.backbone import load_backbone
 from bench.cli import main
+from bench.clip.backbone import load_backbone
 from bench.config import RunConfig
 from bench.errors import UserError
 from bench.methods import Method, TaskData

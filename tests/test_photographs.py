@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import bench
-from bench.backbone import load_backbone
 from bench.cli import main
+from bench.clip.backbone import load_backbone
+from bench.datasets.spec import load_suite
 from bench.datasets.splits import load_tasks
-from bench.datasets.suites import load_suite
 from bench.features import ImageFeatures, View
 
 SHARED = Path(__file__).parents[2] / "shared"

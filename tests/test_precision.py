@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import bench
-from bench.backbone import load_backbone
 from bench.cli import main
+from bench.clip.backbone import load_backbone
+from bench.clip.text import Prompts
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
-from bench.text import Prompts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

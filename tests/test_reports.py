@@ -20,7 +20,7 @@ from PIL import Image
 from bench.cli import main
 from bench.errors import UserError
 from bench.reports import figures, fonts, paper, report, write
-from bench.reports.blocks import split
+from bench.reports.groups import split
 from bench.reports.markup import escape_latex, escape_markdown
 from bench.reports.records import COLUMNS, load
 

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import bench.text
-from bench.backbone import PACKAGED, load_backbone
+import bench.clip.packing
+import bench.clip.text
+from bench.clip.backbone import PACKAGED, load_backbone
+from bench.clip.text import POSITIONS, Prompts, TextTower
 from bench.errors import UserError
-from bench.text import POSITIONS, Prompts, TextTower
 
 sys.path.append(str(Path(__file__).parent))
 import reference
@@ -211,8 +212,8 @@ def test_however_suffixes_are_packed_they_match_full_length_encoding(small, monk
     prompts = of_tasks(small, 4)
     n_names, n_packs, n_segments = sum(len(p.names) for p in prompts), [], []
     for pack, cost in ((1, 0), (8, 0), (8, 10_000), (10_000, 0), (10_000, 10_000)):
-        monkeypatch.setattr(bench.text, "PACK", pack)
-        monkeypatch.setitem(bench.text.SEGMENT_COST, "cpu", cost)
+        monkeypatch.setattr(bench.clip.packing, "PACK", pack)
+        monkeypatch.setitem(bench.clip.text.SEGMENT_COST, "cpu", cost)
         monkeypatch.setattr(small, "_plans", {})
         assert_matches_reference(small, prompts, position)
         (plan,) = small._plans.values()
@@ -227,7 +228,7 @@ def test_however_suffixes_are_packed_they_match_full_length_encoding(small, monk
 @pytest.mark.parametrize("pack", [1, 8, 12, 10_000])
 def test_however_trees_are_cut_they_match_full_length_encoding(small, monkeypatch, pack):
     prompts = [Prompts(random_contexts(small, n, 4, seed=n), NAMES["alike"] + NAMES["repeated"]) for n in (1, 2)]
-    monkeypatch.setattr(bench.text, "PACK", pack)
+    monkeypatch.setattr(bench.clip.packing, "PACK", pack)
     monkeypatch.setattr(small, "_plans", {})
     assert_matches_reference(small, prompts, "end")
 
@@ -242,8 +243,8 @@ def seen_from(pack):
 
 @given(suffix_lists, st.integers(1, 40))
 def test_packs_hold_every_suffix_as_a_path_wherever_trees_are_cut(suffixes, size):
-    with mock.patch.object(bench.text, "PACK", size):
-        packs = bench.text._packs(suffixes)
+    with mock.patch.object(bench.clip.packing, "PACK", size):
+        packs = bench.clip.packing.packs_of(suffixes)
     assert sorted(j for pack in packs for j in pack.members) == list(range(len(suffixes)))
     for pack in packs:
         seen = seen_from(pack)
@@ -255,8 +256,8 @@ def test_packs_hold_every_suffix_as_a_path_wherever_trees_are_cut(suffixes, size
 
 @given(st.lists(st.integers(2, 70), min_size=1, max_size=60), st.integers(1, 100))
 def test_packs_hold_every_suffix_once_and_are_of_nearly_the_same_size(lengths, size):
-    with mock.patch.object(bench.text, "PACK", size):
-        packs = bench.text._balanced(lengths)
+    with mock.patch.object(bench.clip.packing, "PACK", size):
+        packs = bench.clip.packing._balanced(lengths)
     assert sorted(j for members in packs for j in members) == list(range(len(lengths)))
     assert len(packs) <= -(-sum(lengths) // size)
     sizes = [sum(lengths[j] for j in members) for members in packs]
@@ -267,7 +268,7 @@ def test_packs_hold_every_suffix_once_and_are_of_nearly_the_same_size(lengths, s
 def test_in_a_pack_a_beginning_stands_once_and_each_token_is_seen_from_where_it_stands_before(suffixes):
     """Suffixes end with EOT (0), which stands nowhere else."""
     members = sorted(range(len(suffixes)), key=lambda j: suffixes[j])
-    pack = bench.text._Pack.of(members, suffixes)
+    pack = bench.clip.packing.Pack.of(members, suffixes)
     beginnings = {suffix[:n] for suffix in suffixes for n in range(1, len(suffix) + 1)}
     assert pack.size == len(beginnings)
     seen = seen_from(pack)
@@ -291,12 +292,12 @@ def test_names_that_begin_alike_are_encoded_in_part_once(small):
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=7), st.integers(0, 20))
 def test_segments_are_padded_as_little_as_their_cost_allows(sizes, cost):
     """No other way to group them is cheaper."""
-    packs = [bench.text._Placed(bench.text._Pack.of([0], [(0,) * n]), i, i) for i, n in enumerate(sizes)]
+    packs = [bench.clip.packing.Placed(bench.clip.packing.Pack.of([0], [(0,) * n]), i, i) for i, n in enumerate(sizes)]
 
     def price(groups):
         return sum(len(group) * max(group) + cost for group in groups)
 
-    found = [[placed.pack.size for placed in group] for group in bench.text._alike(packs, cost)]
+    found = [[placed.pack.size for placed in group] for group in bench.clip.packing.alike(packs, cost)]
     assert sorted(n for group in found for n in group) == sorted(sizes)
     ordered = sorted(sizes)
     cuts = itertools.product((False, True), repeat=len(ordered) - 1)
@@ -370,7 +371,7 @@ def test_any_names_and_shapes_match_full_length_encoding(small, shapes, length, 
     prompts = [
         Prompts(random_contexts(small, n, length, seed=i), names, paired) for i, (n, names, paired) in enumerate(shapes)
     ]
-    with mock.patch.object(bench.text, "PACK", pack):
+    with mock.patch.object(bench.clip.packing, "PACK", pack):
         small._plans.clear()
         assert_matches_reference(small, prompts, position)
 

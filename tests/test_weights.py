@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bench
-from bench.backbone import PAPER_BACKBONES, load_backbone
+from bench.clip.backbone import PAPER_BACKBONES, load_backbone
 from bench.errors import UserError
 from bench.weights import misfit, readable, unsupported
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from bench.datasets.items import Item
 from bench.datasets.splits import Task
+from bench.datasets.types import Item
 from bench.methods import Method
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from bench.datasets.items import Item
 from bench.datasets.splits import Task
+from bench.datasets.types import Item
 from bench.errors import UserError
 from bench.methods import Method
 from bench.protocols.base import Part, Protocol

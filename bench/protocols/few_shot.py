@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from bench.datasets.items import Item
 from bench.datasets.splits import Task
+from bench.datasets.types import Item
 from bench.protocols.base import Part, Protocol
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from bench.text import TextTower
+from bench.clip.text import TextTower
 
 
 def seconds(what: Callable[[], Any]) -> float:

@@ -28,9 +28,9 @@ sys.path.append(str(Path(__file__).parents[1]))
 import reference
 import sizes
 
+from bench.clip.text import TextTower
 from bench.methods import TaskData, find_method
 from bench.records import versions
-from bench.text import TextTower
 
 SHOTS, WARM_UP = 16, 20
 FASHION20 = [4] * 18 + [3] * 2  # 78 classes of 20 tasks; how many each has stands in its authors' copy alone

@@ -26,8 +26,8 @@ import reference
 import sizes
 from gpu import FASHION20
 
+from bench.clip.text import Prompts, TextTower
 from bench.records import versions
-from bench.text import Prompts, TextTower
 
 
 def milliseconds(call: Callable[[], Any], n: int = 20) -> float:

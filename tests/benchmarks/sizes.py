@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bench.datasets.suites import load_suite
+from bench.datasets.spec import load_suite
 from bench.methods import TaskData
 
 # From several of the suites' data sets, of one to five tokens.

@@ -14,8 +14,8 @@ import open_clip
 import pytest
 import torch
 
-from bench.heap import kept_heap
-from bench.text import Prompts, TextTower
+from bench.clip.text import Prompts, TextTower
+from bench.system import kept_heap
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))

@@ -17,10 +17,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bench.clip.text import TextTower
 from bench.methods import TaskData
 from bench.methods.cocoop import CoCoOp
 from bench.methods.training import Batch
-from bench.text import TextTower
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from bench.clip.text import TextTower
 from bench.evaluate import predictions
 from bench.methods import TaskData
 from bench.methods.coop import CoOp
 from bench.protocols import Part
-from bench.text import TextTower
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))

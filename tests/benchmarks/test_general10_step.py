@@ -5,7 +5,7 @@ public implementations do: 77 tokens for every class at each step. At this size 
 so it runs on a part of the classes of each task and is multiplied up; its cost is proportional to them. The floor is
 the time of the matrix products alone, of the tokens that are needed: one prefix a task, and each name's own tokens,
 those once that names of a task begin with alike. What they would be without that last saving is written down beside it.
-Both sides, and the floor, allocate as the harness lets a cell allocate (bench/heap.py).
+Both sides, and the floor, allocate as the harness lets a cell allocate (bench/system.py).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.heap import kept_heap
+from bench.clip.text import TextTower
 from bench.methods.softcpt import SoftCPT
 from bench.methods.training import Batch
 from bench.records import PeakMemory
-from bench.text import TextTower
+from bench.system import kept_heap
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 
-from bench.text import Prompts, TextTower
+from bench.clip.text import Prompts, TextTower
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.reports import paper
+from bench.reports import reference as paper
 from bench.reports.records import BLOCK, PARTS, ROW, changes
 
 MAX_NAME = 60  # letters of a suite's or backbone's name in a file's, which may have 255

@@ -36,7 +36,7 @@ def listing(what: str, suite: str | None = None, task: str | None = None, data: 
 
 
 def _suites() -> pd.DataFrame:
-    from bench.datasets.suites import load_suite, suite_names
+    from bench.datasets.spec import load_suite, suite_names
 
     rows = []
     for name in suite_names():
@@ -50,7 +50,7 @@ def _suites() -> pd.DataFrame:
 
 
 def _tasks(suite: str | None) -> pd.DataFrame:
-    from bench.datasets.suites import load_suite, suite_names
+    from bench.datasets.spec import load_suite, suite_names
 
     rows = []
     for name in [suite] if suite else suite_names():
@@ -63,9 +63,9 @@ def _tasks(suite: str | None) -> pd.DataFrame:
 
 def _classes(suite: str | None, task: str | None, data: str | None) -> pd.DataFrame:
     """One row a class and hand-written prompt; a task without data has one that says so."""
-    from bench.datasets.items import MissingData
+    from bench.datasets.spec import load_suite
     from bench.datasets.splits import load_task, select_tasks
-    from bench.datasets.suites import load_suite
+    from bench.datasets.types import MissingData
     from bench.wording import sentences
 
     if not suite:
@@ -87,8 +87,8 @@ def _classes(suite: str | None, task: str | None, data: str | None) -> pd.DataFr
 
 
 def _demo_root() -> Path:
+    from bench.datasets.cache_paths import cache_folder
     from bench.datasets.demo import ensure_demo
-    from bench.datasets.places import cache_folder
     from bench.progress import absolute, bar
 
     with bar("rendering the demo's images", 0, "image", None, position=0) as shown:
@@ -110,7 +110,7 @@ def _methods() -> pd.DataFrame:
 def _backbones() -> pd.DataFrame:
     import open_clip
 
-    from bench.backbone import PAPER_BACKBONES, backbone_names, packaged_names
+    from bench.clip.backbone import PAPER_BACKBONES, backbone_names, packaged_names
     from bench.weights import unsupported
 
     packaged = packaged_names()
@@ -134,7 +134,7 @@ def check(suite: str, data: str | None, open_images: bool = False, quiet: bool |
     quiet : no progress bars (None: where standard error is no terminal).
     """
     from bench.datasets.check import check_suite
-    from bench.datasets.suites import load_suite
+    from bench.datasets.spec import load_suite
 
     return check_suite(load_suite(suite), _root(data), open_images, quiet)
 
@@ -161,7 +161,7 @@ def fetch(
         and the problem where it failed.
     """
     from bench.datasets.fetch import carry_out, plan
-    from bench.datasets.suites import load_suite
+    from bench.datasets.spec import load_suite
 
     loaded = load_suite(suite)
     if loaded.demo:
@@ -193,8 +193,8 @@ def write_draws(
     DataFrame : one row a task and shot count with the numbers of files, classes, and images to train and validate on.
     """
     from bench.datasets.draws import write_draw
+    from bench.datasets.spec import load_suite
     from bench.datasets.splits import load_tasks
-    from bench.datasets.suites import load_suite
 
     rows = []
     for task in load_tasks(load_suite(suite), _root(data), tasks, allow_missing):

@@ -19,12 +19,12 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
+from bench.clip.text import TextTower
 from bench.errors import UserError, nearest
 from bench.files import write_whole
-from bench.text import TextTower
 from bench.weights import misfit, readable, unsupported
 
-PACKAGED = Path(__file__).parent / "backbones"  # the demo's own weights
+PACKAGED = Path(__file__).parents[1] / "backbones"  # the demo's own weights
 OPEN_CLIPS_OWN = {p.stem for p in (Path(open_clip.__file__).parent / "model_configs").glob("*.json")}
 LOCAL = "local-dir:"
 Precision = Literal["float32", "bfloat16"]

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bench.backbone import Backbone, Precision, load_backbone, noted, packaged_names, what_to_give
-from bench.datasets.items import image_files
+from bench.clip.backbone import Backbone, Precision, load_backbone, noted, packaged_names, what_to_give
+from bench.datasets.types import image_files
 from bench.devices import find_device
 from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View

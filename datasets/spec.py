@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from bench.datasets.items import class_name
-from bench.datasets.kinds import READERS
 from bench.datasets.readers import COMMON_OPTIONS
+from bench.datasets.registry import READERS
 from bench.datasets.splitfiles import read_json
+from bench.datasets.types import class_name
 from bench.errors import UserError, nearest
 from bench.files import user_path
 
@@ -89,7 +89,7 @@ def load_suite(name_or_path: str) -> Suite:
 
 
 def _folder() -> Path:
-    return Path(__file__).parent
+    return Path(__file__).parent / "suites"
 
 
 def _suite(file: Path, content: Mapping[str, Any]) -> Suite:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -31,12 +30,12 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
+from bench.clip.packing import Pack, Placed, Suffix, alike, packs_of
 from bench.errors import UserError
 
 Position = Literal["end", "middle", "front"]
 POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
 
-PACK = 32  # tokens of a pack, about: attention looks at a whole pack to use a path's share of it
 # What a further segment costs, in tokens: packs of another size are rather padded than computed apart.
 SEGMENT_COST = {"cpu": 16, "cuda": 512}
 
@@ -76,7 +75,6 @@ class _Plan:
     order: Tensor
 
 
-Suffix = tuple[int, ...]  # token ids, from what stands behind the prefix to EOT
 
 
 @dataclass
@@ -200,27 +198,27 @@ class TextTower:
         return self._plans[key]
 
     def _make_plan(self, prompts: Sequence[Prompts], length: int, position: Position, ending: str) -> _Plan:
-        placed: list[_Placed] = []
+        placed: list[Placed] = []
         first_context = first_row = 0
         for p in prompts:
             n, b = len(p.names), len(p.context)
             suffixes = [self._suffix(name, length, position, ending) for name in p.names]
             # One pack a row where a context has one name; in full length, every row stands alone.
             alone = p.paired or not self.causal
-            packs = [_Pack.of([j], suffixes) for j in range(n)] if alone else _packs(suffixes)
+            packs = [Pack.of([j], suffixes) for j in range(n)] if alone else packs_of(suffixes)
             for c in range(b):
                 own = packs[c : c + 1] if p.paired else packs
-                placed += [_Placed(pack, first_context + c, first_row) for pack in own]
+                placed += [Placed(pack, first_context + c, first_row) for pack in own]
                 first_row += 0 if p.paired else n
             first_context += b
             first_row += n if p.paired else 0
         cost = SEGMENT_COST.get(self.device.type, SEGMENT_COST["cuda"])
-        groups = _alike(placed, cost if self.causal else math.inf)
+        groups = alike(placed, cost if self.causal else math.inf)
         rows = [x.first_row + j for group in groups for x in group for j in x.pack.members]
         order = torch.tensor(rows).argsort().to(self.device, non_blocking=True)
         return _Plan([self._segment(group) for group in groups], order)
 
-    def _segment(self, group: list[_Placed]) -> _Segment:
+    def _segment(self, group: list[Placed]) -> _Segment:
         packs = [x.pack for x in group]
         size = max(pack.size for pack in packs)
         ids = torch.tensor([pack.ids + [0] * (size - pack.size) for pack in packs])
@@ -320,99 +318,6 @@ class TextTower:
             return self.model.encode_text(ids.where(ids >= 0, 1))
         finally:
             hook.remove()
-
-
-@dataclass(frozen=True)
-class _Pack:
-    """Suffixes of one context side by side, as trees, depth first: what members that follow each other begin with
-    alike stands there once."""
-
-    members: list[int]  # which suffixes
-    ids: list[int]
-    places: list[int]  # place in the suffix, which is the depth in the tree
-    until: list[int]  # the last token below this one, itself for a leaf: it and all between see this one
-    ends: list[int]  # the last token of each member
-
-    @property
-    def size(self) -> int:
-        return len(self.ids)
-
-    @classmethod
-    def of(cls, members: list[int], suffixes: Sequence[Suffix]) -> _Pack:
-        """members : which suffixes, those that begin alike one behind the other."""
-        pack = cls(members, [], [], [], [])
-        before: Suffix = ()
-        path: list[int] = []  # the tokens of the member before
-        for j in members:
-            shared = _common_length(before, suffixes[j])
-            del path[shared:]
-            for place in range(shared, len(suffixes[j])):
-                path.append(len(pack.ids))
-                pack.ids.append(suffixes[j][place])
-                pack.places.append(place)
-                pack.until.append(-1)
-            for token in path:
-                pack.until[token] = len(pack.ids) - 1
-            pack.ends.append(path[-1])
-            before = suffixes[j]
-        return pack
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A pack behind a context; the rows of its members begin at first_row."""
-
-    pack: _Pack
-    context: int
-    first_row: int
-
-
-def _packs(suffixes: Sequence[Suffix]) -> list[_Pack]:
-    """Packs of about PACK tokens that hold the suffixes of one context; those that begin alike stay together in runs of
-    up to PACK tokens."""
-    runs: list[list[int]] = []
-    sizes: list[int] = []
-    before: Suffix = ()
-    for j in sorted(range(len(suffixes)), key=lambda j: suffixes[j]):
-        shared = _common_length(before, suffixes[j])
-        before = suffixes[j]
-        if shared and sizes[-1] + len(before) - shared <= PACK:
-            runs[-1].append(j)
-            sizes[-1] += len(before) - shared
-        else:
-            runs.append([j])
-            sizes.append(len(before))
-    return [_Pack.of([j for run in pack for j in runs[run]], suffixes) for pack in _balanced(sizes)]
-
-
-def _common_length(a: Suffix, b: Suffix) -> int:
-    """How many tokens two suffixes begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _balanced(lengths: Sequence[int]) -> list[list[int]]:
-    """Runs of these lengths in as few packs of PACK tokens as hold them, about; sizes differ by a run at most."""
-    packs: list[tuple[int, int, list[int]]] = [(0, k, []) for k in range(-(-sum(lengths) // PACK))]
-    for j in sorted(range(len(lengths)), key=lambda j: -lengths[j]):  # the longest first, into the emptiest
-        size, k, members = heappop(packs)
-        heappush(packs, (size + lengths[j], k, [*members, j]))
-    return [members for _, _, members in packs if members]
-
-
-def _alike(placed: list[_Placed], cost: float) -> list[list[_Placed]]:
-    """Packs in groups that are padded to their largest: fewest tokens, where each group counts as `cost` more."""
-    packs = sorted(placed, key=lambda x: x.pack.size)
-    sizes = [x.pack.size for x in packs]
-    ends = [i for i in range(1, len(packs) + 1) if i == len(packs) or sizes[i] > sizes[i - 1]]  # of equal sizes
-    best: dict[int, tuple[float, int]] = {0: (0.0, 0)}  # packs grouped -> (tokens, where the last group begins)
-    for end in ends:
-        best[end] = min((best[a][0] + (end - a) * sizes[end - 1] + cost, a) for a in best)
-    groups, end = [], len(packs)
-    while end:
-        begin = best[end][1]
-        groups.append(packs[begin:end])
-        end = begin
-    return groups
 
 
 def _prefix_length(length: int, position: Position) -> int:

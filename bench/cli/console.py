@@ -1,0 +1,107 @@
+"""What the commands share: mistakes as one line, lists of values, tables that fit the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from typing import Any, NoReturn
+
+from bench.errors import UserError, nearest
+
+SHOTS, SEEDS = "1,2,4,8,16", "1,2,3"  # of the data commands
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """`--tasks, --task TASK [TASK ...]` with the values once, as from Python 3.13 on."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        values = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {values}"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with mistakes as one line and the nearest valid name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+    def add_list(self, *names: str, metavar: str, help: str, group: Any = None, action: str = "store") -> None:
+        """An option that takes several values, with commas or blanks between them."""
+        (group or self).add_argument(*names, metavar=metavar, nargs="+", action=action, help=help)
+
+    def read(self, argv: list[str]) -> argparse.Namespace:
+        lists = {name for action in self._actions if action.nargs == "+" for name in action.option_strings}
+        words = []
+        for word in argv:  # argparse would end the list after the first of `--shots=1 2 4`
+            option, equals, value = word.partition("=")
+            words += [option, value] if equals and option in lists else [word]
+        known, rest = self.parse_known_args(words)
+        if rest:
+            options = [option for action in self._actions for option in action.option_strings]
+            hint = f"; {nearest(rest[0].partition('=')[0], options)}" if rest[0].startswith("-") else ""
+            raise UserError(f"unknown argument {rest[0]!r}{hint}")
+        return known
+
+
+def command_parser(command: str, about: str, epilog: str = "") -> Parser:
+    return Parser(
+        prog=f"python -m bench {command}",
+        description=about,
+        epilog=epilog,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+
+
+def add_tasks(p: Parser, group: Any = None) -> None:
+    p.add_list("--tasks", "--task", metavar="TASK", group=group, help="some of the suite's tasks (default: all)")
+
+
+def add_draws(p: Parser, group: Any = None) -> None:
+    p.add_list("--shots", "--shot", metavar="N", group=group, help=f"training images per class (default: {SHOTS})")
+    p.add_list("--seeds", "--seed", metavar="N", group=group, help=f"of the few-shot draws (default: {SEEDS})")
+
+
+def draws_of(a: argparse.Namespace) -> tuple[list[int], list[int]]:
+    """The shots and seeds that were given, or the defaults."""
+    from bench.options import numbers
+
+    shots = numbers(a.shots or [SHOTS], "--shots", least=1)
+    return shots, numbers(a.seeds or [SEEDS], "--seeds", least=0)
+
+
+def tasks_of(a: argparse.Namespace) -> list[str] | None:
+    """The names of tasks that were given; None: all."""
+    from bench.options import names
+
+    if a.tasks is None:
+        return None
+    found = names(a.tasks)
+    if not found:
+        raise UserError(f"--tasks {' '.join(a.tasks)!r}: names no task; give some, or leave --tasks out for all")
+    return found
+
+
+def print_table(table: Any, floatfmt: str = "g") -> None:
+    """Print a table; long cells are wrapped so that it is no wider than the terminal."""
+    from tabulate import tabulate
+
+    rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    texts = [[f"{column}  " for column in table.columns], *([_text(value, floatfmt) for value in row] for row in rows)]
+    longest = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    widths = _fit(longest, shutil.get_terminal_size((120, 24)).columns)
+    print(tabulate(rows, headers=list(table.columns), floatfmt=floatfmt, missingval="", maxcolwidths=widths))
+
+
+def _fit(widths: list[int], total: int) -> list[int]:
+    """Column widths that fit: the widest are narrowed, none below 12, and never the first, which holds the names."""
+    name, *others = widths
+    while others and name + sum(others) + 2 * len(others) > total and max(others) > 12:
+        others[others.index(max(others))] -= 1
+    return [name, *others]
+
+
+def _text(value: Any, floatfmt: str) -> str:
+    return "" if value is None else format(value, floatfmt) if isinstance(value, float) else str(value)

@@ -1,0 +1,147 @@
+"""`python -m bench run`: its options are the fields of `RunConfig`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields
+from typing import Any
+
+from bench.cli.console import Parser, command_parser, print_table
+from bench.config import ALIASES, GROUPS, RunConfig, is_list, load_experiment, option_of
+from bench.errors import UserError, typed
+
+RUN_EXAMPLES = """\
+examples
+  python -m bench run
+      the embedded demo: 4 methods, 5 shot counts, 3 seeds; a few minutes on two CPU cores
+  python -m bench run --suite plant6 --data ~/data --methods coop softcpt --shots 1 2 4 8 16
+      the paper's setting on your own copy of the data (OpenAI's RN50 is downloaded once)
+  python -m bench run --suite rs8 --data ~/data --backbone ViT-B-16 --views 10
+      another backbone; 10 stored views per image instead of a fresh one each epoch: faster, and results/README.md
+      says what it changes
+  python -m bench run --suite rs8 --data ~/data --backbone my/clip.json --pretrained my/clip.safetensors
+      any model in open_clip's form
+  python -m bench run --methods softcpt -o softcpt.task_context=1,2,4,8
+      a sweep: every value is trained and tested
+  python -m bench run --methods coop -o coop.context=6 -o 'coop.words="a photo of, say,"'
+      a text that has commas, in double quotes of its own
+  python -m bench run --methods softcpt --shots 16 --perturb 5
+      how much of a difference between two accuracies is rounding: compare it with the range shown
+  python -m bench run --suite rs8 --data ~/data --task UCMerced --dry-run
+      what would run for one task, and what is there already
+
+A cell is one training and its test: a suite, a backbone, a method with its settings, a number of shots and a seed.
+A finished cell is never run again: stop with Ctrl-C whenever you like, and type the same command to go on.
+"""
+
+
+def _parser() -> Parser:
+    about = "Train methods on a few images per class and test them. Every finished cell leaves one record."
+    p = command_parser("run", about, RUN_EXAMPLES)
+    p.add_argument(
+        "experiment", nargs="?", metavar="EXPERIMENT.yaml",
+        help="a file with settings by their names below (methods: [coop, softcpt], shots: 16); options stand above it",
+    )  # fmt: skip
+    add_settings(p)
+    p.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
+    p.add_argument(
+        "--perturb", type=int, metavar="N",
+        help="tell how much of the accuracies is rounding: train each cell once as it is and N times from numbers "
+        "changed by 1e-7 of themselves; records nothing",
+    )  # fmt: skip
+    return p
+
+
+def add_settings(p: Parser) -> None:
+    """The fields of `RunConfig` as options. What the parser returns holds only those that are typed."""
+    lists = " (lists take commas or blanks between values)"
+    groups = {name: p.add_argument_group(name + lists * (name == GROUPS[0])) for name in GROUPS}
+    for f in fields(RunConfig):
+        about, default, group = f.metadata, f.default, groups[f.metadata["group"]]
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        how: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
+        how["help"] = about["help"].replace("%(default)s", shown)
+        if isinstance(default, bool):
+            how |= {"action": "store_const", "const": not default}
+        else:
+            how["metavar"] = about["metavar"] or "|".join(about["choices"])
+        if is_list(f):
+            how |= {"nargs": "+", "action": "extend" if option_of(f) == "-o" else "store"}
+        group.add_argument(option_of(f), *([ALIASES[f.name]] if f.name in ALIASES else []), **how)
+
+
+def run(argv: list[str]) -> int:
+    # Only texts are looked at before torch is loaded: a typing mistake is answered at once.
+    typed_in = vars(_parser().read(argv))
+    experiment, dry_run, perturb = (typed_in.pop(name) for name in ("experiment", "dry_run", "perturb"))
+    if experiment and not experiment.endswith((".yaml", ".yml")):
+        raise UserError(f"unknown argument {experiment!r}; an experiment file ends in .yaml")
+    config = RunConfig(**{**(load_experiment(experiment) if experiment else {}), **typed_in})
+    if perturb is not None:
+        if perturb < 1:
+            raise UserError(f"--perturb {perturb}: at least 1")
+        for given, name in ((config.profile, "--profile"), (config.seeds_at_once, "--seeds-at-once")):
+            if given:
+                raise UserError(f"--perturb {perturb}: does not go with {name}, for it trains cell by cell")
+    from bench.datasets.spec import load_suite
+    from bench.datasets.splits import select_tasks
+
+    select_tasks(load_suite(config.suite or "demo"), config.tasks)
+    from bench.plan import prepare
+    from bench.progress import count
+    from bench.runner import OTHER_CODE, execute
+
+    if config.suite is None and not config.data:
+        print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
+    run = prepare(config)
+    left_out = len(run.suite.tasks) - len(run.tasks)
+    if left_out and not config.tasks:
+        there = {t.name for t in run.tasks}
+        missing = [t.name for t in run.suite.tasks if t.name not in there]
+        print(f"Left out, no data: {', '.join(missing)}")
+    for name, why in run.left_out.items():
+        print(f"Left out, {name} cannot score new classes: {why}")
+    if dry_run:
+        plan = run.overview()
+        print_table(plan)
+        print(f"{len(plan)} cells, {(plan['state'] == 'done').sum()} done, {(plan['state'] != 'done').sum()} to run")
+        other = run.of_other_code()
+        if other:
+            print(OTHER_CODE.format(count(other, "cell")))
+        return 0
+    if perturb:
+        from bench.perturb import SIZE, spread
+
+        print_table(spread(run, perturb), floatfmt=".2f")
+        print(f"Accuracy over tasks and seeds, percent; sd and range (max - min) over {perturb + 1} trainings a")
+        print(f"cell, all but the first from numbers changed by {SIZE:g} of themselves. Nothing was recorded.")
+        return 0
+    failed = execute(run)
+    _print_summary(run)
+    if failed:
+        beside = run.store.path(failed[0]["cell"], failed[0]["key"])
+        print(f"{count(len(failed), 'cell')} failed, see above; the same command tries them again", file=sys.stderr)
+        print(f"        traceback in {beside}", file=sys.stderr)
+    where = str(config.results)
+    print(f"Records are in {where}. Tables and figures: python -m bench report --results {typed([where])}")
+    return 1 if failed else 0
+
+
+def _print_summary(run: Any) -> None:
+    """Mean accuracy over tasks and seeds, methods × shots."""
+    from bench.progress import count
+
+    table = run.table()
+    if table.empty:
+        return
+    table = table[table["part"].isin(["all", "harmonic"])].copy()  # of base and new, the harmonic mean
+    table["row"] = (table["method"] + " " + table["variant"]).str.strip()
+    per_seed = table.groupby(["row", "shots", "seed"], sort=False)["accuracy"].mean()
+    means = per_seed.groupby(["row", "shots"], sort=False).mean().unstack("shots").sort_index(axis=1)
+    means.columns = [count(n, "shot") if n else "no training" for n in means.columns]
+    demo = " (demo)" if run.suite.demo else ""
+    what = "Mean accuracy" if run.protocol == "few-shot" else "Harmonic mean of base and new classes' accuracy,"
+    tasks = count(len(run.tasks), "task")
+    print(f"{what} over {tasks} of {run.suite.title}{demo}, {run.backbone.name}, percent:")
+    print_table(means.round(1).reset_index(names=""), floatfmt=".1f")

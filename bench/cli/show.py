@@ -1,0 +1,177 @@
+"""The commands that show something: report, list, explain, words, predict, cache."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from bench.cli.console import Parser, command_parser, print_table
+from bench.errors import UserError, nearest
+
+REPORT_EXAMPLES = """\
+examples
+  python -m bench report
+      everything below runs/, into report/: table.md, table.csv, table.tex, records.csv and figures/
+  python -m bench report --results runs/rs8 --out rs8-report
+      the records of one suite, into a folder of their own
+"""
+
+
+EXPLAIN_EXAMPLES = """\
+examples
+  python -m bench explain softcpt
+  python -m bench explain my_package.my_module:MyMethod
+"""
+
+
+WORDS_EXAMPLES = """\
+examples
+  python -m bench words --cell 3f9a2c
+      the words nearest to each learned vector; you find a cell's key in the name of its record and in records.csv
+  python -m bench words --cell runs/demo/demo-clip/coop/16shot-seed1-3f9a2c….json --task scenes --top 5
+      the same for one task, with five words for each vector
+"""
+
+
+PREDICT_EXAMPLES = """\
+examples
+  python -m bench predict leaf1.jpg leaf2.jpg --cell 3f9a2c --task PlantVillage
+  python -m bench predict photos --cell 3f9a2c --task PlantVillage --top 1
+      all images in a folder and in the folders below it
+  python -m bench predict photos/*.jpg --cell 3f9a2c --task PlantVillage --backbone my/clip.json
+"""
+
+
+LIST_EXAMPLES = """\
+examples
+  python -m bench list methods
+  python -m bench list tasks --suite rs8
+  python -m bench list classes --suite rs8 --task AID --data ~/data
+      each class with its label and the prompts that the template makes
+  python -m bench list backbones 'ViT-B*'
+"""
+
+
+CACHE_EXAMPLES = """\
+examples
+  python -m bench cache
+      what is kept, and how large it is
+  python -m bench cache --clear
+      delete it; whatever is needed again is made again
+"""
+
+
+def report_command(argv: list[str]) -> int:
+    p = command_parser("report", "Write tables and figures from the records that `run` left.", REPORT_EXAMPLES)
+    p.add_argument("--results", metavar="DIR", default="runs", help="where the records are (default: %(default)s)")
+    p.add_argument("--out", metavar="OUT", default="report", help="where the report goes (default: %(default)s)")
+    a = p.read(argv)
+    from bench.reports import write
+
+    written = write(a.results, a.out)
+    n = len(written.figures)
+    figures = f"and {n} figure{'s' * (n > 1)} in {os.path.join(a.out, 'figures')}" if n else "and no figure"
+    cells = written.records["key"].nunique()
+    print(f"Wrote table.md, table.csv, table.tex and records.csv into {a.out}, {figures}, from {cells} cells.")
+    for reason in written.not_drawn:
+        print(f"Not drawn: {reason}.")
+    return 0
+
+
+def listing_command(argv: list[str]) -> int:
+    from bench.listing import KINDS, listing
+
+    p = command_parser("list", "The names that other commands take, and what they stand for.", LIST_EXAMPLES)
+    p.add_argument("what", metavar="|".join(KINDS))
+    p.add_argument("pattern", nargs="?", default="*", help="show only such names, for example 'ViT-B*' (default: all)")
+    p.add_argument("--suite", metavar="NAME|FILE", help="show the tasks or classes of this suite only")
+    p.add_argument("--task", "--tasks", dest="task", metavar="TASK", help="for classes: of this task (default: all)")
+    p.add_argument("--data", metavar="ROOT", help="for classes: the data sets' folders (default: $BENCH_DATA)")
+    a = p.read(argv)
+    from fnmatch import fnmatch
+
+    table = listing(a.what, a.suite, a.task, a.data or os.environ.get("BENCH_DATA"))
+    names = table[{"tasks": "task", "classes": "class"}.get(a.what, table.columns[0])]
+    found = table[[fnmatch(name.lower(), a.pattern.lower()) for name in names]]
+    if found.empty:
+        close = nearest(a.pattern, names).partition(" (valid:")[0]  # without all the others
+        hint = close if close.startswith("did you mean") else f"`python -m bench list {a.what}` shows all"
+        raise UserError(f"list {a.what}: nothing is called {a.pattern!r}; {hint}")
+    print_table(found)
+    return 0
+
+
+def explain_command(argv: list[str]) -> int:
+    p = command_parser("explain", "What a method learns, its formula and its parameters.", EXPLAIN_EXAMPLES)
+    p.add_argument("method", metavar="METHOD", help="a name, as for --methods (`python -m bench list methods`)")
+    a = p.read(argv)
+    from bench.explain import explain
+
+    print(explain(a.method))
+    return 0
+
+
+def _cell_arguments(p: Parser) -> None:
+    p.add_argument(
+        "--cell", metavar="KEY|FILE", required=True, help="the cell's key (the beginning is enough), or its record"
+    )
+    p.add_argument("--results", metavar="DIR", default="runs", help="where its record is (default: %(default)s)")
+    p.add_argument("--task", "--tasks", metavar="TASK", help="one of the cell's tasks")
+    p.add_argument("--backbone", metavar="NAME|JSON", help="needed if the cell's backbone was a file that has moved")
+    p.add_argument("--pretrained", metavar="TAG|FILE", help="its weights, as for `run`")
+    p.add_argument("--method", metavar="MODULE:CLASS", help="needed if the cell's method was a class of your own")
+
+
+def _cell(a: argparse.Namespace) -> Any:
+    if a.top < 1:
+        raise UserError(f"--top {a.top}: at least 1")
+    from bench.saved import load_cell
+
+    return load_cell(a.cell, a.results, a.backbone, a.pretrained, a.method)
+
+
+def words_command(argv: list[str]) -> int:
+    about = "The words of CLIP's vocabulary that lie nearest to each context vector that a finished cell has learned."
+    p = command_parser("words", about, WORDS_EXAMPLES)
+    _cell_arguments(p)
+    p.add_argument("--top", type=int, metavar="N", default=3, help="words per vector (default: %(default)s)")
+    a = p.read(argv)
+    kept = _cell(a)
+    from bench.saved import words
+
+    print_table(words(kept, a.task, a.top), floatfmt=".2f")
+    print("In brackets: the distance. A word that is farther away than the vector is long (norm) says little about it.")
+    return 0
+
+
+def predict_command(argv: list[str]) -> int:
+    about = "The likeliest classes of your own images, by what a finished cell has learned."
+    p = command_parser("predict", about, PREDICT_EXAMPLES)
+    p.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of images")
+    _cell_arguments(p)
+    p.add_argument("--top", type=int, metavar="N", default=3, help="classes per image (default: %(default)s)")
+    a = p.read(argv)
+    kept = _cell(a)
+    from bench.saved import predict
+
+    table = predict(kept, a.images, a.task, a.top)
+    names = table["image"].map(lambda path: os.path.basename(path))
+    if names.nunique() == table["image"].nunique():  # a table of long paths is hard to read
+        table = table.assign(image=names)
+    print_table(table, floatfmt=".1f")
+    return 0
+
+
+def cache_command(argv: list[str]) -> int:
+    about = "The image features that are kept so that nothing is encoded twice ($BENCH_CACHE says where)."
+    p = command_parser("cache", about, CACHE_EXAMPLES)
+    p.add_argument("--clear", action="store_true", help="delete them")
+    a = p.read(argv)
+    from bench.features import cache_folder
+    from bench.listing import cache
+
+    table = cache(clear=a.clear)
+    print_table(table)
+    print(f"{'Deleted' if a.clear else 'Kept'}: {table['MB'].sum():.1f} MB below {cache_folder()}")
+    return 0

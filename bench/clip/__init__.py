@@ -1,0 +1,1 @@
+"""CLIP: loading it, and its text side for learned prompts."""
