@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.explain import explain
-    from bench.listing import cache, check, fetch, listing, write_draws
+    from bench.catalogue import cache, check, explain, fetch, listing, write_draws
     from bench.perturb import rounding
     from bench.reports import report
     from bench.runner import run
@@ -45,12 +44,12 @@ _HOMES = {
     "run": "bench.runner",
     "report": "bench.reports",
     "rounding": "bench.perturb",
-    "listing": "bench.listing",
-    "cache": "bench.listing",
-    "check": "bench.listing",
-    "fetch": "bench.listing",
-    "write_draws": "bench.listing",
-    "explain": "bench.explain",
+    "listing": "bench.catalogue",
+    "cache": "bench.catalogue",
+    "check": "bench.catalogue",
+    "fetch": "bench.catalogue",
+    "write_draws": "bench.catalogue",
+    "explain": "bench.catalogue",
     "load_cell": "bench.saved",
     "words": "bench.saved",
     "predict": "bench.saved",

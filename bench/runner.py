@@ -17,8 +17,8 @@ from bench.plan import Plan, prepare
 from bench.progress import count, duration, has_bars, note
 
 OTHER_CODE = (
-    "{} of this grid finished with other code (of the method, or of what all share): run again, the old records are "
-    "left as they are"
+    "{} of this grid finished with other code (of the method, or of what all methods share): run again; the old "
+    "records stay as they are"
 )
 
 

@@ -20,7 +20,9 @@ import torch
 
 import bench
 import bench.runner
-from bench.cli import _run_parser, draws_of, main, tasks_of
+from bench.cli import main
+from bench.cli.console import draws_of, tasks_of
+from bench.cli.run import _parser
 from bench.clip.backbone import PAPER_BACKBONES, _weights, load_backbone
 from bench.errors import UserError
 from bench.methods.coop import CoOp
@@ -168,7 +170,7 @@ def test_lists_take_commas_and_blanks_and_their_option_one_or_many(tiny: Any, tm
     ]
     plans = []
     for form in forms:
-        a = _run_parser().read(["run", *where, *form][1:])
+        a = _parser().read(["run", *where, *form][1:])
         plans.append((names(a.methods), draws_of(a), tasks_of(a)))
         assert main(["run", *where, *form, "--results", str(tmp_path / "runs")]) == 0
     assert plans[0] == plans[1] == (["coop", "softcpt"], ([1, 2, 4], [1, 2]), ["Colour", "Shade"])
@@ -179,9 +181,9 @@ def test_several_options_of_methods_may_follow_one_o(tiny: Any, tmp_path: Path, 
     few = ["--methods", "coop", "--shots", "1", "--seeds", "1", "--dry-run"]
     options = ["-o", "coop.context=2", "coop.lr=0.25", "-o=coop.epochs=3"]
     assert main(tiny.command(tmp_path / "runs", *few, *options)) == 0
-    assert "1 cells, 0 done" in capsys.readouterr().out
-    a = _run_parser().read(options)
-    assert a.o == ["coop.context=2", "coop.lr=0.25", "coop.epochs=3"]
+    assert "1 cell, 0 done" in capsys.readouterr().out
+    a = _parser().read(options)
+    assert a.options == ["coop.context=2", "coop.lr=0.25", "coop.epochs=3"]
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,7 @@ def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:
         (["run", "--suite", "general"], r"'general'.*did you mean 'general10'\?"),
         (["run", "--suite", "./mine.yaml"], r"'./mine.yaml'.*no such file"),
         (["run", "--tasks", "Color"], r"no task 'Color'; did you mean 'Colour'\?"),
-        (["run", "--tasks", ","], r"--tasks ',': names no task"),
+        (["run", "--tasks", ","], r"--tasks: none given"),
         (["run", "--methods", "coopp"], r"--methods 'coopp' is unknown; did you mean 'coop'\?"),
         (["run", "--methods", ""], r"--methods: none given"),
         (["run", "--methods", "no.module:Class"], r"--methods 'no.module:Class'.*package.module:Class"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import bench
 import bench.records
@@ -51,7 +52,8 @@ def in_console(commands: Sequence[Sequence[str]], console: dict[str, str], cwd: 
 def test_no_letter_that_a_console_lacks_ends_a_command(own_tiny: Any, tmp_path: Path, console: dict[str, str]) -> None:
     suite = Path(own_tiny.suite)
     text = suite.read_text(encoding="utf-8").replace("title: Tiny", "title: Tiny ≥ 果物")
-    suite.write_text(text.replace("kind: folders", "kind: folders, rename: {grey: 果物}"), encoding="utf-8")
+    renamed = "folder: shade, reader: {kind: folders, rename: {grey: 果物}},"
+    suite.write_text(text.replace("folder: shade,", renamed), encoding="utf-8")
     grid = ["--methods", "coop", "--shots", "1", "--seeds", "1", "--results", "runs"]
     commands = [own_tiny.command(Path("runs"), *grid), ["report"], ["list", "methods"], ["explain", "softcpt"]]
     commands += [["data", "check", "--suite", own_tiny.suite, "--data", str(own_tiny.data)]]
@@ -65,7 +67,7 @@ def test_no_letter_that_a_console_lacks_ends_a_command(own_tiny: Any, tmp_path: 
     photos = own_tiny.data / "shade/grey"
     (photos / "notes.txt").write_text("no image")
     said, shown = in_console([["words", *cell], ["predict", str(photos), *cell]], console, tmp_path)
-    warned = f"warning: {photos}: 1 file left out, by the name no image, e.g. 'notes.txt'"
+    warned = f"warning: {photos}: 1 file left out, not images by name or content, e.g. 'notes.txt'"
     assert said == ["words 0", warned, "predict 0"]
     assert "??" in shown
 
@@ -119,7 +121,7 @@ def test_windows_error_for_a_closed_pipe_ends_quietly(monkeypatch: pytest.Monkey
     def write(*_: Any, **__: Any) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr("bench.cli.print_table", write)
+    monkeypatch.setattr("bench.cli.show.print_table", write)
     assert main(["list", "suites"]) == 2  # elsewhere it means another thing
     assert "Invalid argument" in capsys.readouterr().err
     monkeypatch.setattr("bench.cli.WINDOWS", True)
@@ -240,7 +242,7 @@ def test_peak_memory_is_read_in_each_system_s_unit(
     monkeypatch.setattr(bench.records.sys, "platform", platform)
     usage = type("Usage", (), {"ru_maxrss": told})
     monkeypatch.setattr(resource, "getrusage", lambda _: usage)
-    assert PeakMemory("cpu").megabytes() == megabytes
+    assert PeakMemory(torch.device("cpu")).megabytes() == megabytes
 
 
 def test_a_system_without_the_module_resource_has_no_peak_memory_and_records_all_the_same(
@@ -250,7 +252,7 @@ def test_a_system_without_the_module_resource_has_no_peak_memory_and_records_all
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert usable_cores() >= 1
     monkeypatch.setattr(bench.records, "Path", lambda *_: tmp_path / "no/such/file")
-    assert PeakMemory("cpu").megabytes() is None
+    assert PeakMemory(torch.device("cpu")).megabytes() is None
     monkeypatch.setattr(bench.records.PeakMemory, "megabytes", lambda _: None)
     monkeypatch.setattr("bench.reports.figures.draw", lambda *_: [])
     tiny.run(tmp_path / "runs", methods=["coop"], shots=[1], seeds=[1])

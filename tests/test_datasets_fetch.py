@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from bench.catalogue import fetch
 from bench.cli import main
 from bench.datasets import archives, load_suite, load_tasks, transfer
 from bench.datasets import fetch as fetching
@@ -25,7 +26,6 @@ from bench.datasets.check import check_suite
 from bench.datasets.fetch import Step, plan
 from bench.datasets.transfer import download, human
 from bench.errors import UserError
-from bench.listing import fetch
 
 CONTENT = os.urandom(100_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

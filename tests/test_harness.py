@@ -460,7 +460,6 @@ def test_the_python_call_has_its_arguments_in_its_signature() -> None:
     assert list(arguments)[:5] == ["suite", "tasks", "methods", "shots", "seeds"]
     assert arguments["shots"].default == (1, 2, 4, 8, 16)
     assert not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in arguments.values())
-    assert arguments == inspect.signature(prepare).parameters
 
 
 def test_the_front_door_can_be_discovered() -> None:
@@ -701,12 +700,12 @@ def test_plan_and_table_of_nothing_run_are_empty_but_whole(tiny: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"shots": [0]}, "--shots: 0 is less than 1"),
+        ({"shots": [0]}, "--shots '0': 0 is less than 1"),
         ({"shots": []}, "--shots: none given"),
-        ({"shots": 0}, "--shots: 0 is less than 1"),
-        ({"shots": [1.5]}, "--shots [1.5]: whole numbers are wanted"),
-        ({"shots": "1;2"}, "--shots '1;2': write whole numbers with commas"),
-        ({"seeds": [-1]}, "--seeds: -1 is less than 0"),
+        ({"shots": 0}, "--shots '0': 0 is less than 1"),
+        ({"shots": [1.5]}, "--shots '1.5': write whole numbers"),
+        ({"shots": "1;2"}, "--shots '1;2': write whole numbers, for example 1,2,4"),
+        ({"seeds": [-1]}, "--seeds '-1': -1 is less than 0"),
         ({"methods": []}, "--methods: none given"),
         ({"tasks": []}, "--tasks: none given"),
         ({"views": 0}, "--views 0: at least 1"),

@@ -157,7 +157,7 @@ def test_predict_takes_a_folder_as_the_images_in_and_below_it(
     assert list(table["image"]) == [str(path) for path in (*photos, third)]
     assert not recwarn
     (tmp_path / "photos/below/notes.txt").write_text("no image")
-    with pytest.warns(UserWarning, match=r"photos: 1 file left out, by the name no image, e.g. 'notes.txt'"):
+    with pytest.warns(UserWarning, match=r"photos: 1 file left out, not images by name or content, e.g. 'notes.txt'"):
         bench.predict(kept, [tmp_path / "photos"], task="Colour")
     capsys.readouterr()
     where = ["--results", str(runs), "--backbone", tiny.backbone, "--tasks", "colour"]
@@ -231,6 +231,7 @@ def test_without_a_note_the_options_to_type_are_said_and_no_path_is_in_a_cell_s_
     cell = ["words", "--cell", key_of(tmp_path / "runs", "coop"), "--results", str(tmp_path / "runs")]
     assert main(["cache", "--clear"]) == 0
     assert not list(cache.rglob("*.json"))
+    capsys.readouterr()  # the run's lines
     says = mistake(cell, capsys)
     assert "give its model JSON with --backbone PATH/tiny-clip.json and its weights with --pretrained PATH/mine" in says
     assert main([*cell, "--backbone", own_tiny.backbone, "--pretrained", str(weights)]) == 0

@@ -86,7 +86,7 @@ def edit(monkeypatch: pytest.MonkeyPatch) -> Any:
     ("module", "old", "new"),
     [
         ("bench.metrics", "right[present].double() / total[present]", "right.double() / total"),
-        ("bench.methods.training", "epoch - 2", "epoch - 1"),
+        ("bench.methods.training", "(epoch - 1) - 1", "(epoch - 1) - 2"),
         ("bench.methods.prompt", '"start"', '"begin"'),
         ("bench.methods.base", "digest_size=8", "digest_size=4"),
         ("bench.evaluate", "sum(last.values()) / len(last)", "max(last.values())"),

@@ -56,7 +56,7 @@ def _check_data(argv: list[str]) -> int:
     p.add_argument("--open", action="store_true", help="decode every image: finds broken ones and copies")
     p.add_argument("--json", action="store_true", help="for programs: a list with one object per task")
     a = p.read(argv)
-    from bench.listing import check
+    from bench.catalogue import check
 
     table = check(a.suite, a.data or os.environ.get("BENCH_DATA"), open_images=a.open)
     code = 0 if (table["state"] == "ready").all() else 1
@@ -85,8 +85,8 @@ def _fetch_data(argv: list[str]) -> int:
     p.add_argument("--yes", action="store_true", help="download without asking")
     p.add_argument("--dry-run", action="store_true", help="show what there is to download; download nothing")
     a = p.read(argv)
+    from bench.catalogue import fetch
     from bench.datasets.check import printable
-    from bench.listing import fetch
 
     agreed = False
 
@@ -159,7 +159,7 @@ def _write_draws(argv: list[str]) -> int:
     p.add_argument("--out", metavar="DIR", default="draws", help="where they go (default: %(default)s)")
     p.add_argument("--allow-missing", action="store_true", help="leave out tasks whose data is missing")
     a = p.read(argv)
-    from bench.listing import write_draws
+    from bench.catalogue import write_draws
 
     shots, seeds = draws_of(a)
     data = a.data or os.environ.get("BENCH_DATA")

@@ -105,7 +105,8 @@ def run(argv: list[str]) -> int:
     if dry_run:
         plan = run.overview()
         print_table(plan)
-        print(f"{len(plan)} cells, {(plan['state'] == 'done').sum()} done, {(plan['state'] != 'done').sum()} to run")
+        done = int((plan["state"] == "done").sum())
+        print(f"{count(len(plan), 'cell')}, {done} done, {len(plan) - done} to run")
         other = run.of_other_code()
         if other:
             print(OTHER_CODE.format(count(other, "cell")))
@@ -141,7 +142,6 @@ def _print_summary(run: Any) -> None:
     means = per_seed.groupby(["row", "shots"], sort=False).mean().unstack("shots").sort_index(axis=1)
     means.columns = [count(n, "shot") if n else "no training" for n in means.columns]
     demo = " (demo)" if run.suite.demo else ""
-    what = "Mean accuracy" if run.protocol == "few-shot" else "Harmonic mean of base and new classes' accuracy,"
     tasks = count(len(run.tasks), "task")
-    print(f"{what} over {tasks} of {run.suite.title}{demo}, {run.backbone.name}, percent:")
+    print(f"{run.protocol.score} over {tasks} of {run.suite.title}{demo}, {run.backbone.name}, percent:")
     print_table(means.round(1).reset_index(names=""), floatfmt=".1f")

@@ -80,7 +80,7 @@ def report_command(argv: list[str]) -> int:
 
 
 def listing_command(argv: list[str]) -> int:
-    from bench.listing import KINDS, listing
+    from bench.catalogue import KINDS, listing
 
     p = command_parser("list", "The names that other commands take, and what they stand for.", LIST_EXAMPLES)
     p.add_argument("what", metavar="|".join(KINDS))
@@ -106,7 +106,7 @@ def explain_command(argv: list[str]) -> int:
     p = command_parser("explain", "What a method learns, its formula and its parameters.", EXPLAIN_EXAMPLES)
     p.add_argument("method", metavar="METHOD", help="a name, as for --methods (`python -m bench list methods`)")
     a = p.read(argv)
-    from bench.explain import explain
+    from bench.catalogue import explain
 
     print(explain(a.method))
     return 0
@@ -168,8 +168,8 @@ def cache_command(argv: list[str]) -> int:
     p = command_parser("cache", about, CACHE_EXAMPLES)
     p.add_argument("--clear", action="store_true", help="delete them")
     a = p.read(argv)
+    from bench.catalogue import cache
     from bench.features import cache_folder
-    from bench.listing import cache
 
     table = cache(clear=a.clear)
     print_table(table)

@@ -124,6 +124,34 @@ def _backbones() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def explain(method: str) -> str:
+    """What a method computes, from its file's head, and its parameters with defaults and meaning.
+
+    Parameters
+    ----------
+    method : a name as for `--methods`.
+    """
+    import textwrap
+
+    from tabulate import tabulate
+
+    from bench.methods import find_method
+
+    found = find_method(method)
+    head = inspect.getdoc(inspect.getmodule(found)) or ""
+    lines = [f"{found.name}: {inspect.getdoc(found) or ''}", "", textwrap.dedent(head)]
+    rows = [
+        (f"-o {found.name}.{f.name}=", repr(f.default), f.metadata.get("meaning", "")) for f in fields(found.Params)
+    ]
+    if rows:
+        lines += ["", tabulate(rows, headers=["parameter", "default", "meaning"])]
+    if found.source:
+        lines += ["", f"Source: {found.source}"]
+    if found.footnote:
+        lines += ["", f"Note: {found.footnote}"]
+    return "\n".join(lines)
+
+
 def check(suite: str, data: str | None, open_images: bool = False, quiet: bool | None = None) -> pd.DataFrame:
     """What of a suite is on disk: one row a task with its state and what to do next.
 
