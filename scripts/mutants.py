@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ LEFT_OUT = {
     "test_mutants.py", "test_names.py", "test_photographs.py",
 }  # fmt: skip
 # Tests of the quick files that take long and are about something else than numbers.
-DESELECTED = ("killed", "two_processes", "demo_runs", "python_m_bench", "typos_are_answered")
+DESELECTED = ("killed", "two_processes", "demo_runs", "python_m_bench", "typos_are_answered", "in_seconds")
 # Imported once, before a process is forked for every fault. Never `bench`: each process imports its own copy.
 SLOW_IMPORTS = (
     "hypothesis", "matplotlib.figure", "open_clip", "pandas", "pytest", "safetensors.torch", "seaborn",
@@ -168,11 +169,12 @@ def noticed(tree: Path, mutant: Mutant) -> str:
         shutil.copy(ROOT / mutant.file, file)
 
 
-def outcomes(trees: Sequence[Path], jobs: Sequence[Mutant | str]) -> Iterator[tuple[Mutant | str, str, float]]:
-    """Each job, the first test that failed in it ("": none) and its seconds; one process a copy takes job after job.
+Tests = tuple[str, ...]
+"""Files or test ids, to be run without a fault."""
 
-    jobs : faults, and test files to be run without any.
-    """
+
+def outcomes(trees: Sequence[Path], jobs: Sequence[Mutant | Tests]) -> Iterator[tuple[Mutant | Tests, str, float]]:
+    """Each job, the first test that failed in it ("": none) and its seconds; one process a copy takes job after job."""
     fork = multiprocessing.get_context("fork")
     todo, done = fork.SimpleQueue(), fork.SimpleQueue()
     for index in [*range(len(jobs)), *[None] * len(trees)]:
@@ -181,7 +183,7 @@ def outcomes(trees: Sequence[Path], jobs: Sequence[Mutant | str]) -> Iterator[tu
     def work(tree: Path) -> None:
         while (index := todo.get()) is not None:
             start, job = time.monotonic(), jobs[index]
-            failed = run_tests(tree, [job]) if isinstance(job, str) else noticed(tree, job)
+            failed = noticed(tree, job) if isinstance(job, Mutant) else run_tests(tree, job)
             done.put((index, failed, time.monotonic() - start))
 
     workers = [fork.Process(target=work, args=(tree,), daemon=True) for tree in trees]
@@ -223,7 +225,8 @@ def main() -> int:
 
 def _judge(trees: Sequence[Path], mutants: Sequence[Mutant]) -> int:
     survivors = []
-    unharmed = sorted({name for mutant in mutants for name in mutant.tests})
+    named = sorted({name for mutant in mutants for name in mutant.tests})
+    unharmed = [tuple(tests) for _, tests in groupby(named, key=lambda name: name.partition("::")[0])]
     for job, failed, seconds in outcomes(trees, [*unharmed, *mutants]):
         if isinstance(job, Mutant):
             print(f"{job.id:34} {failed or 'SURVIVED'} ({seconds:.0f} s)", flush=True)
@@ -232,7 +235,7 @@ def _judge(trees: Sequence[Path], mutants: Sequence[Mutant]) -> int:
             print(f"{failed} fails without a fault: mend it first", file=sys.stderr)
             return 2
         else:
-            print(f"{'(no fault)':34} {job} passes ({seconds:.0f} s)", flush=True)
+            print(f"{'(no fault)':34} {job[0].partition('::')[0]} passes ({seconds:.0f} s)", flush=True)
     n = len(mutants) - len(survivors)
     print(f"\n{n} of {len(mutants)} faults were noticed ({100 * n / len(mutants):.1f} %)")
     for mutant in survivors:

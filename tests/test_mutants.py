@@ -28,7 +28,10 @@ def test_faults_are_many_in_all_parts_each_of_its_own_name() -> None:
 
 
 def test_tests_named_beside_faults_are_there_and_quick() -> None:
-    assert {name for fault in FAULTS for name in fault.tests} <= set(mutants.quick_tests())
+    for name in {name for fault in FAULTS for name in fault.tests}:
+        file, _, test = name.partition("::")
+        assert file in mutants.quick_tests(), name
+        assert f"def {test}(" in (mutants.ROOT / file).read_text(encoding="utf-8") or not test, name
 
 
 def test_a_text_that_stands_twice_or_not_at_all_is_told() -> None:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,15 +124,15 @@ class Seen(First):
 """
 
 
-@pytest.fixture
-def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(scope="module")
+def methods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A module of plug-in methods."""
-    folder = tmp_path / "user"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("user")
     (folder / "plain_methods.py").write_text(METHODS)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "plain_methods", raising=False)
-    return "plain_methods"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield "plain_methods"
+    sys.modules.pop("plain_methods", None)
 
 
 def fewer(tiny: Any, folder: str, but: str) -> None:
@@ -201,13 +202,12 @@ def rows_of(features: Tensor) -> set[tuple[float, ...]]:
     return {tuple(row) for row in features.flatten(0, -2).tolist()}
 
 
-@pytest.fixture
-def seen(tiny: Any, tmp_path: Path, methods: str) -> dict[tuple[int, int], TaskData]:
+@pytest.fixture(scope="module")
+def seen(tiny: Any, tmp_path_factory: pytest.TempPathFactory, methods: str) -> dict[tuple[int, int], TaskData]:
     """What a method was given of the first task, by seed and shots; three views an image."""
-    import importlib
-
     fits: list[Any] = importlib.import_module(methods).Seen.fits
-    tiny.run(tmp_path / "runs", methods=[f"{methods}:Seen"], shots=[1, 2, 6], seeds=[1, 2], views=3)
+    runs = tmp_path_factory.mktemp("runs")
+    tiny.run(runs, methods=[f"{methods}:Seen"], shots=[1, 2, 6], seeds=[1, 2], views=3)
     return {(seed, len(tasks[0].labels) // 3): tasks[0] for seed, tasks in fits}
 
 
