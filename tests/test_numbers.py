@@ -395,6 +395,12 @@ def test_each_of_its_settings_makes_another_cell(tiny: Any, cache: Path) -> None
         {}, {"views": 1}, {"protocol": "base2new"}, {"options": ["coop.context=8"]}, {"options": ["coop.lr=0.1"]},
     ]  # fmt: skip
     assert len({keys(tiny, **change)[1] for change in changes}) == 5
+    # Zero-shot learns from no images that would tell the protocols apart, and is scored otherwise all the same.
+    assert keys(tiny)[0] != keys(tiny, protocol="base2new")[0]
+
+
+def test_views_that_no_epoch_would_use_make_no_other_cell(tiny: Any, cache: Path) -> None:
+    assert keys(tiny, views=10) == keys(tiny, views=2) == keys(tiny)  # the tiny recipe has two epochs
 
 
 def test_weights_and_preprocessing_make_the_fingerprint() -> None:
