@@ -23,7 +23,8 @@ import bench.harness
 from bench import protocols
 from bench.backbone import Backbone, _fingerprint, load_backbone
 from bench.cells import few_shot_set
-from bench.datasets.items import Item
+from bench.datasets.items import Item, Listing
+from bench.datasets.splits import divide
 from bench.harness import prepare
 from bench.learned import words
 from bench.methods import TaskData, find_method
@@ -248,6 +249,15 @@ def test_four_validation_images_a_class_at_most(shots: int, n_val: int) -> None:
     drawn = [[item.label for block in part for item in block] for part in (train, val)]
     assert sorted(drawn[0]) == [0] * shots + [1] * shots
     assert sorted(drawn[1]) == [0] * n_val + [1] * n_val
+
+
+def test_an_official_test_list_stays_and_a_fifth_of_the_rest_is_for_validation(tmp_path: Path) -> None:
+    sizes = {"trainval": 20, "test": 6}
+    given = {part: [Item(f"{part}/{n}.png", n % 2) for n in range(size)] for part, size in sizes.items()}
+    split = divide(Listing(tmp_path, ("a", "b"), given, "lists"))
+    assert sorted(split.test) == sorted(given["test"])
+    assert sorted([*split.train, *split.val]) == sorted(given["trainval"])
+    assert (len(split.train), len(split.val)) == (16, 4)  # 8 and 2 of the ten of each class
 
 
 @pytest.fixture(scope="module")
