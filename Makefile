@@ -35,7 +35,7 @@ pytest: $(STAMP)
 benchmark: $(STAMP)
 	$(PY) -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
-# Plants faults in a copy and tells which test notices each (docs/testing.md): about 20 minutes on two cores.
+# Plants faults in a copy and tells which test notices each (docs/testing.md): about eight minutes on two cores.
 mutants: $(STAMP)
 	$(PY) scripts/mutants.py
 

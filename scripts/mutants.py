@@ -28,8 +28,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("mutants.yaml")
 WANTED = 0.95  # share that must be noticed
-UNSOUND = "without a fault "
-SECONDS = 1500  # a fault may also make a test hang: that is told, and does not count as noticed
+UNSOUND = "without a fault "  # before the id of a test that fails then, too
+SECONDS = 1500  # of one run of tests; a hang is told, and does not count as noticed
 PACKAGES = ("methods", "datasets", "reports")  # stand beside bench/ and are imported from within it
 # Not run: they are slow, need photographs or a card, build wheels, or look at documents and this list itself.
 LEFT_OUT = {
