@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest smoke benchmark clean
+.PHONY: demo test lint types pytest smoke benchmark mutants clean
 
 demo: $(STAMP)
 	$(PY) -m bench run --methods zero-shot,coop,shared-coop,softcpt --shots 1,2,4,8,16
@@ -38,6 +38,10 @@ smoke: $(STAMP)
 
 benchmark: $(STAMP)
 	$(PY) -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+# Plants faults in a copy and tells which test notices each (docs/testing.md): about eight minutes on two cores.
+mutants: $(STAMP)
+	$(PY) scripts/mutants.py
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .ruff_cache
