@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.reports import reference as paper
+from bench.reports import reference
 from bench.reports.records import BLOCK, PARTS, ROW, changes
 
 MAX_NAME = 60  # letters of a suite's or backbone's name in a file's, which may have 255
@@ -126,7 +126,7 @@ def split(rows: pd.DataFrame) -> list[Block]:
     rows = rows.assign(label=rows["method"] + told.map(lambda text: f" ({text})" if text else ""))
     groups = [group for _, group in rows.groupby(BLOCK)]
     groups.sort(key=lambda group: (*group[["suite", "backbone"]].iloc[0], -group["task"].nunique()))
-    known = paper.methods()
+    known = reference.methods()
     methods = (*known, *sorted(set(rows["method"]) - set(known)))
     taken: set[str] = set()
     blocks = []

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.progress import count
-from bench.reports import reference as paper
+from bench.reports import reference
 from bench.reports.groups import Block
 from bench.reports.markup import Cell, Table, escape_markdown, latex, markdown
 from bench.reports.records import PARTS
@@ -78,11 +78,11 @@ def tidy(blocks: list[Block]) -> pd.DataFrame:
         first = block.rows.iloc[0]
         about = {name: first[name] for name in ("suite", "backbone", "weights", "data", "protocol", "demo")}
         frame = block.scores.assign(**about, n_tasks=len(block.tasks))
-        compared, _ = paper.comparison(block.rows)
+        compared, _ = reference.comparison(block.rows)
         cells = zip(frame["label"], frame["shots"], strict=True)
         quoted = [_quoted(block, name, shots) if compared else NONE for name, shots in cells]
         frame[["paper_mean", "paper_std"]] = pd.DataFrame(quoted, index=frame.index, dtype=float)
-        frame["delta"] = (frame["mean"] - frame["paper_mean"]).mask(frame["method"].isin(paper.NO_DIFFERENCE))
+        frame["delta"] = (frame["mean"] - frame["paper_mean"]).mask(frame["method"].isin(reference.NO_DIFFERENCE))
         frame["seeds"] = frame["seeds"].map(lambda seeds: " ".join(map(str, seeds)))
         frames.append(frame)
     return pd.concat(frames)[TIDY]
@@ -96,7 +96,7 @@ TIDY = [
 
 def main_table(block: Block, notes: dict[str, int]) -> Table:
     """Methods × shots (and parts), the paper's values and the differences beside ours where they may be compared."""
-    compared, sentence = paper.comparison(block.rows)
+    compared, sentence = reference.comparison(block.rows)
     return _shots_table(block, block.main, block.title, notes, compared, sentence)
 
 
@@ -130,7 +130,7 @@ def _shots_table(
             for part in block.parts:
                 frame[AVERAGE, part] = frame[[(n, part) for n in trained]].mean(axis=1, skipna=False)
     delta = mean - paper_mean
-    delta[mean.index.isin(paper.NO_DIFFERENCE)] = float("nan")
+    delta[mean.index.isin(reference.NO_DIFFERENCE)] = float("nan")
 
     header, body = [Cell("method"), Cell("params")], [_names(block, names, notes)]
     body.append([Cell(_count(scores.loc[scores["label"] == name, "params"].max())) for name in names])
@@ -229,7 +229,7 @@ def _quoted(block: Block, name: str, shots: int) -> tuple[float, float]:
     """The paper's mean and standard deviation for a method as the paper has it, else NaN."""
     if block.of(name, "variant"):
         return NONE
-    return paper.quoted(block.of(name, "suite"), block.of(name, "method"), shots)
+    return reference.quoted(block.of(name, "suite"), block.of(name, "method"), shots)
 
 
 def _ranked(mean: pd.Series, std: pd.Series, fewer: pd.Series | None = None) -> list[Cell]:

@@ -36,8 +36,7 @@ from bench.metrics import METRICS
 from bench.plan import prepare
 from bench.protocols import find_protocol
 from bench.protocols.base2new import harmonic_mean
-from bench.reports import reference as paper
-from bench.reports import report
+from bench.reports import reference, report
 from bench.saved import words
 
 sys.path.append(str(Path(__file__).parent))
@@ -465,9 +464,9 @@ def test_a_mean_of_fewer_seeds_says_so(tmp_path: Path) -> None:
 
 def test_differences_are_ours_less_the_paper_s_and_of_no_variant(tmp_path: Path) -> None:
     # The paper's coop on Fashion-20 at 1, 2, 4, 8, 16 shots.
-    quoted = [paper.quoted("fashion20", "coop", n)[0] for n in (1, 2, 4, 8, 16)]
+    quoted = [reference.quoted("fashion20", "coop", n)[0] for n in (1, 2, 4, 8, 16)]
     assert quoted[0] == 50.50 and len(set(quoted)) == 5
-    assert paper.quoted("general10", "coop", 1)[0] != 50.50
+    assert reference.quoted("general10", "coop", 1)[0] != 50.50
     fashion(tmp_path / "runs")  # 62 everywhere
     fashion(tmp_path / "runs", cell={"variant": "context=8"})
     report(tmp_path / "runs", tmp_path / "out")

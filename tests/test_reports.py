@@ -19,7 +19,7 @@ from PIL import Image
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.reports import figures, fonts, paper, report, write
+from bench.reports import figures, fonts, reference, report, write
 from bench.reports.groups import split
 from bench.reports.markup import escape_latex, escape_markdown
 from bench.reports.records import COLUMNS, load
@@ -244,8 +244,8 @@ def test_paper_stands_beside_ours_for_its_backbone_and_whole_suite(tmp_path: Pat
     assert coop["1-shot measured"].strip("*") == "62.00 ± 1.00"
     assert coop["1-shot paper"] == "50.50 ± 0.63"  # as in the paper's table
     assert coop["1-shot Δ"] == "+11.50"
-    assert coop["16-shot Δ"] == f"{62 - paper.quoted('fashion20', 'coop', 16)[0]:+.2f}".replace("-", "−")
-    means, stds = zip(*(paper.quoted("fashion20", "coop", n) for n in (1, 2, 4, 8, 16)), strict=True)
+    assert coop["16-shot Δ"] == f"{62 - reference.quoted('fashion20', 'coop', 16)[0]:+.2f}".replace("-", "−")
+    means, stds = zip(*(reference.quoted("fashion20", "coop", n) for n in (1, 2, 4, 8, 16)), strict=True)
     assert coop["Avg. paper"] == f"{sum(means) / 5:.2f} ± {sum(stds) / 5:.2f}"
     protonet = row(tmp_path / "out", "protonet")  # the paper's is another method: quoted, no difference
     assert protonet["1-shot paper"] == "35.58 ± 0.20" and protonet["1-shot Δ"] == "—"
@@ -680,7 +680,7 @@ def test_reports_need_no_torch() -> None:
 
 
 def test_paper_table_is_the_papers() -> None:
-    assert paper.quoted("general10", "zero-shot", 0) == (58.29, 0.0)
-    assert paper.quoted("general10", "coop", 16) == (73.98, 0.17)
-    assert paper.quoted("fashion20", "softcpt", 16) == (72.18, 0.19)
-    assert len(paper.published()) == 4 * (1 + 12 * 5)
+    assert reference.quoted("general10", "zero-shot", 0) == (58.29, 0.0)
+    assert reference.quoted("general10", "coop", 16) == (73.98, 0.17)
+    assert reference.quoted("fashion20", "softcpt", 16) == (72.18, 0.19)
+    assert len(reference.published()) == 4 * (1 + 12 * 5)
