@@ -663,8 +663,14 @@ def test_cell_that_another_process_finishes_meanwhile_is_not_run(
 
 
 def test_dry_run_shows_cells_and_cache_and_runs_nothing(
-    tiny: Any, cache: Path, tmp_path: Path, count_calls: CountCalls, capsys: pytest.CaptureFixture[str]
+    tiny: Any,
+    cache: Path,
+    tmp_path: Path,
+    count_calls: CountCalls,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # no cell of the table is wrapped
     fits, runs = count_calls(CoOp, "fit"), tmp_path / "runs"
     assert main(tiny.command(runs, "--dry-run")) == 0
     shown = capsys.readouterr().out
