@@ -79,9 +79,7 @@ def check_task(
     return _found(spec, "partial", part, advice, hashes, hide)
 
 
-def _found(
-    spec: TaskSpec, state: str, task: Task, advice: str, hashes: ImageHashes | None, hide: bool | None
-) -> Row:
+def _found(spec: TaskSpec, state: str, task: Task, advice: str, hashes: ImageHashes | None, hide: bool | None) -> Row:
     """The row of a task that is there, in whole or in part."""
     notes = [_left_out(task)]
     if hashes:
