@@ -7,7 +7,6 @@ their labels. Only `fetch` downloads; a run never does. Rows are a stranger's da
 
 from __future__ import annotations
 
-import errno
 import glob
 import importlib
 import inspect
@@ -19,7 +18,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -42,11 +41,7 @@ from bench.datasets.types import (
     is_image_name,
 )
 from bench.errors import UserError, nearest
-
-try:
-    import fcntl
-except ImportError:  # Windows: two exports of the same data at a time are then the user's to avoid
-    fcntl = None  # type: ignore[assignment]
+from bench.files import locked
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif", "WEBP": ".webp"}
 INDEX = "index.json"  # {"names": [...], "parts": {part: [[path, label], ...]}, "left_out": ...}, written last
@@ -119,81 +114,43 @@ def can_fetch(options: Options) -> bool:
 
 
 def _export(place: Path, folder: Path, options: Options, download: bool) -> Path:
-    """All of it or nothing: the files are written into a draft beside `place`, which then gets its name."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _draft(place.with_name(f".{_chosen(options)}.draft")) as draft:
+    """All of it or nothing: the files are written into a draft beside `place`, which then gets its name.
+
+    The draft always has the same name, so that what a killed run left is cleared away by the next.
+    """
+    draft = place.with_name(f".{_chosen(options)}.draft")
+    with locked(place.parent, "fetch"):
         if (place / INDEX).is_file():  # another process was faster
             return place
-        unread = LeftOut()  # known once the rows are read
-        if options["kind"] == "torchvision":
-            names, rows = _torchvision_rows(folder, options, download)
-        else:
-            names, rows = _huggingface_rows(folder, options, unread)
-        check_names(folder, dict(enumerate(names)))
-        parts: dict[str, list[tuple[str, int]]] = {part: [] for part in parts_of(options)}
-        for part, data, label in rows:
-            if type(label) is not int or not 0 <= label < len(names):  # true is no label
-                said = repr(label)[:80]
-                raise UserError(f"{folder}: label {said} in {part!r} has no name; leave that part out of `parts`")
-            path = f"{part}/{label}/{len(parts[part]):06d}{_suffix(data, folder, part, len(parts[part]))}"
-            (draft / path).parent.mkdir(parents=True, exist_ok=True)
-            (draft / path).write_bytes(data)
-            parts[part].append((path, label))
-        write_json(draft / INDEX, {"names": names, "parts": parts, "left_out": unread})
-        os.rename(draft, place)
+        if draft.is_symlink():
+            draft.unlink()  # it came with the data; what it points to must not be cleared
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        try:
+            _write(draft, folder, options, download)
+            os.rename(draft, place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     return place
 
 
-@contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """An empty folder, for one process at a time; another one waits.
-
-    It always has the same name, so that what a killed run left is cleared away by the next.
-    """
-    if path.is_symlink():
-        path.unlink()  # it came with the data; what it points to must not be cleared
-    while True:
-        try:
-            path.mkdir(exist_ok=True)
-            lock = _lock(path)
-        except (FileExistsError, FileNotFoundError):  # another process has removed it a moment ago
-            if path.is_file():
-                raise
-            continue
-        if lock is None or _is_at(lock, path):
-            break
-        os.close(lock)  # the process that was waited for has moved or removed it
-    try:
-        for old in path.iterdir():
-            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-        yield path
-    finally:
-        if lock is None or _is_at(lock, path):  # else it has got its name
-            shutil.rmtree(path, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """A folder's descriptor, locked until it is closed (by a kill, too); None where the disk knows no locks."""
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
-            return None
-        raise
-    return descriptor
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+def _write(draft: Path, folder: Path, options: Options, download: bool) -> None:
+    unread = LeftOut()  # known once the rows are read
+    if options["kind"] == "torchvision":
+        names, rows = _torchvision_rows(folder, options, download)
+    else:
+        names, rows = _huggingface_rows(folder, options, unread)
+    check_names(folder, dict(enumerate(names)))
+    parts: dict[str, list[tuple[str, int]]] = {part: [] for part in parts_of(options)}
+    for part, data, label in rows:
+        if type(label) is not int or not 0 <= label < len(names):  # true is no label
+            said = repr(label)[:80]
+            raise UserError(f"{folder}: label {said} in {part!r} has no name; leave that part out of `parts`")
+        path = f"{part}/{label}/{len(parts[part]):06d}{_suffix(data, folder, part, len(parts[part]))}"
+        (draft / path).parent.mkdir(parents=True, exist_ok=True)
+        (draft / path).write_bytes(data)
+        parts[part].append((path, label))
+    write_json(draft / INDEX, {"names": names, "parts": parts, "left_out": unread})
 
 
 def _exported(folder: Path, options: Options) -> Path | None:
@@ -238,41 +195,24 @@ def _matching(folder: Path, options: Options, theirs: str) -> list[Path]:
 
 def _listing(place: Path | None, folder: Path, source: str) -> Listing:
     if place is None:
-        raise MissingData(f"{folder}: {source} is not fetched yet; `python -m bench data fetch` does")
+        raise MissingData(f"{folder}: {source} is not fetched yet")
     file = place / INDEX
     content = read_json(file)
-    names, parts = (content.get("names"), content.get("parts")) if isinstance(content, dict) else (None, None)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _damaged(file, "'names' must be a list of class names")
-    if not isinstance(parts, dict) or set(parts) not in PARTS:
-        raise _damaged(file, "'parts' must hold all, or trainval and test, or train, val and test")
-    listed = {part: [_indexed(file, row, len(names)) for row in _rows_of(file, part, parts[part])] for part in parts}
-    unread = _unread(file, content.get("left_out", {}))
-    return Listing(place, check_names(file, dict(enumerate(names))), listed, source, left_out=unread)
+    try:
+        names = check_names(file, dict(enumerate(content["names"])))
+        listed = {part: [_item(file, names, *row) for row in rows] for part, rows in content["parts"].items()}
+        unread = LeftOut({which: (int(count), str(one)) for which, (count, one) in content.get("left_out", {}).items()})
+        if set(listed) not in PARTS:
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: damaged; remove {place} to have the images written again") from None
+    return Listing(place, names, listed, source, left_out=unread)
 
 
-def _rows_of(file: Path, part: str, rows: object) -> list[Any]:
-    if not isinstance(rows, list):
-        raise _damaged(file, f"{part!r} must be a list of [path, label]")
-    return rows
-
-
-def _indexed(file: Path, row: object, n_names: int) -> Item:
-    if not isinstance(row, list) or len(row) != 2 or type(row[1]) is not int or not 0 <= row[1] < n_names:
-        raise _damaged(file, f"an entry must be [path, label] with a label below {n_names}, not {repr(row)[:80]}")
-    return Item(safe_path(file, row[0]), row[1])
-
-
-def _unread(file: Path, told: object) -> LeftOut:
-    rows: list[tuple[str, Any]] = list(told.items()) if isinstance(told, dict) else [("", told)]
-    for _, row in rows:
-        if not isinstance(row, list) or len(row) != 2 or type(row[0]) is not int or not isinstance(row[1], str):
-            raise _damaged(file, "'left_out' must hold {what: [how many, one of them]}")
-    return LeftOut({which: (row[0], row[1]) for which, row in rows})
-
-
-def _damaged(file: Path, why: str) -> UserError:
-    return UserError(f"{file}: {why}; remove {file.parent} to have the images written again")
+def _item(file: Path, names: Sequence[str], path: object, label: object) -> Item:
+    if type(label) is not int or not 0 <= label < len(names):  # true is no label
+        raise ValueError
+    return Item(safe_path(file, path), label)
 
 
 def _suffix(data: bytes, folder: Path, part: str, number: int) -> str:
