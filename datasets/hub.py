@@ -16,7 +16,6 @@ import os
 import posixpath
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
@@ -28,7 +27,7 @@ from PIL import Image
 
 from bench.datasets.cache_paths import cache_place, writable_places
 from bench.datasets.images import FORMATS
-from bench.datasets.readers import PART_FOLDERS, PARTS, Options, parts_of
+from bench.datasets.readers import PARTS, Options, parts_of, suite_line
 from bench.datasets.splitfiles import check_names, read_json, safe_path, write_json
 from bench.datasets.types import (
     Item,
@@ -243,8 +242,6 @@ def _huggingface_rows(folder: Path, options: Options, unread: LeftOut) -> tuple[
     """Class names and rows; what is left out is added to `unread`, at the latest when the rows are read."""
     _one_origin(options)
     files = _imagefolder_files(folder, options, unread) if "imagefolder" in options else {}
-    if files and not any(file.name in METADATA for file in chain(*files.values())):
-        return _class_folder_rows(folder, options, files)
     library = _library("datasets", "datasets")
     image, label = options.get("image", "image"), options.get("label", "label")
     parts = {
@@ -274,32 +271,6 @@ def _huggingface_rows(folder: Path, options: Options, unread: LeftOut) -> tuple[
         unread.add("images that the metadata does not name", [os.path.relpath(file, top) for file in wanted])
 
     return [class_name(name) for name in names], rows()
-
-
-def _class_folder_rows(
-    folder: Path, options: Options, files: Mapping[str, Sequence[Path]]
-) -> tuple[list[str], Iterator[Row]]:
-    """Rows of images whose class is the folder they stand in, by the library's rule.
-
-    The library itself would take names such as "x::y.jpg" for addresses, and "a[1].jpg" for patterns.
-    """
-    _check_columns(folder, options, ["image", "label"])
-    folders = sorted({file.parent.name for file in chain(*files.values())})
-    if all(name.lower() in PART_FOLDERS for name in folders):
-        raise UserError(
-            f"{folder}: {', '.join(map(repr, folders))} are parts of a data set, not classes; images without class "
-            "folders are read by the kinds `csv` (a table names the classes) and `names` (the files' names do)"
-        )
-    labels = {name: label for label, name in enumerate(folders)}
-    places = _own_places(folder, options)
-
-    def rows() -> Iterator[Row]:
-        for part, theirs in files.items():
-            for number, file in enumerate(theirs):
-                content = _image_bytes(places, folder, {"path": str(file)}, f"image {number} of {part!r}")
-                yield part, content, labels[file.parent.name]
-
-    return [class_name(name) for name in options.get("names") or folders], rows()
 
 
 def _check_columns(folder: Path, options: Options, known: Sequence[str]) -> None:
@@ -379,31 +350,23 @@ def _tell_other_parts(parts: Mapping[str, Any], options: Options, unread: LeftOu
 def _imagefolder_files(folder: Path, options: Options, unread: LeftOut) -> dict[str, list[Path]]:
     """The files of each part: no file's or folder's name decides what is read, as it would in the library.
 
-    Parts are folders below the `imagefolder`; without `parts` all that lies there is one. An image's class is the
-    folder it stands in, or what a metadata file says. Without metadata the class folders must stand at one depth: the
-    images elsewhere are left out.
+    Parts are folders below the `imagefolder`; without `parts` all that lies there is one. A metadata file says of which
+    class an image is: folders of classes are the kind `folders`'s.
     """
     top = folder / options["imagefolder"]
     chosen = parts_of(options) if "parts" in options else {"all": "."}
     paths = {part: sorted(_below(top, theirs)) for part, theirs in chosen.items()}
     everything = {path for found in paths.values() for path in found}
     metadata = {path for path in everything if os.path.basename(path) in METADATA}
+    if not metadata:
+        kept = {"images": options["imagefolder"], **{key: options[key] for key in ("parts",) if key in options}}
+        line = suite_line({"kind": "folders"}, kept)
+        raise UserError(f"{top}: holds none of {', '.join(METADATA)}; where the folders are classes, write {line}")
     images = {path for path in everything - metadata if is_image_file(top, path)}
-    kept = metadata | images
     others = [path for path in files_below(top) if path not in everything and is_image_file(top, path)]
     unread.add("images in no folder of `parts`", others)
-    depth = 0
-    if images and not metadata:
-        depths = Counter(path.count("/") for path in images if "/" in path)
-        depth = max(sorted(depths), key=depths.__getitem__, default=0)
-        elsewhere = {path for path in images if path.count("/") != depth or not depth}
-        unread.add("images beside the class folders, or deeper", sorted(elsewhere))
-        kept -= elsewhere
-    odd = [path for path in everything - images - metadata if path.count("/") >= depth]
-    unread.add("files in class folders whose suffix is not an image's" if depth else "files that are no images", odd)
-    if not kept - metadata:
-        raise MissingData(f"{top}: holds no class folders with images{f' ({unread})' if unread else ''}")
-    return {part: [top / path for path in found if path in kept] for part, found in paths.items()}
+    unread.add("files that are no images", list(everything - images - metadata))
+    return {part: [top / path for path in found if path in metadata | images] for part, found in paths.items()}
 
 
 def _below(top: Path, part: str) -> Iterator[str]:

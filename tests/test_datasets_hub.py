@@ -464,32 +464,6 @@ def test_changed_parquet_gives_the_new_images(tmp_path: Path) -> None:
             assert isinstance(pixel, tuple) and pixel.index(max(pixel)) == (item.label + shift) % 3
 
 
-def test_an_imagefolder_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
-    real_library()
-    pictures = tmp_path / "t" / "pictures"
-    for number in range(4):
-        for colour in COLOURS:
-            (pictures / colour).mkdir(parents=True, exist_ok=True)
-            (pictures / colour / f"{number}.jpg").write_bytes(jpeg(colour, number))
-    (tmp_path / "secret.jpg").write_bytes(jpeg("red", 1))
-    (pictures / "red" / "0.jpg").unlink()
-    (pictures / "red" / "0.jpg").symlink_to(tmp_path / "secret.jpg")
-    with pytest.raises(UserError, match=r"has no bytes, and its path '.*0\.jpg' is no file of the data set"):
-        load(tmp_path, "{kind: huggingface, imagefolder: pictures}")
-
-
-def test_local_imagefolder_and_labels_as_text(tmp_path: Path) -> None:
-    real_library()
-    for number in range(4):
-        for colour in COLOURS:
-            file = tmp_path / "t" / "pictures" / colour / f"{number}.jpg"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(jpeg(colour, number))
-    split = load(tmp_path, "{kind: huggingface, imagefolder: pictures}")
-    assert split.class_names == ("blue", "green", "red")  # the library sorts them
-    assert sum(len(items) for items in split.parts.values()) == 12
-
-
 def pictures(root: Path, **counts: int) -> None:
     """So many images in each folder of colours below t/pictures; "__" in a name stands for "/"."""
     for folder, count in counts.items():
@@ -506,18 +480,39 @@ def n_images(split: Split) -> int:
 FOLDER = "{kind: huggingface, imagefolder: pictures}"
 
 
-def test_names_do_not_decide_what_of_an_imagefolder_is_read(tmp_path: Path) -> None:
-    """The library would take files and folders called train, test, … for parts, and leave one of them out."""
-    pictures(tmp_path, red=4, green=4)
-    for colour in ("red", "green"):
-        for name in ("train_0.jpg", "test_0.jpg", "testing.JFIF", "a[1].jpg", "x::y.jpg", "b*.jpg"):
-            (tmp_path / "t" / "pictures" / colour / name).write_bytes(jpeg(colour, 1))
-    split = load(tmp_path, FOLDER)
-    assert split.class_names == ("green", "red") and n_images(split) == 2 * (4 + 6)
+def metadata(folder: Path, **colours: str) -> None:
+    rows = [f"{name},{colour}" for name, colour in colours.items()]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+
+
+@pytest.mark.parametrize("parts", ["", ", parts: {trainval: train, test: test}"])
+def test_an_imagefolder_of_class_folders_names_the_kind_that_reads_it(tmp_path: Path, parts: str) -> None:
+    pictures(tmp_path, train__red=4, test__red=4)
+    with pytest.raises(
+        UserError, match=r"write `reader: \{kind: folders, images: pictures" + parts.replace("{", r"\{")
+    ):
+        load(tmp_path, FOLDER.replace("}", f"{parts}}}"))
+
+
+def test_an_imagefolder_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
+    real_library()
+    pictures(tmp_path, all=4)
+    top = tmp_path / "t" / "pictures" / "all"
+    metadata(top, **{f"{n}.jpg": "red" for n in range(4)})
+    (tmp_path / "secret.jpg").write_bytes(jpeg("red", 1))
+    (top / "0.jpg").unlink()
+    (top / "0.jpg").symlink_to(tmp_path / "secret.jpg")
+    with pytest.raises(UserError, match=r"has no bytes, and its path '.*0\.jpg' is no file of the data set"):
+        load(tmp_path, FOLDER)
 
 
 def test_parts_of_an_imagefolder_are_one_set_unless_the_suite_names_them(tmp_path: Path) -> None:
-    pictures(tmp_path, train__red=4, train__green=4, test__red=2, test__green=2)
+    """The library would take files and folders called train, test, … for parts, and leave one of them out."""
+    real_library()
+    pictures(tmp_path, train=8, test=4)
+    for part, count in (("train", 8), ("test", 4)):
+        colours = {f"{n}.jpg": "red" if n % 2 else "green" for n in range(count)}
+        metadata(tmp_path / "t" / "pictures" / part, **colours)
     split = load(tmp_path, FOLDER)
     assert split.class_names == ("green", "red") and n_images(split) == 12
     (tmp_path / "t" / "split_bench_T.json").unlink()
@@ -527,48 +522,10 @@ def test_parts_of_an_imagefolder_are_one_set_unless_the_suite_names_them(tmp_pat
         load(tmp_path, FOLDER.replace("}", ", parts: {trainval: train, test: dev}}"))
 
 
-def test_what_an_imagefolder_leaves_out_is_told_now_and_later(tmp_path: Path) -> None:
-    pictures(tmp_path, red=4, green=4, red__old=2, extra__deep__red=1)
-    top = tmp_path / "t" / "pictures"
-    for name in ("cover.jpg", "red/0.heic", "red/1.zip", "readme.txt", ".DS_Store", "red/Thumbs.db"):
-        (top / name).write_bytes(jpeg("red", 0))
-    for _ in range(2):  # as it is written, and as it is read again
-        (task,) = load_tasks(load_suite(str(suite_file(tmp_path, FOLDER))), tmp_path)
-        assert n_images(task.split) == 8
-        assert task.left_out == {
-            "files in class folders whose suffix is not an image's": (2, "red/0.heic"),
-            "images beside the class folders, or deeper": (4, "cover.jpg"),
-        }
-
-
-def test_an_imagefolder_of_one_class_or_of_none(tmp_path: Path) -> None:
-    pictures(tmp_path, red=4)
-    assert load(tmp_path, FOLDER).class_names == ("red",)
-    shutil.rmtree(tmp_path / "t" / "pictures")
-    pictures(tmp_path, **{".": 3})
-    with pytest.raises(UserError, match=r"pictures: holds no class folders with images \(left out: .*'0\.jpg'\)\)"):
-        load(tmp_path, FOLDER)
-
-
-@pytest.mark.parametrize("parts", ["", ", parts: {trainval: train, test: test}"])
-def test_parts_of_an_imagefolder_are_no_classes(tmp_path: Path, parts: str) -> None:
-    pictures(tmp_path, train=4, test=4)
-    with pytest.raises(UserError, match=r"'test', 'train' are parts of a data set, not classes; .*`csv` .* `names`"):
-        load(tmp_path, FOLDER.replace("}", f"{parts}}}"))
-
-
-def test_an_archive_instead_of_images_is_named(tmp_path: Path) -> None:
-    (tmp_path / "t" / "pictures").mkdir(parents=True)
-    (tmp_path / "t" / "pictures" / "all.zip").touch()
-    with pytest.raises(UserError, match=r"holds no class folders with images \(left out: .*'all\.zip'\)\)"):
-        load(tmp_path, FOLDER)
-
-
 def test_an_imagefolder_does_not_read_the_copies_made_of_it(tmp_path: Path) -> None:
-    pictures(tmp_path, red=4, green=4)
-    (tmp_path / "t" / "pictures" / "red").rename(tmp_path / "t" / "red")
-    (tmp_path / "t" / "pictures" / "green").rename(tmp_path / "t" / "green")
-    (tmp_path / "t" / "pictures").rmdir()
+    real_library()
+    pictures(tmp_path, **{"..": 8})
+    metadata(tmp_path / "t", **{f"{n}.jpg": "red" if n % 2 else "green" for n in range(8)})
     reader = "{kind: huggingface, imagefolder: .}"
     first = load(tmp_path, reader)
     assert n_images(first) == 8 and (tmp_path / "t" / "split_bench_T.json").is_file()
