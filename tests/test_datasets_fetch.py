@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import requests
 
+import bench
 from bench.catalogue import fetch
 from bench.cli import main
 from bench.datasets import archives, load_suite, load_tasks, transfer
@@ -418,7 +419,7 @@ def test_images_that_are_there_are_left_alone_and_the_plan_says_so(
     shown = capsys.readouterr().out
     assert "Birds is partial" in shown and f"move {mine.parent} away to get the whole" in shown
     assert server.requests == [] and len(names(mine)) == 5
-    (step,) = check_suite(load_suite(suite), tmp_path / "root")["next"]
+    (step,) = bench.check(suite, str(tmp_path / "root"))["next"]
     command = f"python -m bench data fetch --suite {suite} --data {tmp_path / 'root'} --tasks Birds"
     assert f"move {mine.parent} away, and `{command}` gets the whole: birds.tar.gz (1 MB) from http://" in step
 
