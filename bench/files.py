@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -70,11 +71,18 @@ def locked(folder: Path, work: str, timeout: float = -1) -> Iterator[None]:
     Another process is waited for, or for `timeout` seconds: then it is a UserError.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{work}.lock", timeout)
     try:
-        with FileLock(folder / f".{work}.lock", timeout):
-            yield
+        lock.acquire()
     except Timeout:
         raise UserError(f"{folder}: another process is at it; wait for it") from None
+    except OSError as error:  # some network disks know no locks: two at a time are then the user's to avoid
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def replace(part: Path, path: Path) -> None:

@@ -246,7 +246,7 @@ def _get(step: Step, file: Path, hide: bool | None) -> None:
 
 def _unpack(step: Step, file: Path, wanted: dict[str, str], report: Callable[[int, int], None]) -> None:
     try:
-        unpack(file, step.folder, wanted, report, draft=_ours(step).with_name("unpacked"))
+        unpack(file, step.folder, wanted, report, draft=_ours(step).with_name(".unpacked"))
     except Damaged as error:
         if step.checksum or file != _ours(step):  # as it should be, or the user's
             raise

@@ -1,5 +1,6 @@
 """data fetch against a real HTTP server: what is planned, what goes over the wire, what is left when it fails."""
 
+import errno
 import hashlib
 import io
 import json
@@ -528,6 +529,16 @@ def test_two_at_a_time_do_not_write_one_file(server: Server, tmp_path: Path) -> 
     assert states(table) == ["failed"] and "another process is at it" in table["problem"][0]
     assert server.requests == []
     assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
+
+
+def test_a_disk_without_locks_is_fetched_to(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert states(fetch(birds(server, tmp_path), str(tmp_path / "root"))) == ["fetched"]
 
 
 def test_a_web_page_in_place_of_an_archive_is_removed_and_fetched_again(server: Server, tmp_path: Path) -> None:
