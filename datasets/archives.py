@@ -90,7 +90,7 @@ def unpack(
         for member in wanted:
             if not os.path.lexists(draft / member):
                 raise UserError(f"{archive}: holds no {member!r}; is it the right archive?")
-        for member, target in wanted.items():
+        for member, target in sorted(wanted.items(), reverse=True):  # what stands inside another member goes first
             _move(draft / member, folder / target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -90,6 +90,13 @@ def test_everything_of_an_archive_without_a_top_folder(tmp_path: Path) -> None:
     assert found(tmp_path / "task") == {"images/a/1.jpg": b"one", "images/b/2.jpg": b"two"}
 
 
+def test_a_member_inside_another_one_goes_to_its_own_place(tmp_path: Path) -> None:
+    wanted = {"top": "all", "top/readme.txt": "readme.txt"}
+    unpack(tar(tmp_path / "x.tgz", GOOD), tmp_path / "task", wanted)
+    rest = {"all/images/a/1.jpg": b"one", "all/images/b/2.jpg": b"two"}
+    assert found(tmp_path / "task") == {**rest, "readme.txt": b"read me"}
+
+
 def test_links_between_files_become_copies(tmp_path: Path) -> None:
     def links(archive: tarfile.TarFile) -> None:
         entry(archive, "top/images/c/3.jpg", type=tarfile.SYMTYPE, linkname="../a/1.jpg")
