@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.errors import UserError, nearest
+from bench.errors import UserError, nearest, typed
 from bench.files import user_path
 
 if TYPE_CHECKING:
     from bench.datasets.fetch import Plan
+    from bench.datasets.spec import Suite
 
 KINDS = ("suites", "tasks", "classes", "methods", "backbones")
 
@@ -164,7 +165,8 @@ def check(suite: str, data: str | None, open_images: bool = False, quiet: bool |
     from bench.datasets.check import check_suite
     from bench.datasets.spec import load_suite
 
-    return check_suite(load_suite(suite), _root(data), open_images, quiet)
+    loaded, root = load_suite(suite), _root(data)
+    return check_suite(loaded, root, open_images, quiet, lambda task: fetch_command(loaded, root, task))
 
 
 def fetch(
@@ -225,13 +227,25 @@ def write_draws(
     from bench.datasets.splits import load_tasks
 
     rows = []
-    for task in load_tasks(load_suite(suite), _root(data), tasks, allow_missing):
+    loaded, root = load_suite(suite), _root(data)
+    for task in load_tasks(loaded, root, tasks, allow_missing, missing_advice(loaded, root)):
         for n in shots:
             drawn = [write_draw(task, user_path(out), n, seed) for seed in seeds]
             _, train, val = drawn[0]  # every seed draws as many
             row = {"task": task.name, "shots": n, "files": len(seeds), "classes": len(task.class_names)}
             rows.append({**row, "train images": len(train), "validation images": len(val)})
     return pd.DataFrame(rows)
+
+
+def fetch_command(suite: Suite, root: Path, task: str | None = None) -> str:
+    """What to type to fetch the data of a suite, or of one of its tasks."""
+    words = ["--suite", suite.argument, "--data", str(root), *(["--tasks", task] if task else [])]
+    return f"python -m bench data fetch {typed(words)}"
+
+
+def missing_advice(suite: Suite, root: Path) -> list[str]:
+    """How an error about missing data ends."""
+    return [f"`--allow-missing` leaves such tasks out; `{fetch_command(suite, root)}` gets what may be downloaded."]
 
 
 def _root(data: str | None) -> Path:

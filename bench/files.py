@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from bench.errors import WINDOWS, UserError
 
@@ -57,6 +61,28 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
         replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, work: str, timeout: float = -1) -> Iterator[None]:
+    """A folder's files of one kind for this process alone, by the lock file `.<work>.lock`, made with the folder.
+
+    The lock file stays: were it removed, two processes could hold two files of that name. A kill lets go of the lock.
+    Another process is waited for, or for `timeout` seconds: then it is a UserError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{work}.lock", timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder}: another process is at it; wait for it") from None
+    except OSError as error:  # some network disks know no locks: two at a time are then the user's to avoid
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def replace(part: Path, path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from bench.catalogue import missing_advice
 from bench.cells import Cell, but_for_code, drawn, few_shot_set, make_cells, needed, paths
 from bench.clip.backbone import Backbone, load_backbone
 from bench.config import RunConfig, many
@@ -123,7 +124,8 @@ def prepare(config: RunConfig) -> Plan:
     settings = variants(classes, tuple(config.options), [{"all": suite.recipe}, recipe.values if recipe else {}])
     hide = True if config.quiet else None
     wanted = None if config.tasks is None else tuple(config.tasks)
-    tasks = load_tasks(suite, _data_root(suite, config, hide), wanted, config.allow_missing)
+    root = _data_root(suite, config, hide)
+    tasks = load_tasks(suite, root, wanted, config.allow_missing, missing_advice(suite, root))
     name = config.backbone or suite.backbone or "RN50"
     backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision)
     check_names(backbone.tower, tasks, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from bench.datasets.archives import there
 from bench.datasets.spec import Suite, TaskSpec, file_of, targets_of
 from bench.datasets.splits import Task, load_task
 from bench.datasets.types import MissingData
-from bench.errors import UserError, typed
+from bench.errors import UserError
 from bench.hashes import ImageHashes, copies, copies_told, named
 from bench.progress import bar
 
@@ -25,15 +26,22 @@ PACKED = (".zip", ".rar", ".7z", ".tar", ".tar.gz", ".tgz")
 Row = tuple[str, str, int, int | None, int, int | None, str, str, str]
 
 
-def check_suite(suite: Suite, data_root: Path, open_images: bool = False, quiet: bool | None = None) -> pd.DataFrame:
+def check_suite(
+    suite: Suite,
+    data_root: Path,
+    open_images: bool = False,
+    quiet: bool | None = None,
+    command: Callable[[str], str] = lambda task: "data fetch",
+) -> pd.DataFrame:
     """One row a task; reads names and lists, and divides nothing for good.
 
-    state: "ready"; "partial" (some images or classes are not there: usable with --allow-missing where a run refuses
-    it); "missing"; "broken" (there, but wrong). The expected numbers are the suite file's `images` and `classes`,
-    `notes` tells what is no fault but worth knowing, `next` says what to do. All texts can be printed as they are.
+    state: "ready"; "partial" (some images or classes are not there: a run uses it where it is told to allow that);
+    "missing"; "broken" (there, but wrong). The expected numbers are the suite file's `images` and `classes`, `notes`
+    tells what is no fault but worth knowing, `next` says what to do. All texts can be printed as they are.
 
     open_images : decode every image (once: what was decoded is remembered in the cache), which finds broken ones, and
         copies of an image in two parts. quiet : no progress bars (None: where standard error is no terminal).
+    command : what to type to fetch a task's data.
     """
     import pandas as pd
 
@@ -41,7 +49,7 @@ def check_suite(suite: Suite, data_root: Path, open_images: bool = False, quiet:
     hashes = ImageHashes() if open_images else None
     checked = []
     for spec in suite.tasks:
-        checked.append(check_task(spec, root, fetch_command(suite, root, spec.name), hashes, True if quiet else None))
+        checked.append(check_task(spec, root, command(spec.name), hashes, True if quiet else None))
     rows = [[printable(value) if isinstance(value, str) else value for value in row] for row in checked]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = {"images": "int64", "classes": "int64", "images_expected": "Int64", "classes_expected": "Int64"}
@@ -51,7 +59,7 @@ def check_suite(suite: Suite, data_root: Path, open_images: bool = False, quiet:
 def check_task(
     spec: TaskSpec,
     data_root: Path,
-    command: str = "python -m bench data fetch",
+    command: str = "data fetch",
     hashes: ImageHashes | None = None,
     hide: bool | None = True,
 ) -> Row:
@@ -79,9 +87,7 @@ def check_task(
     return _found(spec, "partial", part, advice, hashes, hide)
 
 
-def _found(
-    spec: TaskSpec, state: str, task: Task, advice: str, hashes: ImageHashes | None, hide: bool | None
-) -> Row:
+def _found(spec: TaskSpec, state: str, task: Task, advice: str, hashes: ImageHashes | None, hide: bool | None) -> Row:
     """The row of a task that is there, in whole or in part."""
     notes = [_left_out(task)]
     if hashes:
@@ -112,12 +118,6 @@ def _too_few(task: Task) -> str:
     if not by_folders or expected is None or _images(task) >= expected:
         return ""
     return f"{task.split.root}: holds {_images(task)} of {expected} images"
-
-
-def fetch_command(suite: Suite, data_root: Path, task: str) -> str:
-    """What to type to fetch one task's data."""
-    words = ["data", "fetch", "--suite", suite.argument, "--data", str(data_root), "--tasks", task]
-    return f"python -m bench {typed(words)}"
 
 
 def how_to_get(spec: TaskSpec, data_root: Path, command: str) -> str:

@@ -1,8 +1,9 @@
 """Getting a suite's data: what is there, what may be downloaded, what must be fetched by hand.
 
 This file plans, checks that there is space, and carries the plan out, source by source. A source with `fetch` in the
-suite file is one HTTP GET (`transfer.py`); an archive is then unpacked (`archives.py`) and removed. After a kill at any
-moment the same call does the rest.
+suite file is one HTTP GET (`transfer.py`); an archive is then unpacked (`archives.py`) and removed. All of this happens
+in a hidden folder, so what stands there is ours and what stands elsewhere is the user's. After a kill at any moment the
+same call does the rest.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.datasets import hub
-from bench.datasets.archives import Damaged, draft_of, there, unpack
+from bench.datasets.archives import Damaged, there, unpack
 from bench.datasets.check import check_task, in_the_way, is_split, is_there, packed, printable
 from bench.datasets.spec import Suite, file_of, targets_of
 from bench.datasets.splits import select_tasks
-from bench.datasets.transfer import Note, byte_bar, download, held, human, part_of, read_note, size_of, stamp, verify
+from bench.datasets.transfer import byte_bar, download, human, part_of, size_of, verify
 from bench.errors import UserError
+from bench.files import locked
+from bench.files import replace as move
 from bench.progress import absolute
 
 if TYPE_CHECKING:
@@ -101,8 +104,8 @@ class Plan:
     def check_space(self) -> None:
         if self.needed > self.free:
             raise UserError(
-                f"--data {self.root}: {human(self.needed)} are needed while downloading and unpacking, "
-                f"{human(self.free)} are free; make room, or fetch fewer --tasks at a time"
+                f"{self.root}: {human(self.needed)} are needed while downloading and unpacking, "
+                f"{human(self.free)} are free; make room, or fetch fewer tasks at a time"
             )
 
     def table(self) -> pd.DataFrame:
@@ -172,10 +175,8 @@ def _same(suite: Suite, one: Step, other: Step) -> None:
 def _state(step: Step, ready: bool) -> str:
     if not step.source:
         return HAVE if hub.is_fetched(step.folder, step.reader) else DOWNLOAD
-    if "unpack" in step.source:
-        file = step.folder / file_of(step.source)
-        if read_note(file).get("whole") == stamp(file) is not None:  # a kill came before our archive was removed
-            return UNPACK
+    if "fetch" in step.source and _ours(step).is_file():  # a kill came before our archive was removed
+        return UNPACK
     if is_there(step.folder, step.source) or (ready and not is_split(step.source)):
         return HAVE
     if "fetch" not in step.source:
@@ -213,37 +214,41 @@ def _fetch(step: Step, hide: bool | None) -> None:
     if not step.source:
         hub.fetch(step.folder, step.reader)
         return
-    file = step.folder / file_of(step.source)
-    step.folder.mkdir(parents=True, exist_ok=True)
-    with held(file) as note:
-        targets = targets_of(step.source)
-        wanted = {member: target for member, target in targets.items() if not there(step.folder / target)}
-        if wanted:  # else another process was faster, or a kill left what is cleared away below
-            _get(step, file, note, hide)
-        if wanted and "unpack" in step.source:
-            with byte_bar(f"unpacking {file.name}", file.stat().st_size, hide) as shown:
-                _unpack(step, file, wanted, note, absolute(shown))
-        if "unpack" in step.source and note.is_of(file):  # the user's own archive stays
-            shutil.rmtree(draft_of(file, step.folder), ignore_errors=True)
-            file.unlink(missing_ok=True)
-        if note.content:  # what a cut left, where the user brought the file after that
-            part_of(file).unlink(missing_ok=True)
+    mine, ours = step.folder / file_of(step.source), _ours(step)
+    with locked(step.folder, "fetch", timeout=0):
+        ours.parent.mkdir(exist_ok=True)
+        try:
+            targets = targets_of(step.source)
+            wanted = {member: target for member, target in targets.items() if not there(step.folder / target)}
+            if wanted:  # else another process was faster, or a kill left what is cleared away below
+                file = mine if mine.is_file() else ours
+                _get(step, file, hide)
+                if "unpack" in step.source:
+                    with byte_bar(f"unpacking {file.name}", file.stat().st_size, hide) as shown:
+                        _unpack(step, file, wanted, absolute(shown))
+                else:
+                    move(ours, mine)
+        except BaseException:
+            if not (ours.exists() or _part(step).exists()):  # nothing to go on with
+                shutil.rmtree(ours.parent, ignore_errors=True)
+            raise
+        shutil.rmtree(ours.parent)
 
 
-def _get(step: Step, file: Path, note: Note, hide: bool | None) -> None:
+def _get(step: Step, file: Path, hide: bool | None) -> None:
     """The file of a source with the right checksum: as it is there, else downloaded."""
     if not file.is_file():
         limit = 2 * step.size + 10_000_000 if step.size else None
-        download(url_of(step.source), file, step.checksum, limit, note, hide)
+        download(url_of(step.source), file, step.checksum, limit, hide)
     elif step.checksum:
-        verify(file, step.checksum, "move it away", hide)
+        verify(file, step.checksum, "" if file == _ours(step) else "move it away", hide)
 
 
-def _unpack(step: Step, file: Path, wanted: dict[str, str], note: Note, report: Callable[[int, int], None]) -> None:
+def _unpack(step: Step, file: Path, wanted: dict[str, str], report: Callable[[int, int], None]) -> None:
     try:
-        unpack(file, step.folder, wanted, report)
+        unpack(file, step.folder, wanted, report, draft=_ours(step).with_name(".unpacked"))
     except Damaged as error:
-        if step.checksum or not note.is_of(file):  # as it should be, or the user's
+        if step.checksum or file != _ours(step):  # as it should be, or the user's
             raise
         file.unlink()  # a web page, or cut off at the server: the next call would find it again
         raise UserError(f"{error} (it is removed, the same command does that)") from None
@@ -261,8 +266,14 @@ def _in_a_line(error: Exception, folder: Path) -> str:
     return printable(f"{folder}: unexpected {type(error).__name__}: {error}")
 
 
+def _ours(step: Step) -> Path:
+    """Where the download of a source stands until its work is done: alone in a hidden folder."""
+    name = file_of(step.source) or "none"
+    return step.folder / f".{name}.fetch" / name
+
+
 def _part(step: Step) -> Path:
-    return part_of(step.folder / (file_of(step.source) or "none"))
+    return part_of(_ours(step))
 
 
 def _existing(path: Path) -> Path:

@@ -7,7 +7,6 @@ their labels. Only `fetch` downloads; a run never does. Rows are a stranger's da
 
 from __future__ import annotations
 
-import errno
 import glob
 import importlib
 import inspect
@@ -17,9 +16,8 @@ import os
 import posixpath
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -29,7 +27,7 @@ from PIL import Image
 
 from bench.datasets.cache_paths import cache_place, writable_places
 from bench.datasets.images import FORMATS
-from bench.datasets.readers import PART_FOLDERS, PARTS, Options, parts_of
+from bench.datasets.readers import PARTS, Options, parts_of, suite_line
 from bench.datasets.splitfiles import check_names, read_json, safe_path, write_json
 from bench.datasets.types import (
     Item,
@@ -42,11 +40,7 @@ from bench.datasets.types import (
     is_image_name,
 )
 from bench.errors import UserError, nearest
-
-try:
-    import fcntl
-except ImportError:  # Windows: two exports of the same data at a time are then the user's to avoid
-    fcntl = None  # type: ignore[assignment]
+from bench.files import locked
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif", "WEBP": ".webp"}
 INDEX = "index.json"  # {"names": [...], "parts": {part: [[path, label], ...]}, "left_out": ...}, written last
@@ -119,81 +113,43 @@ def can_fetch(options: Options) -> bool:
 
 
 def _export(place: Path, folder: Path, options: Options, download: bool) -> Path:
-    """All of it or nothing: the files are written into a draft beside `place`, which then gets its name."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _draft(place.with_name(f".{_chosen(options)}.draft")) as draft:
+    """All of it or nothing: the files are written into a draft beside `place`, which then gets its name.
+
+    The draft always has the same name, so that what a killed run left is cleared away by the next.
+    """
+    draft = place.with_name(f".{_chosen(options)}.draft")
+    with locked(place.parent, "fetch"):
         if (place / INDEX).is_file():  # another process was faster
             return place
-        unread = LeftOut()  # known once the rows are read
-        if options["kind"] == "torchvision":
-            names, rows = _torchvision_rows(folder, options, download)
-        else:
-            names, rows = _huggingface_rows(folder, options, unread)
-        check_names(folder, dict(enumerate(names)))
-        parts: dict[str, list[tuple[str, int]]] = {part: [] for part in parts_of(options)}
-        for part, data, label in rows:
-            if type(label) is not int or not 0 <= label < len(names):  # true is no label
-                said = repr(label)[:80]
-                raise UserError(f"{folder}: label {said} in {part!r} has no name; leave that part out of `parts`")
-            path = f"{part}/{label}/{len(parts[part]):06d}{_suffix(data, folder, part, len(parts[part]))}"
-            (draft / path).parent.mkdir(parents=True, exist_ok=True)
-            (draft / path).write_bytes(data)
-            parts[part].append((path, label))
-        write_json(draft / INDEX, {"names": names, "parts": parts, "left_out": unread})
-        os.rename(draft, place)
+        if draft.is_symlink():
+            draft.unlink()  # it came with the data; what it points to must not be cleared
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        try:
+            _write(draft, folder, options, download)
+            os.rename(draft, place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     return place
 
 
-@contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """An empty folder, for one process at a time; another one waits.
-
-    It always has the same name, so that what a killed run left is cleared away by the next.
-    """
-    if path.is_symlink():
-        path.unlink()  # it came with the data; what it points to must not be cleared
-    while True:
-        try:
-            path.mkdir(exist_ok=True)
-            lock = _lock(path)
-        except (FileExistsError, FileNotFoundError):  # another process has removed it a moment ago
-            if path.is_file():
-                raise
-            continue
-        if lock is None or _is_at(lock, path):
-            break
-        os.close(lock)  # the process that was waited for has moved or removed it
-    try:
-        for old in path.iterdir():
-            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-        yield path
-    finally:
-        if lock is None or _is_at(lock, path):  # else it has got its name
-            shutil.rmtree(path, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """A folder's descriptor, locked until it is closed (by a kill, too); None where the disk knows no locks."""
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
-            return None
-        raise
-    return descriptor
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+def _write(draft: Path, folder: Path, options: Options, download: bool) -> None:
+    unread = LeftOut()  # known once the rows are read
+    if options["kind"] == "torchvision":
+        names, rows = _torchvision_rows(folder, options, download)
+    else:
+        names, rows = _huggingface_rows(folder, options, unread)
+    check_names(folder, dict(enumerate(names)))
+    parts: dict[str, list[tuple[str, int]]] = {part: [] for part in parts_of(options)}
+    for part, data, label in rows:
+        if type(label) is not int or not 0 <= label < len(names):  # true is no label
+            said = repr(label)[:80]
+            raise UserError(f"{folder}: label {said} in {part!r} has no name; leave that part out of `parts`")
+        path = f"{part}/{label}/{len(parts[part]):06d}{_suffix(data, folder, part, len(parts[part]))}"
+        (draft / path).parent.mkdir(parents=True, exist_ok=True)
+        (draft / path).write_bytes(data)
+        parts[part].append((path, label))
+    write_json(draft / INDEX, {"names": names, "parts": parts, "left_out": unread})
 
 
 def _exported(folder: Path, options: Options) -> Path | None:
@@ -238,41 +194,24 @@ def _matching(folder: Path, options: Options, theirs: str) -> list[Path]:
 
 def _listing(place: Path | None, folder: Path, source: str) -> Listing:
     if place is None:
-        raise MissingData(f"{folder}: {source} is not fetched yet; `python -m bench data fetch` does")
+        raise MissingData(f"{folder}: {source} is not fetched yet")
     file = place / INDEX
     content = read_json(file)
-    names, parts = (content.get("names"), content.get("parts")) if isinstance(content, dict) else (None, None)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _damaged(file, "'names' must be a list of class names")
-    if not isinstance(parts, dict) or set(parts) not in PARTS:
-        raise _damaged(file, "'parts' must hold all, or trainval and test, or train, val and test")
-    listed = {part: [_indexed(file, row, len(names)) for row in _rows_of(file, part, parts[part])] for part in parts}
-    unread = _unread(file, content.get("left_out", {}))
-    return Listing(place, check_names(file, dict(enumerate(names))), listed, source, left_out=unread)
+    try:
+        names = check_names(file, dict(enumerate(content["names"])))
+        listed = {part: [_item(file, names, *row) for row in rows] for part, rows in content["parts"].items()}
+        unread = LeftOut({which: (int(count), str(one)) for which, (count, one) in content.get("left_out", {}).items()})
+        if set(listed) not in PARTS:
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: damaged; remove {place} to have the images written again") from None
+    return Listing(place, names, listed, source, left_out=unread)
 
 
-def _rows_of(file: Path, part: str, rows: object) -> list[Any]:
-    if not isinstance(rows, list):
-        raise _damaged(file, f"{part!r} must be a list of [path, label]")
-    return rows
-
-
-def _indexed(file: Path, row: object, n_names: int) -> Item:
-    if not isinstance(row, list) or len(row) != 2 or type(row[1]) is not int or not 0 <= row[1] < n_names:
-        raise _damaged(file, f"an entry must be [path, label] with a label below {n_names}, not {repr(row)[:80]}")
-    return Item(safe_path(file, row[0]), row[1])
-
-
-def _unread(file: Path, told: object) -> LeftOut:
-    rows: list[tuple[str, Any]] = list(told.items()) if isinstance(told, dict) else [("", told)]
-    for _, row in rows:
-        if not isinstance(row, list) or len(row) != 2 or type(row[0]) is not int or not isinstance(row[1], str):
-            raise _damaged(file, "'left_out' must hold {what: [how many, one of them]}")
-    return LeftOut({which: (row[0], row[1]) for which, row in rows})
-
-
-def _damaged(file: Path, why: str) -> UserError:
-    return UserError(f"{file}: {why}; remove {file.parent} to have the images written again")
+def _item(file: Path, names: Sequence[str], path: object, label: object) -> Item:
+    if type(label) is not int or not 0 <= label < len(names):  # true is no label
+        raise ValueError
+    return Item(safe_path(file, path), label)
 
 
 def _suffix(data: bytes, folder: Path, part: str, number: int) -> str:
@@ -303,8 +242,6 @@ def _huggingface_rows(folder: Path, options: Options, unread: LeftOut) -> tuple[
     """Class names and rows; what is left out is added to `unread`, at the latest when the rows are read."""
     _one_origin(options)
     files = _imagefolder_files(folder, options, unread) if "imagefolder" in options else {}
-    if files and not any(file.name in METADATA for file in chain(*files.values())):
-        return _class_folder_rows(folder, options, files)
     library = _library("datasets", "datasets")
     image, label = options.get("image", "image"), options.get("label", "label")
     parts = {
@@ -334,32 +271,6 @@ def _huggingface_rows(folder: Path, options: Options, unread: LeftOut) -> tuple[
         unread.add("images that the metadata does not name", [os.path.relpath(file, top) for file in wanted])
 
     return [class_name(name) for name in names], rows()
-
-
-def _class_folder_rows(
-    folder: Path, options: Options, files: Mapping[str, Sequence[Path]]
-) -> tuple[list[str], Iterator[Row]]:
-    """Rows of images whose class is the folder they stand in, by the library's rule.
-
-    The library itself would take names such as "x::y.jpg" for addresses, and "a[1].jpg" for patterns.
-    """
-    _check_columns(folder, options, ["image", "label"])
-    folders = sorted({file.parent.name for file in chain(*files.values())})
-    if all(name.lower() in PART_FOLDERS for name in folders):
-        raise UserError(
-            f"{folder}: {', '.join(map(repr, folders))} are parts of a data set, not classes; images without class "
-            "folders are read by the kinds `csv` (a table names the classes) and `names` (the files' names do)"
-        )
-    labels = {name: label for label, name in enumerate(folders)}
-    places = _own_places(folder, options)
-
-    def rows() -> Iterator[Row]:
-        for part, theirs in files.items():
-            for number, file in enumerate(theirs):
-                content = _image_bytes(places, folder, {"path": str(file)}, f"image {number} of {part!r}")
-                yield part, content, labels[file.parent.name]
-
-    return [class_name(name) for name in options.get("names") or folders], rows()
 
 
 def _check_columns(folder: Path, options: Options, known: Sequence[str]) -> None:
@@ -439,31 +350,23 @@ def _tell_other_parts(parts: Mapping[str, Any], options: Options, unread: LeftOu
 def _imagefolder_files(folder: Path, options: Options, unread: LeftOut) -> dict[str, list[Path]]:
     """The files of each part: no file's or folder's name decides what is read, as it would in the library.
 
-    Parts are folders below the `imagefolder`; without `parts` all that lies there is one. An image's class is the
-    folder it stands in, or what a metadata file says. Without metadata the class folders must stand at one depth: the
-    images elsewhere are left out.
+    Parts are folders below the `imagefolder`; without `parts` all that lies there is one. A metadata file says of which
+    class an image is: folders of classes are the kind `folders`'s.
     """
     top = folder / options["imagefolder"]
     chosen = parts_of(options) if "parts" in options else {"all": "."}
     paths = {part: sorted(_below(top, theirs)) for part, theirs in chosen.items()}
     everything = {path for found in paths.values() for path in found}
     metadata = {path for path in everything if os.path.basename(path) in METADATA}
+    if not metadata:
+        kept = {"images": options["imagefolder"], **{key: options[key] for key in ("parts",) if key in options}}
+        line = suite_line({"kind": "folders"}, kept)
+        raise UserError(f"{top}: holds none of {', '.join(METADATA)}; where the folders are classes, write {line}")
     images = {path for path in everything - metadata if is_image_file(top, path)}
-    kept = metadata | images
     others = [path for path in files_below(top) if path not in everything and is_image_file(top, path)]
     unread.add("images in no folder of `parts`", others)
-    depth = 0
-    if images and not metadata:
-        depths = Counter(path.count("/") for path in images if "/" in path)
-        depth = max(sorted(depths), key=depths.__getitem__, default=0)
-        elsewhere = {path for path in images if path.count("/") != depth or not depth}
-        unread.add("images beside the class folders, or deeper", sorted(elsewhere))
-        kept -= elsewhere
-    odd = [path for path in everything - images - metadata if path.count("/") >= depth]
-    unread.add("files in class folders whose suffix is not an image's" if depth else "files that are no images", odd)
-    if not kept - metadata:
-        raise MissingData(f"{top}: holds no class folders with images{f' ({unread})' if unread else ''}")
-    return {part: [top / path for path in found if path in kept] for part, found in paths.items()}
+    unread.add("files that are no images", list(everything - images - metadata))
+    return {part: [top / path for path in found if path in metadata | images] for part, found in paths.items()}
 
 
 def _below(top: Path, part: str) -> Iterator[str]:

@@ -322,10 +322,8 @@ def _matlab(file: Path, key: str) -> Any:
     """One array of a MATLAB file (version 5 and earlier: data only, nothing in it is run)."""
     if not file.is_file():
         raise MissingData(f"{file}: no such file")
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise UserError(f"{file}: reading MATLAB files takes scipy; install it with `pip install scipy`") from None
+    from scipy.io import loadmat
+
     try:
         found = loadmat(str(file), variable_names=[key])[key]
     except KeyError:

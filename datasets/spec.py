@@ -16,8 +16,8 @@ from bench.datasets.splitfiles import read_json
 from bench.datasets.types import class_name
 from bench.errors import UserError, nearest
 from bench.files import user_path
+from bench.metrics import METRICS
 
-METRICS = ("overall_acc", "mean_acc")
 SUITE_KEYS = ("title", "note", "recipe", "views", "demo", "backbone", "defaults", "tasks")
 TASK_KEYS = (
     *("name", "folder", "reader", "metric", "template", "descriptions", "task_name"),
@@ -67,7 +67,7 @@ class Suite:
 
     @property
     def argument(self) -> str:
-        """What `--suite` takes: the name of one of the package's, the path of a user's own."""
+        """What names it on the command line: the name of one of the package's, the path of a user's own."""
         return self.name if self.path.parent == _folder() else str(self.path)
 
 
@@ -140,7 +140,7 @@ def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -
     given = {**defaults, **entry}
     reader = _reader(file, where, given.get("reader", {"kind": "folders"}))
     name = _value(file, where, given, "name", str)
-    metric = _value(file, where, given, "metric", str, METRICS[0])
+    metric = _value(file, where, given, "metric", str, next(iter(METRICS)))
     if metric not in METRICS:
         raise UserError(f"{file}: {where}: unknown metric {metric!r}; {nearest(metric, METRICS)}")
     classes = given.get("classes")

@@ -28,7 +28,7 @@ from bench.datasets.splitfiles import (
     write_json,
 )
 from bench.datasets.types import Item, LeftOut, Listing, MissingData, Split, missing_images
-from bench.errors import UserError, nearest, typed
+from bench.errors import UserError, nearest
 
 __all__ = ["Item", "Split", "Task", "divide", "load_task", "load_tasks", "select_tasks"]
 
@@ -69,12 +69,16 @@ class Task:
 
 
 def load_tasks(
-    suite: Suite, data_root: Path, names: Sequence[str] | None = None, allow_missing: bool = False
+    suite: Suite,
+    data_root: Path,
+    names: Sequence[str] | None = None,
+    allow_missing: bool = False,
+    advice: Sequence[str] = (),
 ) -> list[Task]:
     """The tasks of a suite (or those named, in the suite's order) with their images.
 
-    Missing data is one error that names every task concerned, the folder and where to get it. With
-    `allow_missing` a task without data is left out, and one of which only a part is there (of its images or
+    Missing data is one error that names every task concerned, the folder and where to get it, and ends with `advice`.
+    With `allow_missing` a task without data is left out, and one of which only a part is there (of its images or
     classes) is used as it is. Files that a reader leaves out are told on standard error, a line a task.
     """
     data_root = Path(data_root).expanduser()
@@ -86,10 +90,8 @@ def load_tasks(
             missing.append(_missing_text(spec, data_root, error))
     if missing and not (allow_missing and tasks):
         head = f"suite {suite.name}: data of {len(missing)} of {len(missing) + len(tasks)} tasks is missing"
-        hint = "put it there, or leave these tasks out with --allow-missing" if tasks else "put it there"
-        words = typed(["--suite", suite.argument, "--data", str(data_root)])
-        way = f"`python -m bench data fetch {words}` gets what may be downloaded."
-        raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing, way]))
+        hint = "put it there, or leave these tasks out (allow_missing)" if tasks else "put it there"
+        raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing, *advice]))
     for task in tasks:
         if task.left_out:
             print(f"warning: {task.name}: {task.left_out}", file=sys.stderr)

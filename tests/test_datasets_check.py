@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import bench
 from bench.cli import main
 from bench.datasets import Item, load_suite, load_tasks
 from bench.datasets.check import check_suite
@@ -159,7 +160,7 @@ def test_open_finds_broken_images_and_copies_in_two_parts(tmp_path: Path, capsys
 
 
 def test_next_names_the_fetch_command_where_it_can_do_it(tmp_path: Path) -> None:
-    table = check_suite(load_suite("general10"), tmp_path).set_index("task")
+    table = bench.check("general10", str(tmp_path)).set_index("task")
     command = f"`python -m bench data fetch --suite general10 --data {tmp_path} --tasks DTD`"
     link = "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz"
     assert f"{command} gets dtd-r1.0.1.tar.gz (600 MB) from {link}; put into" in table.loc["DTD", "next"]
@@ -168,13 +169,14 @@ def test_next_names_the_fetch_command_where_it_can_do_it(tmp_path: Path) -> None
         "tasks:\n  - {name: Hub, template: '{}', task_name: x, reader: {kind: torchvision, class: DTD}}\n"
     )
     (tmp_path / "Hub").mkdir()
-    (step,) = check_suite(load_suite(str(tmp_path / "hub.yaml")), tmp_path)["next"]
+    (step,) = bench.check(str(tmp_path / "hub.yaml"), str(tmp_path))["next"]
     assert f"data fetch --suite {tmp_path / 'hub.yaml'} --data {tmp_path} --tasks Hub` gets the images" in step
 
 
 def test_the_command_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     root = tmp_path / "my data; rm"
-    next_step = check_suite(load_suite("rs8"), root).set_index("task").loc["RSSCN7", "next"]
+    root.mkdir()
+    next_step = bench.check("rs8", str(root)).set_index("task").loc["RSSCN7", "next"]
     command = next_step.split("`")[1]
     assert shlex.split(command)[3:] == ["data", "fetch", "--suite", "rs8", "--data", str(root), "--tasks", "RSSCN7"]
 
