@@ -100,8 +100,8 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
     start = time.perf_counter()
     scored = [
         row
-        for t, task in enumerate(plan.tasks)
-        for row in _score(plan, method, t, task, trained.tests[t], len(data[t].labels))
+        for task, own, blocks in zip(plan.tasks, data, trained.tests, strict=True)
+        for row in _score(plan, method, task, own, blocks)
     ]
     end = time.perf_counter()
     learned = plan.store.path(cell.name, cell.key).with_suffix(".safetensors")
@@ -142,12 +142,15 @@ def _copies(plan: Plan, task: Task, cell: Cell) -> int:
 
 
 def _score(
-    plan: Plan, method: Method, t: int, task: Task, blocks: Sequence[torch.Tensor], n_train: int
+    plan: Plan, method: Method, task: Task, trained: TaskData, blocks: Sequence[torch.Tensor]
 ) -> list[dict[str, Any]]:
-    """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two."""
+    """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two.
+
+    task : the whole one. trained : what of it the method was trained on.
+    """
     rows: list[dict[str, Any]] = []
     for part in plan.protocol.parts(task):
-        predicted = predictions(method, t, blocks, part, plan.backbone.device, task.name)
+        predicted = predictions(method, trained, blocks, part, plan.backbone.device)
         rows.append(
             {
                 "task": task.name,
@@ -155,7 +158,7 @@ def _score(
                 "metric": task.metric,
                 "accuracy": METRICS[task.metric](predicted, part.labels),
                 "n_test": len(part.labels),
-                "n_train": n_train,
+                "n_train": len(trained.labels),
                 "n_classes": part.n_classes,
             }
         )
@@ -163,7 +166,7 @@ def _score(
 
 
 def predictions(
-    method: Method, t: int, blocks: Sequence[torch.Tensor], part: Part, device: torch.device, name: str
+    method: Method, task: TaskData, blocks: Sequence[torch.Tensor], part: Part, device: torch.device
 ) -> torch.Tensor:
     """The likeliest class [n] of each of a part's images, of which the features stand in blocks [m, d] one after the
     other; they may be mapped from disk: a chunk at a time is read."""
@@ -172,8 +175,8 @@ def predictions(
         inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
         first += len(block)
         for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
-            scores = method.predict(t, block[rows].to(device), part.class_names)
-            found.append(likeliest(scores, method.name, name, len(rows), part.n_classes).cpu())
+            scores = method.predict(task, block[rows].to(device), part.class_names)
+            found.append(likeliest(scores, method.name, task.name, len(rows), part.n_classes).cpu())
     return torch.cat(found)
 
 

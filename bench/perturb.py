@@ -101,7 +101,7 @@ def perturbed(kind: type[Method], size: float, number: int) -> type[Method]:
             start = super().initialise(tasks, rng)
             return {name: noisy(value, size, self._noise) for name, value in start.items()}
 
-        def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
             return super().predict(task, noisy(features, size, self._noise), class_names)
 
     return Perturbed

@@ -37,7 +37,7 @@ class Sees(Method):
     def fit(self, clip: Any, tasks: Any, seed: int, report: Any) -> None:
         self.task = tasks[0]
 
-    def predict(self, task: int, features: Tensor, class_names: Any = None) -> Tensor:
+    def predict(self, task: TaskData, features: Tensor, class_names: Any = None) -> Tensor:
         return features
 
 
@@ -55,7 +55,7 @@ def test_every_image_feature_is_perturbed_each_by_noise_of_its_own() -> None:
     method = perturbed(Sees, 1e-3, 1)()
     method.fit(None, [ones_task()], 7, None)  # type: ignore[arg-type]
     seen = [method.task.views[0], method.task.views[1], method.task.plain, method.task.val]
-    seen.append(method.predict(0, torch.ones(300, 16)))
+    seen.append(method.predict(method.task, torch.ones(300, 16)))
     for k, values in enumerate(seen):
         assert values.std().item() == pytest.approx(1e-3, rel=0.05)
         assert all(not torch.equal(values, other) for other in seen[:k])
