@@ -29,7 +29,6 @@ from bench.progress import absolute, bar, note
 from bench.protocols import Part
 from bench.records import SCHEMA, PeakMemory, processor, versions
 from bench.saved import keep_state
-from bench.system import kept_heap
 
 SCORE_CHUNK = 1024  # test images scored at a time
 SMALL_WIDTH = 128  # text towers up to this width train on one thread
@@ -39,8 +38,7 @@ def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
     """The records of cells that are trained together; what fails together is tried cell by cell."""
     trained = None
     try:
-        with kept_heap():
-            trained = _train(plan, cells)
+        trained = _train(plan, cells)
     except Exception as error:
         failure = _failure(cells[0], error)
     if trained is None:  # out of the handler, whose traceback would hold all that the training had allocated

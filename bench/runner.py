@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pandas as pd
@@ -60,8 +61,13 @@ def _summary(failed: Sequence[dict[str, Any]], n_cells: int) -> str:
     return f"{len(failed)} of {count(n_cells, 'cell')} failed, see .attrs['failed'] of the table: {said}"
 
 
-def execute(plan: Plan) -> list[dict[str, Any]]:
-    """Run what is not finished; returns the records of cells that failed."""
+def execute(
+    plan: Plan, around: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> list[dict[str, Any]]:
+    """Run what is not finished; returns the records of cells that failed.
+
+    around : what each training and its test happen within.
+    """
     todo = plan.todo()
     failed = []
     hide = plan.hide
@@ -80,13 +86,14 @@ def execute(plan: Plan) -> list[dict[str, Any]]:
                 continue
             cells.set_description(_described(left))
             try:
-                for cell, record in zip(left, evaluate(plan, left), strict=True):
-                    if record["status"] == "done" or not plan.is_done(cell):
-                        plan.store.write(record)
-                    failed += [record] if record["status"] == "failed" else []
-                    finished += 1
-                    note(f"{_outcome(cell, record)} ({finished} of {len(plan.cells)})", hide)
-                    cells.update()
+                with around():
+                    for cell, record in zip(left, evaluate(plan, left), strict=True):
+                        if record["status"] == "done" or not plan.is_done(cell):
+                            plan.store.write(record)
+                        failed += [record] if record["status"] == "failed" else []
+                        finished += 1
+                        note(f"{_outcome(cell, record)} ({finished} of {len(plan.cells)})", hide)
+                        cells.update()
             except KeyboardInterrupt as stop:
                 done = len(plan.cells) - len(plan.todo())  # without those that failed
                 raise Interrupted(f"{done} of {len(plan.cells)} cells are finished") from stop
