@@ -27,14 +27,14 @@ from bench.plan import Plan
 from bench.profile import profiled
 from bench.progress import absolute, bar, note
 from bench.protocols import Part
-from bench.records import SCHEMA, PeakMemory, processor, versions
+from bench.records import PeakMemory, Record, processor, versions
 from bench.saved import keep_state
 
 SCORE_CHUNK = 1024  # test images scored at a time
 SMALL_WIDTH = 128  # text towers up to this width train on one thread
 
 
-def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
+def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
     """The records of cells that are trained together; what fails together is tried cell by cell."""
     trained = None
     try:
@@ -45,7 +45,7 @@ def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
         if len(cells) == 1:
             yield failure
             return
-        note(f"not together ({reason(failure)}): seed by seed", plan.hide)
+        note(f"not together ({failure.reason}): seed by seed", plan.hide)
         for cell in cells:
             yield from evaluate(plan, [cell])
         return
@@ -93,7 +93,7 @@ def _train(plan: Plan, cells: Sequence[Cell]) -> _Trained:
     return _Trained(methods, data, tests, encoded - start, seconds, memory, threads, seeds)
 
 
-def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], trained: _Trained) -> dict[str, Any]:
+def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], trained: _Trained) -> Record:
     """Test a cell's method, keep what it learned; the cell's record."""
     start = time.perf_counter()
     scored = [
@@ -105,32 +105,32 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
     learned = plan.store.path(cell.name, cell.key).with_suffix(".safetensors")
     kept = plan.config.keep and keep_state(learned, method, data, cell.config)
     n = len(trained.seeds)
-    return {
-        **_head(cell, "done"),
-        "tasks": scored,
-        "score": _mean_over_tasks(scored),
-        "n_params": method.n_params,
-        "feature_seconds": trained.feature_seconds / n,
-        "train_seconds": trained.train_seconds / n,
-        **({"trained_together": trained.seeds} if n > 1 else {}),
-        "test_seconds": end - start,
-        "peak_memory_mb": trained.memory.megabytes(),
-        "device": device_name(plan.backbone.device),
-        "processor": processor(),
-        "threads": trained.threads,
-        "demo": plan.suite.demo,
-        "title": plan.suite.title,
-        "note": plan.suite.note,
-        "footnote": method.footnote,
-        "recipe": plan.config.recipe or "",
-        "run": plan.config.recorded(),
-        "draws": str(plan.draws) if plan.draws else None,
-        "learned": learned.name if kept else None,
-        "versions": versions(),
-        "fingerprints": {"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
-        "splits": {task.name: task.split.source for task in plan.tasks},
-        "copies": {task.name: _copies(plan, task, cell) for task in plan.tasks},
-    }
+    return Record(
+        "done",
+        **_head(cell),
+        tasks=scored,
+        score=_mean_over_tasks(scored),
+        n_params=method.n_params,
+        feature_seconds=trained.feature_seconds / n,
+        train_seconds=trained.train_seconds / n,
+        trained_together=trained.seeds if n > 1 else None,
+        test_seconds=end - start,
+        peak_memory_mb=trained.memory.megabytes(),
+        device=device_name(plan.backbone.device),
+        processor=processor(),
+        threads=trained.threads,
+        demo=plan.suite.demo,
+        title=plan.suite.title,
+        note=plan.suite.note,
+        footnote=method.footnote,
+        recipe=plan.config.recipe or "",
+        run=plan.config.recorded(),
+        draws=str(plan.draws) if plan.draws else None,
+        learned=learned.name if kept else None,
+        fingerprints={"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
+        splits={task.name: task.split.source for task in plan.tasks},
+        copies={task.name: _copies(plan, task, cell) for task in plan.tasks},
+    )
 
 
 def _copies(plan: Plan, task: Task, cell: Cell) -> int:
@@ -184,27 +184,21 @@ def _mean_over_tasks(rows: list[dict[str, Any]]) -> float:
     return sum(last.values()) / len(last)
 
 
-def _head(cell: Cell, status: str) -> dict[str, Any]:
+def _head(cell: Cell) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
-        "status": status,
         "key": cell.key,
         "cell": cell.name,
         "config": cell.config,
         "defaults": asdict(cell.variant.defaults),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
     }
 
 
-def reason(record: dict[str, Any]) -> str:
-    """Why a cell failed, in a line."""
-    return str(record["error"]).partition("\n")[0]
-
-
-def _failure(cell: Cell, error: Exception) -> dict[str, Any]:
+def _failure(cell: Cell, error: Exception) -> Record:
     reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
-    return {**_head(cell, "failed"), "error": reason, "traceback": trace, "versions": versions()}
+    return Record("failed", **_head(cell), error=reason, traceback=trace)
 
 
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:

@@ -37,7 +37,7 @@ from bench.methods.coop import CoOp
 from bench.methods.zero_shot import ZeroShot
 from bench.plan import prepare
 from bench.protocols import Part
-from bench.records import RecordStore, cell_key
+from bench.records import Record, RecordStore, cell_key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -730,8 +730,8 @@ def test_python_call_refuses_what_the_command_line_refuses(
 
 def test_hostile_names_stay_below_the_results(tmp_path: Path) -> None:
     store = RecordStore(tmp_path / "runs")
-    cell = {"suite": "../../up", "backbone": "hf-hub:a/b", "method": "..", "shots": 1, "seed": 1}
-    path = store.write({"cell": cell, "key": "0", "status": "done"})
+    cell = {"suite": "../../up", "backbone": "hf-hub:a/b", "method": "..", "protocol": "p", "shots": 1, "seed": 1}
+    path = store.write(Record("failed", "0", cell, {}))
     assert path.resolve().is_relative_to((tmp_path / "runs").resolve())
     assert len(path.relative_to(tmp_path / "runs").parts) == 4
     assert store.read(cell, "0") is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -99,7 +100,7 @@ def test_large_noise_moves_the_scores_of_training_and_of_zero_shot(tiny: Any, tm
 def test_sd_and_range_are_of_the_mean_over_seeds(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seed 1 scores 10, 12, 14 and seed 2 20, 20, 26: means 15, 16, 20; sd √7, range 5."""
     scores = iter([10.0, 12.0, 14.0, 20.0, 20.0, 26.0])
-    monkeypatch.setattr("bench.perturb.evaluate", lambda *_: [{"status": "done", "score": next(scores)}])
+    monkeypatch.setattr("bench.perturb.evaluate", lambda *_: [SimpleNamespace(score=next(scores))])
     run = prepare(RunConfig(quiet=True, results=tmp_path, **{**tiny.arguments, "methods": ["coop"], "shots": [2]}))
     (row,) = spread(run, 2).to_dict("records")
     assert row == {

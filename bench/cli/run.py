@@ -124,7 +124,7 @@ def run(argv: list[str]) -> int:
     failed = execute(run, around=kept_heap)
     _print_summary(run)
     if failed:
-        beside = run.store.path(failed[0]["cell"], failed[0]["key"])
+        beside = run.store.path(failed[0].cell, failed[0].key)
         print(f"{count(len(failed), 'cell')} failed, see above; the same command tries them again", file=sys.stderr)
         print(f"        traceback in {beside}", file=sys.stderr)
     where = str(config.results)
