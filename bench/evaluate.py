@@ -27,27 +27,25 @@ from bench.plan import Plan
 from bench.profile import profiled
 from bench.progress import absolute, bar, note
 from bench.protocols import Part
-from bench.records import SCHEMA, PeakMemory, processor, versions
+from bench.records import PeakMemory, Record, processor, versions
 from bench.saved import keep_state
-from bench.system import kept_heap
 
 SCORE_CHUNK = 1024  # test images scored at a time
 SMALL_WIDTH = 128  # text towers up to this width train on one thread
 
 
-def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
+def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
     """The records of cells that are trained together; what fails together is tried cell by cell."""
     trained = None
     try:
-        with kept_heap():
-            trained = _train(plan, cells)
+        trained = _train(plan, cells)
     except Exception as error:
         failure = _failure(cells[0], error)
     if trained is None:  # out of the handler, whose traceback would hold all that the training had allocated
         if len(cells) == 1:
             yield failure
             return
-        note(f"not together ({reason(failure)}): seed by seed", plan.hide)
+        note(f"not together ({failure.reason}): seed by seed", plan.hide)
         for cell in cells:
             yield from evaluate(plan, [cell])
         return
@@ -95,44 +93,44 @@ def _train(plan: Plan, cells: Sequence[Cell]) -> _Trained:
     return _Trained(methods, data, tests, encoded - start, seconds, memory, threads, seeds)
 
 
-def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], trained: _Trained) -> dict[str, Any]:
+def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], trained: _Trained) -> Record:
     """Test a cell's method, keep what it learned; the cell's record."""
     start = time.perf_counter()
     scored = [
         row
-        for t, task in enumerate(plan.tasks)
-        for row in _score(plan, method, t, task, trained.tests[t], len(data[t].labels))
+        for task, own, blocks in zip(plan.tasks, data, trained.tests, strict=True)
+        for row in _score(plan, method, task, own, blocks)
     ]
     end = time.perf_counter()
     learned = plan.store.path(cell.name, cell.key).with_suffix(".safetensors")
     kept = plan.config.keep and keep_state(learned, method, data, cell.config)
     n = len(trained.seeds)
-    return {
-        **_head(cell, "done"),
-        "tasks": scored,
-        "score": _mean_over_tasks(scored),
-        "n_params": method.n_params,
-        "feature_seconds": trained.feature_seconds / n,
-        "train_seconds": trained.train_seconds / n,
-        **({"trained_together": trained.seeds} if n > 1 else {}),
-        "test_seconds": end - start,
-        "peak_memory_mb": trained.memory.megabytes(),
-        "device": device_name(plan.backbone.device),
-        "processor": processor(),
-        "threads": trained.threads,
-        "demo": plan.suite.demo,
-        "title": plan.suite.title,
-        "note": plan.suite.note,
-        "footnote": method.footnote,
-        "recipe": plan.config.recipe or "",
-        "run": plan.config.recorded(),
-        "draws": str(plan.draws) if plan.draws else None,
-        "learned": learned.name if kept else None,
-        "versions": versions(),
-        "fingerprints": {"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
-        "splits": {task.name: task.split.source for task in plan.tasks},
-        "copies": {task.name: _copies(plan, task, cell) for task in plan.tasks},
-    }
+    return Record(
+        "done",
+        **_head(cell),
+        tasks=scored,
+        score=_mean_over_tasks(scored),
+        n_params=method.n_params,
+        feature_seconds=trained.feature_seconds / n,
+        train_seconds=trained.train_seconds / n,
+        trained_together=trained.seeds if n > 1 else None,
+        test_seconds=end - start,
+        peak_memory_mb=trained.memory.megabytes(),
+        device=device_name(plan.backbone.device),
+        processor=processor(),
+        threads=trained.threads,
+        demo=plan.suite.demo,
+        title=plan.suite.title,
+        note=plan.suite.note,
+        footnote=method.footnote,
+        recipe=plan.config.recipe or "",
+        run=plan.config.recorded(),
+        draws=str(plan.draws) if plan.draws else None,
+        learned=learned.name if kept else None,
+        fingerprints={"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
+        splits={task.name: task.split.source for task in plan.tasks},
+        copies={task.name: _copies(plan, task, cell) for task in plan.tasks},
+    )
 
 
 def _copies(plan: Plan, task: Task, cell: Cell) -> int:
@@ -142,12 +140,15 @@ def _copies(plan: Plan, task: Task, cell: Cell) -> int:
 
 
 def _score(
-    plan: Plan, method: Method, t: int, task: Task, blocks: Sequence[torch.Tensor], n_train: int
+    plan: Plan, method: Method, task: Task, trained: TaskData, blocks: Sequence[torch.Tensor]
 ) -> list[dict[str, Any]]:
-    """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two."""
+    """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two.
+
+    task : the whole one. trained : what of it the method was trained on.
+    """
     rows: list[dict[str, Any]] = []
     for part in plan.protocol.parts(task):
-        predicted = predictions(method, t, blocks, part, plan.backbone.device, task.name)
+        predicted = predictions(method, trained, blocks, part, plan.backbone.device)
         rows.append(
             {
                 "task": task.name,
@@ -155,7 +156,7 @@ def _score(
                 "metric": task.metric,
                 "accuracy": METRICS[task.metric](predicted, part.labels),
                 "n_test": len(part.labels),
-                "n_train": n_train,
+                "n_train": len(trained.labels),
                 "n_classes": part.n_classes,
             }
         )
@@ -163,7 +164,7 @@ def _score(
 
 
 def predictions(
-    method: Method, t: int, blocks: Sequence[torch.Tensor], part: Part, device: torch.device, name: str
+    method: Method, task: TaskData, blocks: Sequence[torch.Tensor], part: Part, device: torch.device
 ) -> torch.Tensor:
     """The likeliest class [n] of each of a part's images, of which the features stand in blocks [m, d] one after the
     other; they may be mapped from disk: a chunk at a time is read."""
@@ -172,8 +173,8 @@ def predictions(
         inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
         first += len(block)
         for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
-            scores = method.predict(t, block[rows].to(device), part.class_names)
-            found.append(likeliest(scores, method.name, name, len(rows), part.n_classes).cpu())
+            scores = method.predict(task, block[rows].to(device), part.class_names)
+            found.append(likeliest(scores, method.name, task.name, len(rows), part.n_classes).cpu())
     return torch.cat(found)
 
 
@@ -183,27 +184,21 @@ def _mean_over_tasks(rows: list[dict[str, Any]]) -> float:
     return sum(last.values()) / len(last)
 
 
-def _head(cell: Cell, status: str) -> dict[str, Any]:
+def _head(cell: Cell) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
-        "status": status,
         "key": cell.key,
         "cell": cell.name,
         "config": cell.config,
         "defaults": asdict(cell.variant.defaults),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
     }
 
 
-def reason(record: dict[str, Any]) -> str:
-    """Why a cell failed, in a line."""
-    return str(record["error"]).partition("\n")[0]
-
-
-def _failure(cell: Cell, error: Exception) -> dict[str, Any]:
+def _failure(cell: Cell, error: Exception) -> Record:
     reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
-    return {**_head(cell, "failed"), "error": reason, "traceback": trace, "versions": versions()}
+    return Record("failed", **_head(cell), error=reason, traceback=trace)
 
 
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:

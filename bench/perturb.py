@@ -77,9 +77,9 @@ def spread(plan: Plan, times: int, size: float = SIZE) -> pd.DataFrame:
 
 def _score(plan: Plan, cell: Cell, kind: type[Method]) -> float:
     (record,) = evaluate(plan, [replace(cell, variant=replace(cell.variant, method=kind))])
-    if record["status"] != "done":
-        raise UserError(f"--perturb: {kind.name}, {count(cell.shots, 'shot')}, seed {cell.seed}: {record['error']}")
-    return float(record["score"])
+    if record.score is None:
+        raise UserError(f"--perturb: {kind.name}, {count(cell.shots, 'shot')}, seed {cell.seed}: {record.error}")
+    return record.score
 
 
 def perturbed(kind: type[Method], size: float, number: int) -> type[Method]:
@@ -101,7 +101,7 @@ def perturbed(kind: type[Method], size: float, number: int) -> type[Method]:
             start = super().initialise(tasks, rng)
             return {name: noisy(value, size, self._noise) for name, value in start.items()}
 
-        def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
             return super().predict(task, noisy(features, size, self._noise), class_names)
 
     return Perturbed

@@ -6,10 +6,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -33,8 +32,7 @@ from bench.options import variants
 from bench.progress import absolute, bar
 from bench.protocols import Protocol, find_protocol
 from bench.recipe import check_values, load_recipe
-from bench.records import RecordStore
-from bench.reports.records import COLUMNS, rows_of
+from bench.records import COLUMNS, Record, RecordStore
 
 
 @dataclass
@@ -63,24 +61,25 @@ class Plan:
         return [c for c in self.cells if not self.is_done(c)]
 
     def is_done(self, cell: Cell) -> bool:
-        return (self.store.read(cell.name, cell.key) or {}).get("status") == "done"
+        record = self.store.read(cell.name, cell.key)
+        return record is not None and record.done
 
     def of_other_code(self) -> int:
         """How many of the cells to run are finished but for the code that made their numbers."""
         return sum(
-            any(r.get("status") == "done" and but_for_code(r["config"]) == but_for_code(cell.config) for r in beside)
+            any(r.done and but_for_code(r.config) == but_for_code(cell.config) for r in beside)
             for cell in self.todo()
             for beside in [self.store.beside(cell.name)]
         )
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """Those of this grid's cells, by the names that this run gives them."""
         found = [(c.name, self.store.read(c.name, c.key)) for c in self.cells]
-        return [{**r, "cell": name} for name, r in found if r is not None]
+        return [replace(r, cell=name) for name, r in found if r is not None]
 
     def table(self) -> pd.DataFrame:
         """Finished cells, one row a cell and task: the columns of a report's records.csv."""
-        rows = [row for r in self.records() if r["status"] == "done" for row in rows_of(r)]
+        rows = [row for r in self.records() if r.done for row in r.rows()]
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def overview(self) -> pd.DataFrame:
@@ -88,7 +87,7 @@ class Plan:
         rows = []
         for c in self.cells:
             record = self.store.read(c.name, c.key)
-            state = "to run" if record is None else {"done": "done"}.get(record["status"], "failed, to run again")
+            state = "to run" if record is None else "done" if record.done else "failed, to run again"
             row = {k: c.name[k] for k in ("suite", "backbone", "method", "variant", "shots", "seed")}
             rows.append({**row, "views": c.views, "state": state, "features": self._cached(c)})
         return pd.DataFrame(rows)

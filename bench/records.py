@@ -1,4 +1,7 @@
-"""Records: one JSON file a cell, written whole or not at all, never written twice once done."""
+"""Records: one JSON file a cell, written whole or not at all, never written twice once done.
+
+`Record` is all that knows how one is written, read and checked, and the rows that a report makes of it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import json
 import platform
 import re
 import sys
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +23,188 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
+
+# The columns of records.csv. accuracy: percent, by the task's metric; part: one of PARTS;
+# setting: what else differs among records of one method and variant ("views=10"); views, epochs: empty where the method
+# has none; weights, data (the test sets): fingerprints; code, numerics: of the method's own code and of what all share
+# (bench/numerics.py; empty in older records); times in seconds of the whole cell (all its tasks).
+COLUMNS = [
+    "suite", "backbone", "method", "variant", "setting", "protocol", "shots", "seed", "task", "part", "metric",
+    "accuracy", "n_test", "n_train", "n_classes", "params", "epochs", "views", "train_seconds", "feature_seconds",
+    "test_seconds", "peak_memory_mb", "device", "pretrained", "weights", "data", "code", "numerics", "demo", "key",
+    "finished",
+]  # fmt: skip
+
+# What is scored of a task and how tables call it, in their order: all its classes, or base2new's two halves of them and
+# the two accuracies' harmonic mean.
+PARTS = {"all": "", "base": "Base", "new": "New", "harmonic": "H"}
+
+FAILED = ("status", "key", "cell", "config", "defaults", "finished", "error", "traceback", "versions")
+"""What the record of a failed cell has."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a cell: how it ended, what it scored, what it took and what it was made with.
+
+    Attributes
+    ----------
+    status : "done", or "failed" (then `error` says why, and all but what `FAILED` names is empty).
+    cell : what tables call it. config : all that its numbers follow from; `key` is its hash. defaults : of its method's
+        parameters in the suite. finished : ISO 8601, UTC.
+    tasks : one dict a task and part: task, part, metric, accuracy (percent), n_test, n_train, n_classes.
+    score : mean over tasks, percent. n_params : learned numbers. Times in seconds, of a training that several seeds
+        share (`trained_together`) the share of one. threads : of the training.
+    run : the run's settings that are not defaults. draws : the folder of the user's own. learned : the file beside.
+    fingerprints : hashes of weights, test data and draw. splits : where each task's split comes from.
+    copies : test images of each task that have the same bytes as a few-shot image.
+
+    Raises
+    ------
+    ValueError : a value that no record can have; so what is written can be read again.
+    """
+
+    status: str
+    key: str
+    cell: dict[str, Any]
+    config: dict[str, Any]
+    defaults: dict[str, Any] = field(default_factory=dict)  # older records have none
+    finished: str = ""
+    error: str = ""
+    traceback: str = ""
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    score: float | None = None
+    n_params: int | None = None
+    feature_seconds: float | None = None
+    train_seconds: float | None = None
+    trained_together: list[int] | None = None
+    test_seconds: float | None = None
+    peak_memory_mb: float | None = None
+    device: str = ""
+    processor: str = ""  # older records have none
+    threads: int | None = None
+    demo: bool = False
+    title: str = ""
+    note: str = ""
+    footnote: str = ""
+    recipe: str = ""
+    run: dict[str, Any] = field(default_factory=dict)  # older records have none
+    draws: str | None = None
+    learned: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, int] = field(default_factory=dict)  # older records have none
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
+
+    @property
+    def reason(self) -> str:
+        """Why the cell failed, in a line."""
+        return self.error.partition("\n")[0]
+
+    @property
+    def failure(self) -> dict[str, Any]:
+        """What is told of a failed cell: its names, and the error."""
+        return {**self.cell, "error": self.error or "no reason recorded"}
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in its file: of a failed cell without what only a finished one has."""
+        left_out = {"error", "traceback"} | ({"trained_together"} if self.trained_together is None else set())
+        names = [f.name for f in fields(self) if f.name not in left_out] if self.done else FAILED
+        return {"schema": SCHEMA, **{name: getattr(self, name) for name in names}}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Record:
+        """The record in a file's content. Keys that are not a record's are left out: a later version may have more.
+
+        Raises
+        ------
+        ValueError : it is no record, or not a sound one.
+        """
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
+        if content.get("schema") != SCHEMA:
+            raise ValueError(f"schema {content.get('schema')!r}, expected {SCHEMA}")
+        known = [f.name for f in fields(cls)]
+        values = {name: content[name] for name in known if content.get(name) is not None}
+        for name in ("status", "key", "cell", "config"):
+            if name not in values:
+                raise ValueError(f"{name!r} is missing")
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, kind = getattr(self, f.name), re.split(r"\W", str(f.type))[0]
+            if value is not None or "None" not in str(f.type):
+                _check_kind(f.name, value, _KINDS[kind])
+        if self.status not in ("done", "failed"):
+            raise ValueError(f"status {self.status!r}")
+        for name in ("suite", "backbone", "method", "protocol", "shots", "seed"):
+            if name not in self.cell:
+                raise ValueError(f"its cell has no {name!r}")
+            _check_kind(name, self.cell[name], int if name in ("shots", "seed") else str)
+        if not self.done:
+            return
+        if not self.tasks:
+            raise ValueError("no tasks")
+        for row in self.tasks:
+            _check_kind("task", row.get("task"), str)
+            _check_kind("accuracy", row.get("accuracy"), _NUMBER)
+            if not 0 <= row["accuracy"] <= 100:  # nor is it NaN
+                raise ValueError(f"accuracy {row['accuracy']} of task {row['task']!r} is no percentage")
+        pairs = {(row["task"], row.get("part")) for row in self.tasks}
+        tasks, parts = ({pair[i] for pair in pairs} for i in (0, 1))
+        whole = len(tasks) * len(parts) == len(pairs) == len(self.tasks)
+        if parts not in ({"all"}, set(PARTS) - {"all"}) or not whole:
+            said = sorted(map(str, parts))
+            raise ValueError(f"the tasks' parts are {said}, {len(self.tasks)} for {len(tasks)} tasks")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Of a finished cell, one row a task and part: COLUMNS, and what tables need beside them."""
+        config = self.config
+        parameters = config.get("params") or {}
+        common = {
+            **{name: self.cell[name] for name in ("suite", "backbone", "method", "protocol", "shots", "seed")},
+            "variant": str(self.cell.get("variant") or ""),
+            "setting": "",
+            "params": self.n_params,
+            "epochs": parameters.get("epochs"),
+            "views": config.get("views"),
+            **{name: getattr(self, name) for name in ("train_seconds", "feature_seconds", "test_seconds")},
+            "peak_memory_mb": self.peak_memory_mb,
+            "device": (self.processor or self.device) if self.device == "cpu" else self.device,
+            **{name: getattr(self, name) for name in ("key", "finished", "note", "footnote", "demo", "recipe")},
+            "title": self.title or self.cell["suite"],
+            "pretrained": _file_name(str(config.get("pretrained") or "")),
+            **{name: self.fingerprints.get(name, "") for name in ("weights", "data", "draw")},
+            **{name: config.get(name, "") for name in ("code", "numerics")},
+            "defaults": self.defaults,
+            "complete": bool(config.get("complete_suite", True)),
+            "parameters": parameters,
+            "config": config,
+            # What the mean is taken over is what the record holds, not what its configuration promised.
+            "tasks": json.dumps(list(dict.fromkeys(row["task"] for row in self.tasks))),
+        }
+        names = ("task", "part", "metric", "accuracy", "n_test", "n_train", "n_classes")
+        return [{**common, **{name: row.get(name) for name in names}} for row in self.tasks]
+
+
+_NUMBER = (int, float)
+_KINDS: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": _NUMBER, "dict": dict, "list": list}
+
+
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name} is {value!r:.50}")
+
+
+def _file_name(weights: str) -> str:
+    """A weights file's name without the folders of the machine it lay on; a tag stays as it is."""
+    return Path(weights).name if Path(weights).suffix in {".safetensors", ".pt", ".pth", ".bin"} else weights
+
 
 
 def cell_key(config: dict[str, Any]) -> str:
@@ -37,25 +223,35 @@ class RecordStore:
         folder = self.folder.joinpath(*(file_name(str(cell[k])) for k in ("suite", "backbone", "method")))
         return folder / f"{cell['shots']}shot-seed{cell['seed']}-{key}.json"
 
-    def read(self, cell: dict[str, Any], key: str) -> dict[str, Any] | None:
+    def read(self, cell: dict[str, Any], key: str) -> Record | None:
         """The record of a cell; None when there is none, or only a damaged one (then the cell runs again)."""
         try:
-            record = json.loads(self.path(cell, key).read_text(encoding="utf-8"))
+            record = read_record(self.path(cell, key))
         except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) and record.get("key") == key else None
+        return record if record.key == key else None
 
-    def beside(self, cell: dict[str, Any]) -> list[dict[str, Any]]:
+    def beside(self, cell: dict[str, Any]) -> list[Record]:
         """All records of the cell's suite, backbone, method, shots and seed, whatever else they differ in."""
         there = self.path(cell, "*")
         found = [self.read(cell, path.stem.rpartition("-")[2]) for path in sorted(there.parent.glob(there.name))]
         return [record for record in found if record is not None]
 
-    def write(self, record: dict[str, Any]) -> Path:
+    def write(self, record: Record) -> Path:
         """Write a record, whole or not at all."""
-        path = self.path(record["cell"], record["key"])
-        write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        path = self.path(record.cell, record.key)
+        write_whole(path, json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
         return path
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file.
+
+    Raises
+    ------
+    OSError : it cannot be read. ValueError : it holds no sound record.
+    """
+    return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def versions() -> dict[str, str]:

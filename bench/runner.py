@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pandas as pd
@@ -12,9 +13,10 @@ from tqdm.auto import tqdm
 
 from bench.cells import Cell
 from bench.config import RunConfig, as_arguments
-from bench.evaluate import evaluate, reason
+from bench.evaluate import evaluate
 from bench.plan import Plan, prepare
 from bench.progress import count, duration, has_bars, note
+from bench.records import Record
 
 OTHER_CODE = (
     "{} of this grid finished with other code (of the method, or of what all methods share): run again; the old "
@@ -44,7 +46,7 @@ def _run(config: RunConfig) -> pd.DataFrame:
     plan = prepare(config)
     failed = execute(plan)
     table = plan.table()
-    table.attrs["failed"] = [{**record["cell"], "error": record["error"]} for record in failed]
+    table.attrs["failed"] = [record.failure for record in failed]
     if failed:
         warnings.warn(_summary(failed, len(plan.cells)), stacklevel=3)
     return table
@@ -53,15 +55,20 @@ def _run(config: RunConfig) -> pd.DataFrame:
 run = as_arguments(RunConfig, _run)
 
 
-def _summary(failed: Sequence[dict[str, Any]], n_cells: int) -> str:
+def _summary(failed: Sequence[Record], n_cells: int) -> str:
     """How many cells failed, for which reasons."""
-    reasons = Counter(reason(record) for record in failed)
+    reasons = Counter(record.reason for record in failed)
     said = "; ".join(f"{reason} ({count(n, 'cell')})" for reason, n in reasons.most_common())
     return f"{len(failed)} of {count(n_cells, 'cell')} failed, see .attrs['failed'] of the table: {said}"
 
 
-def execute(plan: Plan) -> list[dict[str, Any]]:
-    """Run what is not finished; returns the records of cells that failed."""
+def execute(
+    plan: Plan, around: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> list[Record]:
+    """Run what is not finished; returns the records of cells that failed.
+
+    around : what each training and its test happen within.
+    """
     todo = plan.todo()
     failed = []
     hide = plan.hide
@@ -80,13 +87,14 @@ def execute(plan: Plan) -> list[dict[str, Any]]:
                 continue
             cells.set_description(_described(left))
             try:
-                for cell, record in zip(left, evaluate(plan, left), strict=True):
-                    if record["status"] == "done" or not plan.is_done(cell):
-                        plan.store.write(record)
-                    failed += [record] if record["status"] == "failed" else []
-                    finished += 1
-                    note(f"{_outcome(cell, record)} ({finished} of {len(plan.cells)})", hide)
-                    cells.update()
+                with around():
+                    for cell, record in zip(left, evaluate(plan, left), strict=True):
+                        if record.done or not plan.is_done(cell):
+                            plan.store.write(record)
+                        failed += [] if record.done else [record]
+                        finished += 1
+                        note(f"{_outcome(cell, record)} ({finished} of {len(plan.cells)})", hide)
+                        cells.update()
             except KeyboardInterrupt as stop:
                 done = len(plan.cells) - len(plan.todo())  # without those that failed
                 raise Interrupted(f"{done} of {len(plan.cells)} cells are finished") from stop
@@ -102,12 +110,12 @@ def _described(cells: Sequence[Cell]) -> str:
     return f"{name}, {count(cells[0].shots, 'shot')}, {seeds}"
 
 
-def _outcome(cell: Cell, record: dict[str, Any]) -> str:
+def _outcome(cell: Cell, record: Record) -> str:
     """How a cell ended: its score and what it took, or why it failed."""
-    if record["status"] == "failed":
-        return f"failed: {_described([cell])}: {reason(record)}"
-    seconds = sum(record[f"{what}_seconds"] for what in ("feature", "train", "test"))
-    return f"{_described([cell])}: {record['score']:.1f} % in {duration(seconds)}"
+    if not record.done:
+        return f"failed: {_described([cell])}: {record.reason}"
+    seconds = sum(getattr(record, f"{what}_seconds") for what in ("feature", "train", "test"))
+    return f"{_described([cell])}: {record.score:.1f} % in {duration(seconds)}"
 
 
 def _groups(plan: Plan, todo: Sequence[Cell]) -> list[list[Cell]]:

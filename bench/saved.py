@@ -253,7 +253,7 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
     paths = image_files(images)
     features = ImageFeatures(kept.backbone).get(paths, View(), kept.method.image)[0]
     with torch.no_grad():
-        scores = kept.method.predict(t, features.to(kept.backbone.device))
+        scores = kept.method.predict(kept.tasks[t], features.to(kept.backbone.device))
     likeliest(scores, kept.method.name, kept.tasks[t].name, len(paths), len(kept.tasks[t].class_names))
     shares = scores.float().softmax(dim=-1).cpu()
     best, classes = shares.topk(min(top, shares.shape[1]), dim=-1)

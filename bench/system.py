@@ -1,4 +1,4 @@
-"""Freed memory is kept for what is allocated next, while a cell encodes and trains."""
+"""Freed memory is kept for what is allocated next, while the command line's cells encode and train."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def kept_heap() -> Iterator[None]:
     A training step allocates the same large tensors as the step before it. glibc maps each anew, and the system
     zeroes every page of it at its first touch: a sixth of a step at General-10's size. Elsewhere than on glibc
     nothing is done. Numbers do not change. What the process had set for malloc before is lost: glibc cannot be asked.
+    So `python -m bench run` alone enters it; `bench.run` leaves a notebook's process as it is.
     """
     libc = _glibc()
     if libc is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 from bench.wording import sentences
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ class Parameters:
 class Method(ABC):
     """A method: parameters in a dataclass, `fit` on the few-shot features of all tasks, `predict` for one.
 
+    `fit` and `restore` keep the tasks in `tasks`, so that `place` finds what was learned for one.
+
     Class attributes
     ----------------
     name : what the command line calls it.
@@ -138,6 +140,7 @@ class Method(ABC):
     reads_names: ClassVar[bool] = True
 
     Params: ClassVar[Any] = Parameters
+    tasks: Sequence[TaskData]  # set by `fit` and `restore`
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = self.Params() if params is None else params
@@ -156,11 +159,23 @@ class Method(ABC):
             method.fit(clip, tasks, seed, lambda done, total, k=k: report(k * total + done, len(fits) * total))
 
     @abstractmethod
-    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        """Scores [n, C] of raw image features [n, d] for a task (its index in `fit`'s list).
+    def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        """Scores [n, C] of raw image features [n, d] for a task, of which the names alone count.
 
         class_names : score these instead of the task's own classes (unseen classes; base-to-new).
         """
+
+    def place(self, task: TaskData) -> int:
+        """A task's place among those in `self.tasks`, which `fit` was given; a task is known by its name.
+
+        Raises
+        ------
+        UserError : the method was not trained on it.
+        """
+        names = [known.name for known in self.tasks]
+        if task.name not in names:
+            raise UserError(f"{self.name} was not trained on task {task.name!r}; {nearest(task.name, names)}")
+        return names.index(task.name)
 
     @classmethod
     def refuse_unseen(cls) -> NoReturn:

@@ -111,7 +111,7 @@ class CoCoOp(PromptMethod):
         yield parts, shares
 
     @torch.no_grad()
-    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        names = self.tasks[task].class_names if class_names is None else class_names
+    def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        t, names = self.place(task), task.class_names if class_names is None else class_names
         chunks = features.to(self.clip.device).split(self._chunk(names))
-        return torch.cat([self._logits([(self, F.normalize(chunk, dim=-1), task, names)])[0] for chunk in chunks])
+        return torch.cat([self._logits([(self, F.normalize(chunk, dim=-1), t, names)])[0] for chunk in chunks])

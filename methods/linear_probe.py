@@ -79,10 +79,11 @@ class LinearProbe(Method):
                 right, best = middle, left
         return probes[best]
 
-    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        if class_names is not None and tuple(class_names) != self.tasks[task].class_names:
+    def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        t = self.place(task)
+        if tuple(task.class_names if class_names is None else class_names) != self.tasks[t].class_names:
             self.refuse_unseen()
-        scores = self.probes[task].predict_log_proba(features.cpu().numpy().astype(np.float64))
+        scores = self.probes[t].predict_log_proba(features.cpu().numpy().astype(np.float64))
         return torch.from_numpy(scores).to(self.device)
 
     @property

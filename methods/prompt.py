@@ -152,7 +152,7 @@ class PromptMethod(Method):
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         """Make the parameters at their start values; alone, a task gets the values it would get among others."""
         self.clip, self.tasks, self.learned = clip, list(tasks), {}
-        self._text: dict[int, Tensor] = {}
+        self._text: dict[tuple[int, tuple[str, ...]], Tensor] = {}  # by task and class names
         for which in self.trainings():
             start = self.initialise([tasks[t] for t in which], generator(seed, self._label(which), "start"))
             for name, value in start.items():
@@ -199,13 +199,11 @@ class PromptMethod(Method):
         return self.tasks[which[0]].name if self.separate else "all tasks"
 
     @torch.no_grad()
-    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        if class_names is not None:
-            (text,) = self.text_features([task], [class_names])
-        else:
-            if task not in self._text:
-                (self._text[task],) = self.text_features([task], [self.tasks[task].class_names])
-            text = self._text[task]
+    def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        t, names = self.place(task), tuple(task.class_names if class_names is None else class_names)
+        if (t, names) not in self._text:
+            (self._text[t, names],) = self.text_features([t], [names])
+        text = self._text[t, names]
         chunks = features.split(self.at_once)
         return torch.cat([self.scores(F.normalize(chunk.to(text.device), dim=-1), text) for chunk in chunks])
 

@@ -36,10 +36,11 @@ class ProtoNet(Method):
             means = of_class.T @ F.normalize(task.plain, dim=-1)  # C, d
             self.means.append(F.normalize(means, dim=-1).to(clip.device))
 
-    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        if class_names is not None and tuple(class_names) != self.tasks[task].class_names:
+    def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        t = self.place(task)
+        if tuple(task.class_names if class_names is None else class_names) != self.tasks[t].class_names:
             self.refuse_unseen()
-        means = self.means[task]
+        means = self.means[t]
         return self.clip.scale * F.normalize(features.to(means.device), dim=-1) @ means.T
 
     def state(self) -> dict[str, Tensor]:

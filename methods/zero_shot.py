@@ -35,8 +35,8 @@ class ZeroShot(Method):
     def restore(self, clip: Clip, tasks: Sequence[TaskData], state: Mapping[str, Tensor]) -> None:
         self.clip, self.tasks = clip, tasks
 
-    def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        text = template_features(self.clip, self.tasks[task], class_names)
+    def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        text = template_features(self.clip, task, class_names)
         return self.clip.scale * F.normalize(features.to(text.device), dim=-1) @ text.T
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 class Written:
     """A report: the records it was made from, the figures that were drawn, and why others were not."""
 
-    records: pd.DataFrame  # one row per cell, task and part; columns: `bench.reports.records.COLUMNS`
+    records: pd.DataFrame  # one row per cell, task and part; columns: `bench.records.COLUMNS`
     figures: list[str]  # the PNGs, relative to the report's folder; beside each stands an SVG
     not_drawn: list[str]
 
@@ -20,7 +20,7 @@ class Written:
 def report(results: Path | str, out: Path | str) -> pd.DataFrame:
     """Read every record below `results`, write the report into `out`, return the records.
 
-    Written: `records.csv` (one row per cell, task and part; columns: `bench.reports.records.COLUMNS`), `table.csv` (one
+    Written: `records.csv` (one row per cell, task and part; columns: `bench.records.COLUMNS`), `table.csv` (one
     row per suite, backbone, method, variant, shots and part), `table.md`, `table.tex`, and in `figures` what the
     records allow, as PNG and SVG.
     """
@@ -31,9 +31,10 @@ def write(results: Path | str, out: Path | str) -> Written:
     """`report`, with all there is to say of it."""
     # Imported here: the harness shares this folder's columns and should not wait for matplotlib.
     from bench.files import user_path, write_whole
+    from bench.records import COLUMNS
     from bench.reports import figures, tables
     from bench.reports.groups import split
-    from bench.reports.records import BLOCK, COLUMNS, ROW, load
+    from bench.reports.records import BLOCK, ROW, load
 
     loaded = load(user_path(results))
     folder = user_path(out)

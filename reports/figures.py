@@ -23,9 +23,9 @@ from matplotlib.lines import Line2D
 
 from bench.files import write_whole
 from bench.progress import count
+from bench.records import PARTS
 from bench.reports import fonts
 from bench.reports.groups import Block
-from bench.reports.records import PARTS
 
 _BASE = sns.color_palette("colorblind")
 # (colour, lightness) for the paper's methods in its order, then for others; dark twins where the palette ends.

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from bench.records import PARTS
 from bench.reports import reference
-from bench.reports.records import BLOCK, PARTS, ROW, changes
+from bench.reports.records import BLOCK, ROW, changes
 
 MAX_NAME = 60  # letters of a suite's or backbone's name in a file's, which may have 255
 

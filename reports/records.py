@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -13,29 +12,15 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
-
-# The columns of records.csv. accuracy: percent, by the task's metric; part: one of PARTS;
-# setting: what else differs among records of one method and variant ("views=10"); views, epochs: empty where the method
-# has none; weights, data (the test sets): fingerprints; code, numerics: of the method's own code and of what all share
-# (bench/numerics.py; empty in older records); times in seconds of the whole cell (all its tasks).
-COLUMNS = [
-    "suite", "backbone", "method", "variant", "setting", "protocol", "shots", "seed", "task", "part", "metric",
-    "accuracy", "n_test", "n_train", "n_classes", "params", "epochs", "views", "train_seconds", "feature_seconds",
-    "test_seconds", "peak_memory_mb", "device", "pretrained", "weights", "data", "code", "numerics", "demo", "key",
-    "finished",
-]  # fmt: skip
-
-# What is scored of a task and how tables call it, in their order: all its classes, or base2new's two halves of them and
-# the two accuracies' harmonic mean.
-PARTS = {"all": "", "base": "Base", "new": "New", "harmonic": "H"}
+from bench.records import read_record
 
 # Records are comparable when they agree in these; each combination gets its own tables and figures.
 BLOCK = ["suite", "backbone", "weights", "data", "protocol", "tasks", "demo"]
 ROW = ["method", "variant", "setting"]  # one row of a table
 
 # Settings that are part of the cell's name or of BLOCK: no reason to tell two records of a method apart.
-_NAMED = {"suite", "backbone", "method", "variant", "protocol", "shots", "seed", "tasks", "part", "demo", "pretrained"}
-_NAMED |= {"weights", "data", "draw", "suite_tasks", "complete_suite", "schema", "code", "numerics"}
+_NAMED = {"suite", "backbone", "method", "protocol", "shots", "seed", "tasks", "pretrained"}
+_NAMED |= {"weights", "data", "draw", "complete_suite", "code", "numerics"}
 
 
 @dataclass(frozen=True)
@@ -52,89 +37,21 @@ def load(results: Path) -> Loaded:
     failed: list[dict[str, Any]] = []
     for path in sorted(results.rglob("*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["status"] == "failed":
-                failed.append({**record["cell"], "error": str(record.get("error") or "no reason recorded")})
-            else:
-                rows.extend(rows_of(record))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            record = read_record(path)
+        except (OSError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(f"{path} is not a readable record and is left out ({reason})", stacklevel=2)
+            continue
+        if record.done:
+            rows += record.rows()
+        else:
+            failed.append(record.failure)
     if not rows and failed:
         first = str(failed[0]["error"]).splitlines()[0]
         raise UserError(f"all {len(failed)} cells recorded below '{results}' failed, the first with: {first}")
     if not rows:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
     return Loaded(_distinct(_with_settings(_with_variants(pd.DataFrame(rows)))), failed)
-
-
-def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one done record; raises what `load` catches when something needed is missing or senseless."""
-    if record["status"] != "done" or record.get("schema", 1) != 1:
-        raise ValueError(f"status {record['status']!r}, schema {record.get('schema')!r}")
-    cell, config, prints = record["cell"], record["config"], record.get("fingerprints") or {}
-    parameters = config.get("params") or {}
-    common = {
-        **{name: str(cell[name]) for name in ("suite", "backbone", "method", "protocol")},
-        "variant": str(cell.get("variant") or ""),
-        "shots": int(cell["shots"]),
-        "seed": int(cell["seed"]),
-        "setting": "",
-        "params": record.get("n_params"),
-        "epochs": parameters.get("epochs"),
-        "views": config.get("views"),
-        **{name: record.get(name) for name in ("train_seconds", "feature_seconds", "test_seconds", "peak_memory_mb")},
-        "device": _device(record),
-        **{name: str(record.get(name) or "") for name in ("key", "finished", "note", "footnote")},
-        "title": str(record.get("title") or config.get("title") or cell["suite"]),
-        "pretrained": _file_name(str(config.get("pretrained") or "")),
-        "weights": str(prints.get("weights") or ""),
-        "data": str(prints.get("data") or ""),
-        "draw": str(prints.get("draw") or ""),
-        "code": str(config.get("code") or ""),
-        "numerics": str(config.get("numerics") or ""),
-        "demo": bool(record.get("demo")),
-        "recipe": str(record.get("recipe") or ""),
-        "defaults": record.get("defaults") or {},
-        "complete": _complete(config),
-        "parameters": parameters,
-        "config": dict(_flat(config)),
-    }
-    rows = []
-    for task in record["tasks"]:
-        accuracy = float(task["accuracy"])
-        if not 0 <= accuracy <= 100 or math.isnan(accuracy):
-            raise ValueError(f"accuracy {accuracy} of task {task['task']!r} is no percentage")
-        counts = {name: task.get(name) for name in ("n_test", "n_train", "n_classes")}
-        names = {"task": str(task["task"]), "part": str(task.get("part") or "all"), "metric": str(task.get("metric"))}
-        rows.append({**common, **names, "accuracy": accuracy, **counts})
-    if not rows:
-        raise ValueError("no tasks")
-    # What the mean is taken over is what the record holds, not what its configuration promised.
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    parts = {row["part"] for row in rows}
-    if parts not in ({"all"}, set(PARTS) - {"all"}) or len(rows) != len(tasks) * len(parts):
-        raise ValueError(f"the tasks' parts are {sorted(parts)}, {len(rows)} for {len(tasks)} tasks")
-    return [{**row, "tasks": json.dumps(tasks)} for row in rows]
-
-
-def _device(record: dict[str, Any]) -> str:
-    """The name of the card, or of the CPU where the record has it."""
-    device = str(record.get("device") or "")
-    return str(record.get("processor") or device) if device == "cpu" else device
-
-
-def _complete(config: dict[str, Any]) -> bool:
-    """False where the configuration says that tasks of the suite were left out."""
-    whole = config.get("suite_tasks")
-    if config.get("complete_suite") is not None or whole is None:
-        return bool(config.get("complete_suite", True))
-    return len(config.get("tasks") or []) == (whole if isinstance(whole, int) else len(whole))
-
-
-def _file_name(weights: str) -> str:
-    """A weights file's name without the folders of the machine it lay on; a tag stays as it is."""
-    return Path(weights).name if Path(weights).suffix in {".safetensors", ".pt", ".pth", ".bin"} else weights
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -203,7 +120,7 @@ def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
     Without it a run with `--views 10` and one with 50 would be averaged as if they were seeds of one experiment.
     """
     for _, group in rows.groupby([*BLOCK, "method", "variant"], sort=False):
-        configs = list(group["config"])
+        configs = [dict(_flat(config)) for config in group["config"]]
         names = sorted({name for config in configs for name in config})
         differing = [name for name in names if len({config.get(name) for config in configs}) > 1]
         told = [", ".join(f"{n.rsplit('.')[-1]}={config.get(n, '—')}" for n in differing) for config in configs]

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from bench.progress import count
+from bench.records import PARTS
 from bench.reports import reference
 from bench.reports.groups import Block
 from bench.reports.markup import Cell, Table, escape_markdown, latex, markdown
-from bench.reports.records import PARTS
 
 SPREAD = "Accuracy in percent, mean ± sample standard deviation (n − 1) over seeds."
 AVERAGING = "Avg. is the mean over the shot counts of the means, and of the standard deviations."

@@ -95,7 +95,7 @@ def test_a_method_trained_on_a_card_is_the_one_trained_on_the_cpu(name: str) -> 
         assert relative(there.state()[key], value) < 1e-4, key
     images = methods.some_images(here)
     for t in range(len(methods.NAMES)):
-        ours, theirs = there.predict(t, images).cpu(), here.predict(t, images)
+        ours, theirs = there.predict(there.tasks[t], images).cpu(), here.predict(here.tasks[t], images)
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
         assert ours.argmax(dim=1).equal(theirs.argmax(dim=1))
 

@@ -32,11 +32,12 @@ from bench.config import RunConfig
 from bench.errors import UserError
 from bench.evaluate import predictions
 from bench.features import ImageFeatures
+from bench.methods import TaskData
 from bench.methods.coop import CoOp
 from bench.methods.zero_shot import ZeroShot
 from bench.plan import prepare
 from bench.protocols import Part
-from bench.records import RecordStore, cell_key
+from bench.records import Record, RecordStore, cell_key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -391,14 +392,15 @@ def test_seeds_at_once_learn_what_they_learn_alone_and_say_so(tiny: Any, tmp_pat
 @pytest.mark.parametrize("size", [1, 5, 64])
 def test_predictions_do_not_depend_on_how_test_features_are_kept(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Nearest(ZeroShot):
-        def predict(self, task: int, features: Any, class_names: Any = None) -> Any:
+        def predict(self, task: TaskData, features: Any, class_names: Any = None) -> Any:
             return features
 
     monkeypatch.setattr("bench.evaluate.SCORE_CHUNK", 3)
     features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     rows = torch.tensor([0, 1, 2, 7, 8, 9, 10, 19])
+    task = TaskData("task", "", tuple("abcd"), "{}", torch.zeros(1, 0, 4), rows[:0])
     part = Part("some", rows, torch.zeros(8, dtype=torch.long), 4)
-    found = predictions(Nearest(), 0, features.split(size), part, torch.device("cpu"), "task")
+    found = predictions(Nearest(), task, features.split(size), part, torch.device("cpu"))
     assert found.tolist() == features[rows].argmax(dim=1).tolist()
 
 
@@ -734,8 +736,8 @@ def test_python_call_refuses_what_the_command_line_refuses(
 
 def test_hostile_names_stay_below_the_results(tmp_path: Path) -> None:
     store = RecordStore(tmp_path / "runs")
-    cell = {"suite": "../../up", "backbone": "hf-hub:a/b", "method": "..", "shots": 1, "seed": 1}
-    path = store.write({"cell": cell, "key": "0", "status": "done"})
+    cell = {"suite": "../../up", "backbone": "hf-hub:a/b", "method": "..", "protocol": "p", "shots": 1, "seed": 1}
+    path = store.write(Record("failed", "0", cell, {}))
     assert path.resolve().is_relative_to((tmp_path / "runs").resolve())
     assert len(path.relative_to(tmp_path / "runs").parts) == 4
     assert store.read(cell, "0") is not None

@@ -64,7 +64,8 @@ def test_a_loaded_cell_scores_as_it_did_after_its_training(runs: Path, tiny: Any
     for t, row in enumerate(record["tasks"]):
         images, labels = a_test_set(tiny, t)
         features = ImageFeatures(kept.backbone).get(images, View(), kept.method.image)[0]
-        assert METRICS[row["metric"]](kept.method.predict(t, features).argmax(dim=1), labels) == row["accuracy"]
+        predicted = kept.method.predict(kept.tasks[t], features).argmax(dim=1)
+        assert METRICS[row["metric"]](predicted, labels) == row["accuracy"]
 
 
 def test_what_is_kept_is_what_was_learned_not_the_start_values(runs: Path, tiny: Any) -> None:
@@ -137,7 +138,7 @@ def test_predict_ranks_a_task_s_classes_for_image_files(runs: Path, tiny: Any, n
         assert set(rows["class"]) == {"red paint", "green paint", "blue paint"}
         assert rows["percent"].sum() == pytest.approx(100, abs=1e-3) and rows["percent"].is_monotonic_decreasing
     features = ImageFeatures(kept.backbone).get(images[:1], View(), kept.method.image)[0]
-    best = kept.method.predict(0, features).argmax(dim=1).item()
+    best = kept.method.predict(kept.tasks[0], features).argmax(dim=1).item()
     assert table.iloc[0]["class"] == kept.tasks[0].class_names[best]
 
 

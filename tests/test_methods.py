@@ -182,16 +182,17 @@ def test_scores_are_scaled_cosines_among_own_classes(clip, name):
         names = list(tasks[t].class_names)
         text = reference.encode(model, tokenizer, context.expand(len(names), -1, -1), names)
         expected = clip.scale * torch.nn.functional.cosine_similarity(queries[:, None], text, dim=-1)
-        assert torch.allclose(method.predict(t, queries), expected, atol=1e-3)
+        assert torch.allclose(method.predict(tasks[t], queries), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["coop", "shared-coop", "softcpt"])
 def test_other_class_names_than_the_own_can_be_scored(clip, name):
     tasks, queries = make_tasks(), torch.randn(6, EMBED, generator=torch.Generator().manual_seed(5))
     method = fitted(name, clip, tasks)
-    own = method.predict(0, queries)
-    assert torch.allclose(method.predict(0, queries, ["unseen", "sky blue", "red"])[:, 1:], own[:, [2, 0]], atol=1e-3)
-    assert torch.equal(method.predict(0, queries), own)
+    own = method.predict(tasks[0], queries)
+    others = method.predict(tasks[0], queries, ["unseen", "sky blue", "red"])
+    assert torch.allclose(others[:, 1:], own[:, [2, 0]], atol=1e-3)
+    assert torch.equal(method.predict(tasks[0], queries), own)
 
 
 # ---- the recipe ----------------------------------------------------------------------------------------------
@@ -354,7 +355,7 @@ class Constant(Method):
         self.tasks = tasks
 
     def predict(self, task, features, class_names=None):
-        return torch.zeros(len(features), len(self.tasks[task].class_names))
+        return torch.zeros(len(features), len(task.class_names))
 
 
 class Nameless(Constant):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,9 +202,9 @@ def some_images(method: Any, n: int = 6) -> Tensor:
 def test_classes_never_seen_are_scored(name: str) -> None:
     method = fitted(name)
     images = some_images(method)
-    scores = method.predict(1, images, ["zebra", "red", "a very long name of a class"])
+    scores = method.predict(method.tasks[1], images, ["zebra", "red", "a very long name of a class"])
     assert scores.shape == (6, 3) and scores.isfinite().all()
-    alone = method.predict(1, images, ["red"])
+    alone = method.predict(method.tasks[1], images, ["red"])
     torch.testing.assert_close(scores[:, 1:2], alone, rtol=1e-4, atol=1e-4)
 
 
@@ -212,7 +212,7 @@ def test_classes_never_seen_are_scored(name: str) -> None:
 def test_a_method_that_cannot_score_unseen_classes_says_why(name: str) -> None:
     method = fitted(name)
     with pytest.raises(UserError, match=f"^{name} .*{SEEN_ONLY[name]}"):
-        method.predict(1, some_images(method), ["oak tree", "moss"])
+        method.predict(method.tasks[1], some_images(method), ["oak tree", "moss"])
 
 
 @pytest.mark.parametrize("name", method_names())
@@ -220,17 +220,41 @@ def test_a_task_s_own_names_are_what_it_scores_by_default(name: str) -> None:
     method = fitted(name)
     images = some_images(method)
     for t, names in enumerate(NAMES):
-        scores = method.predict(t, images)
+        scores = method.predict(method.tasks[t], images)
         assert scores.shape == (6, len(names))
-        torch.testing.assert_close(method.predict(t, images, list(names)), scores)
+        torch.testing.assert_close(method.predict(method.tasks[t], images, list(names)), scores)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_task_is_known_by_its_names_alone(name: str) -> None:
+    method = fitted(name)
+    images = some_images(method)
+    for task in method.tasks:
+        bare = replace(task, views=torch.zeros(0), labels=torch.zeros(0), plain=torch.zeros(0), val=torch.zeros(0))
+        assert torch.equal(method.predict(bare, images), method.predict(task, images))
+
+
+@pytest.mark.parametrize("name", [n for n in method_names() if n != "zero-shot"])
+def test_a_task_that_a_method_was_not_trained_on_is_refused_by_name(name: str) -> None:
+    method = fitted(name)
+    unseen = replace(method.tasks[0], name="elsewhere")
+    with pytest.raises(UserError, match=f"^{name} was not trained on task 'elsewhere'; valid: "):
+        method.predict(unseen, some_images(method))
+
+
+def test_zero_shot_scores_a_task_that_it_was_not_given() -> None:
+    method = fitted("zero-shot")
+    names, images = ("zebra", "moss"), some_images(method)
+    unseen = replace(method.tasks[0], name="elsewhere", class_names=names)
+    assert torch.equal(method.predict(unseen, images), method.predict(method.tasks[0], images, names))
 
 
 @pytest.mark.parametrize("name", method_names())
 def test_an_image_s_scores_do_not_depend_on_the_images_beside_it(name: str) -> None:
     method = fitted(name)
     images = some_images(method)
-    alone = torch.cat([method.predict(2, image[None]) for image in images])
-    torch.testing.assert_close(method.predict(2, images), alone, rtol=1e-4, atol=1e-4)
+    alone = torch.cat([method.predict(method.tasks[2], image[None]) for image in images])
+    torch.testing.assert_close(method.predict(method.tasks[2], images), alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [n for n in method_names() if hasattr(find_method(n).Params(), "epochs")])

@@ -55,7 +55,7 @@ def test_scores_are_those_of_each_image_s_own_prompts() -> None:
         own = {n.removesuffix(f"-{t}"): v for n, v in method.learned.items() if n.endswith(f"-{t}")}
         with torch.no_grad():
             expected = torch.stack([logits(own, t, image / image.norm()) for image in images])
-        torch.testing.assert_close(method.predict(t, images), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(method.predict(method.tasks[t], images), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_never_more_tokens_than_allowed_are_encoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_never_more_tokens_than_allowed_are_encoded_at_a_time(monkeypatch: pytes
     method = CoCoOp(CoCoOp.Params(epochs=1, batch=8, max_tokens=60))
     method.fit(world().clip, world().tasks, 1, lambda done, total: None)
     trained = len(tokens)
-    method.predict(2, some_images(method, 50))
+    method.predict(method.tasks[2], some_images(method, 50))
     assert trained >= 6 and len(tokens) >= trained + 17
     assert 30 < max(tokens) <= 60
 

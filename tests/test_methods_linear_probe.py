@@ -139,7 +139,7 @@ def test_scores_are_scikit_learn_s_at_the_c_found(n_classes: int) -> None:
     theirs = LogisticRegression(C=chosen(method), max_iter=ITERATIONS)
     theirs.fit(data.plain.double().numpy(), data.labels.numpy())
     images = 3 * torch.randn(20, 12, generator=torch.Generator().manual_seed(9))
-    scores = method.predict(0, images)
+    scores = method.predict(data, images)
     np.testing.assert_allclose(scores, theirs.predict_log_proba(images.double().numpy()), rtol=1e-6)
     assert method.n_params == theirs.coef_.size + theirs.intercept_.size
 
@@ -151,7 +151,7 @@ def test_features_are_used_raw() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     data = TaskData("t", "", ("short", "long"), "{}", torch.zeros(1, 0, 12), labels, lengths * direction,
                     lengths * direction * 1.05, labels)  # fmt: skip
-    assert fitted(data).predict(0, torch.tensor([[1.1], [4.1]]) * direction).argmax(dim=1).tolist() == [0, 1]
+    assert fitted(data).predict(data, torch.tensor([[1.1], [4.1]]) * direction).argmax(dim=1).tolist() == [0, 1]
 
 
 def test_nothing_of_a_task_but_its_plain_and_validation_images_counts() -> None:
@@ -161,10 +161,10 @@ def test_nothing_of_a_task_but_its_plain_and_validation_images_counts() -> None:
         data, views=torch.randn(7, 24, 12), template="something else {}", task_name="other", name="another"
     )
     a, b = fitted(data), fitted(other, task(noise=9.0))  # nor another task
-    assert torch.equal(a.predict(0, images), b.predict(0, images)) and chosen(a) == chosen(b)
+    assert torch.equal(a.predict(data, images), b.predict(other, images)) and chosen(a) == chosen(b)
     assert {"plain", "val"} == LinearProbe.needs
     for change in ({"plain": data.plain.flip(0)}, {"labels": data.labels.flip(0)}):
-        assert not torch.equal(fitted(replace(data, **change)).predict(0, images), a.predict(0, images))
+        assert not torch.equal(fitted(replace(data, **change)).predict(data, images), a.predict(data, images))
     reversed_labels = replace(task(3.0), val_labels=task(3.0).val_labels.flip(0))
     assert chosen(fitted(reversed_labels)) != chosen(fitted(task(3.0)))
 
@@ -186,7 +186,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     found: list[Tensor] = []
     predict = LinearProbe.predict
 
-    def kept(self: LinearProbe, task: int, features: Tensor, class_names: Any = None) -> Tensor:
+    def kept(self: LinearProbe, task: TaskData, features: Tensor, class_names: Any = None) -> Tensor:
         found.append(predict(self, task, features, class_names))
         return found[-1]
 

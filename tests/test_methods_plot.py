@@ -70,7 +70,7 @@ def test_scores_are_those_of_the_plain_formula() -> None:
     for t in range(3):
         text = prompts({"context": method.learned[f"context-{t}"].detach()}, t)
         expected = torch.stack([logits(text, image / image.norm(dim=1, keepdim=True)) for image in images])
-        torch.testing.assert_close(method.predict(t, images), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(method.predict(method.tasks[t], images), expected, rtol=1e-4, atol=1e-4)
 
 
 # ---- Sinkhorn ------------------------------------------------------------------------------------------------
@@ -132,10 +132,10 @@ def test_a_text_tower_of_half_precision_trains_and_scores_without_nan(dtype: tor
     ]
     method.fit(clip, tasks, 1, lambda done, total: None)
     assert all(value.isfinite().all() and value.dtype == torch.float32 for value in method.learned.values())
-    scores = method.predict(0, some_images(method))
+    scores = method.predict(tasks[0], some_images(method))
     assert scores.isfinite().all() and scores.dtype == torch.float32
     single, *_ = fit("plot", where, epochs=2)
-    torch.testing.assert_close(scores, single.predict(0, some_images(method)), rtol=0.1, atol=1.0)
+    torch.testing.assert_close(scores, single.predict(tasks[0], some_images(method)), rtol=0.1, atol=1.0)
 
 
 def test_its_images_are_sets_of_local_features() -> None:

@@ -37,8 +37,8 @@ def fitted(tasks: list[TaskData]) -> ProtoNet:
 def test_scores_are_those_of_a_plain_loop(tasks: list[TaskData]) -> None:
     method = fitted(tasks)
     images = torch.randn(7, 8, generator=torch.Generator().manual_seed(1))
-    for t, task in enumerate(tasks):
-        scores = method.predict(t, images)
+    for task in tasks:
+        scores = method.predict(task, images)
         assert scores.shape == (7, len(task.class_names))
         for i, image in enumerate(images):
             for c in range(len(task.class_names)):
@@ -53,12 +53,12 @@ def test_scores_are_those_of_a_plain_loop(tasks: list[TaskData]) -> None:
 def test_an_image_s_length_does_not_weigh_in_its_class_mean(tasks: list[TaskData]) -> None:
     images = torch.randn(4, 8, generator=torch.Generator().manual_seed(2))
     longer = [replace(t, plain=t.plain * torch.linspace(1, 9, len(t.plain))[:, None]) for t in tasks]
-    torch.testing.assert_close(fitted(longer).predict(1, images), fitted(tasks).predict(1, images))
+    torch.testing.assert_close(fitted(longer).predict(tasks[1], images), fitted(tasks).predict(tasks[1], images))
 
 
 def test_an_unseen_class_is_an_error_that_says_why(tasks: list[TaskData]) -> None:
     with pytest.raises(UserError, match=r"protonet cannot score .* it knows a class by its images"):
-        fitted(tasks).predict(0, torch.randn(1, 8), ["a new class"])
+        fitted(tasks).predict(tasks[0], torch.randn(1, 8), ["a new class"])
 
 
 def test_the_footnote_says_that_the_paper_s_row_is_not_comparable() -> None:

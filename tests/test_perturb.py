@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -37,7 +38,7 @@ class Sees(Method):
     def fit(self, clip: Any, tasks: Any, seed: int, report: Any) -> None:
         self.task = tasks[0]
 
-    def predict(self, task: int, features: Tensor, class_names: Any = None) -> Tensor:
+    def predict(self, task: TaskData, features: Tensor, class_names: Any = None) -> Tensor:
         return features
 
 
@@ -55,7 +56,7 @@ def test_every_image_feature_is_perturbed_each_by_noise_of_its_own() -> None:
     method = perturbed(Sees, 1e-3, 1)()
     method.fit(None, [ones_task()], 7, None)  # type: ignore[arg-type]
     seen = [method.task.views[0], method.task.views[1], method.task.plain, method.task.val]
-    seen.append(method.predict(0, torch.ones(300, 16)))
+    seen.append(method.predict(method.task, torch.ones(300, 16)))
     for k, values in enumerate(seen):
         assert values.std().item() == pytest.approx(1e-3, rel=0.05)
         assert all(not torch.equal(values, other) for other in seen[:k])
@@ -99,7 +100,7 @@ def test_large_noise_moves_the_scores_of_training_and_of_zero_shot(tiny: Any, tm
 def test_sd_and_range_are_of_the_mean_over_seeds(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seed 1 scores 10, 12, 14 and seed 2 20, 20, 26: means 15, 16, 20; sd √7, range 5."""
     scores = iter([10.0, 12.0, 14.0, 20.0, 20.0, 26.0])
-    monkeypatch.setattr("bench.perturb.evaluate", lambda *_: [{"status": "done", "score": next(scores)}])
+    monkeypatch.setattr("bench.perturb.evaluate", lambda *_: [SimpleNamespace(score=next(scores))])
     run = prepare(RunConfig(quiet=True, results=tmp_path, **{**tiny.arguments, "methods": ["coop"], "shots": [2]}))
     (row,) = spread(run, 2).to_dict("records")
     assert row == {

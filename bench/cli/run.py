@@ -91,6 +91,7 @@ def run(argv: list[str]) -> int:
     from bench.plan import prepare
     from bench.progress import count
     from bench.runner import OTHER_CODE, execute
+    from bench.system import kept_heap
 
     if config.suite is None and not config.data:
         print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
@@ -114,14 +115,16 @@ def run(argv: list[str]) -> int:
     if perturb:
         from bench.perturb import SIZE, spread
 
-        print_table(spread(run, perturb), floatfmt=".2f")
+        with kept_heap():
+            table = spread(run, perturb)
+        print_table(table, floatfmt=".2f")
         print(f"Accuracy over tasks and seeds, percent; sd and range (max - min) over {perturb + 1} trainings a")
         print(f"cell, all but the first from numbers changed by {SIZE:g} of themselves. Nothing was recorded.")
         return 0
-    failed = execute(run)
+    failed = execute(run, around=kept_heap)
     _print_summary(run)
     if failed:
-        beside = run.store.path(failed[0]["cell"], failed[0]["key"])
+        beside = run.store.path(failed[0].cell, failed[0].key)
         print(f"{count(len(failed), 'cell')} failed, see above; the same command tries them again", file=sys.stderr)
         print(f"        traceback in {beside}", file=sys.stderr)
     where = str(config.results)

@@ -131,14 +131,14 @@ def test_a_cell_from_files_to_parameters(benchmark: Any, tmp_path: Path, monkeyp
         "plain_seconds": plain,
         "seconds": ours,
         "ratio": plain / ours,
-        "of_which_features": record["feature_seconds"],
-        "of_which_training": record["train_seconds"],
-        "without_features": ours - record["feature_seconds"],
+        "of_which_features": record.feature_seconds,
+        "of_which_training": record.train_seconds,
+        "without_features": ours - record.feature_seconds,
         "largest_distance_of_parameters_over_the_way_they_went": apart,
     }
     benchmark.extra_info.update(figures)
     print("\n" + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in figures.items()))
     store("cell", figures)
     assert apart < 1e-3
-    assert abs(record["score"] - score) < 0.2
+    assert abs(record.score - score) < 0.2
     assert plain / ours >= LEAST_RATIO
