@@ -141,7 +141,7 @@ def explain(method: str) -> str:
     head = inspect.getdoc(inspect.getmodule(found)) or ""
     lines = [f"{found.name}: {inspect.getdoc(found) or ''}", "", textwrap.dedent(head)]
     rows = [
-        (f"-o {found.name}.{f.name}=", repr(f.default), f.metadata.get("meaning", "")) for f in fields(found.Params)
+        (f"-o {found.name}.{f.name}=", repr(f.default), f.metadata.get("help", "")) for f in fields(found.Params)
     ]
     if rows:
         lines += ["", tabulate(rows, headers=["parameter", "default", "meaning"])]

@@ -178,5 +178,5 @@ def needed(
 ) -> dict[str, tuple[View, list[list[Item]]]]:
     """The few-shot features that the cell's method reads, by name: which view, of which images."""
     views = View(cell.seed, 0, cell.views or 1)
-    all_kinds = {"views": (views, train), "plain": (View(), train), "val": (View(), val)}
+    all_kinds = {"views": (views, train), "test_view": (View(), train), "val": (View(), val)}
     return {need: all_kinds[need] for need in sorted(cell.variant.method.needs)}

@@ -42,9 +42,9 @@ from bench.numerics import FEATURES, unconfirmed
 from bench.progress import bar as progress_bar
 
 FORMAT = 1  # raised when the same key would stand for other numbers
-VIEWS_A_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
-IMAGES_A_BLOCK = 2048  # a kill loses at most one block
-CROPS_A_BATCH = 256
+VIEWS_PER_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
+IMAGES_PER_BLOCK = 2048  # a kill loses at most one block
+CROPS_PER_BATCH = 256
 CROP_AREAS = (0.08, 1.0)  # of a training view: share of the image
 CROP_SHAPES = (3 / 4, 4 / 3)  # and width over height
 CROP_TRIES = 10
@@ -89,10 +89,10 @@ class ImageFeatures:
     def blocks(
         self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None
     ) -> Iterator[Tensor]:
-        """`get` in blocks of images, [views, n, …] each, mapped into memory; of at most VIEWS_A_BLOCK views."""
+        """`get` in blocks of images, [views, n, …] each, mapped into memory; of at most VIEWS_PER_BLOCK views."""
         digests = self.hashes.of(paths)
-        for i in range(0, len(paths), IMAGES_A_BLOCK):
-            part = slice(i, i + IMAGES_A_BLOCK)
+        for i in range(0, len(paths), IMAGES_PER_BLOCK):
+            part = slice(i, i + IMAGES_PER_BLOCK)
             yield self._block(paths[part], digests[part], view, kind, bar)
 
     @contextlib.contextmanager
@@ -114,9 +114,9 @@ class ImageFeatures:
         """Whether every block that `get` would read is there."""
         digests = self.hashes.of(paths)
         return all(
-            self._path(digests[i : i + IMAGES_A_BLOCK], part, kind).is_file()
+            self._path(digests[i : i + IMAGES_PER_BLOCK], part, kind).is_file()
             for part in _view_blocks(view)
-            for i in range(0, len(paths), IMAGES_A_BLOCK)
+            for i in range(0, len(paths), IMAGES_PER_BLOCK)
         )
 
     def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
@@ -161,10 +161,10 @@ class ImageFeatures:
         operation, and the numbers do not depend on how many there are.
         """
         n_views, (h, w), device = view.last - view.first, self.backbone.image_size, self.backbone.device
-        per_batch = max(1, CROPS_A_BATCH // n_views)
+        per_batch = max(1, CROPS_PER_BATCH // n_views)
         batches = [slice(i, i + per_batch) for i in range(0, len(paths), per_batch)]
         on_cpu = device.type == "cpu"
-        at_once = max(1, PIXELS_ON_CPU // (h * w)) if on_cpu else CROPS_A_BATCH
+        at_once = max(1, PIXELS_ON_CPU // (h * w)) if on_cpu else CROPS_PER_BATCH
 
         def encoded(part: Tensor) -> Tensor:
             with torch.no_grad():  # holds for the thread that says it
@@ -250,7 +250,7 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def _view_blocks(view: View) -> list[View]:
-    edges = [*range(view.first, view.last, VIEWS_A_BLOCK), view.last]
+    edges = [*range(view.first, view.last, VIEWS_PER_BLOCK), view.last]
     return [View(view.seed, a, b) for a, b in pairwise(edges)]
 
 

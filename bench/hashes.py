@@ -21,7 +21,7 @@ from bench.datasets.images import looks_whole, open_image
 from bench.errors import UserError
 
 HASHES = "hashes.sqlite"
-HASHES_A_COMMIT = 256  # a kill loses at most so many hashes
+HASHES_PER_COMMIT = 256  # a kill loses at most so many hashes
 NAMED = 20  # files that a message names; of more it gives the number
 
 BROKEN, SOUND, DECODED = range(3)  # an image's state: cannot be decoded; looks sound; was decoded
@@ -68,8 +68,8 @@ class ImageHashes:
         """
         faults: list[str] = []
         with _pool() as pool:
-            for first in range(0, len(paths), HASHES_A_COMMIT):
-                part = paths[first : first + HASHES_A_COMMIT]
+            for first in range(0, len(paths), HASHES_PER_COMMIT):
+                part = paths[first : first + HASHES_PER_COMMIT]
                 doubtful: dict[Path, str] = {}  # a broken one is decoded anew: another Pillow may read it
                 reasons: dict[Path, str] = {}
                 for path, found in zip(part, self._looked_at(part), strict=True):
@@ -95,8 +95,8 @@ class ImageHashes:
     def _looked_at(self, paths: Sequence[Path], bar: Bar | None = None) -> Iterator[tuple[str, int] | OSError]:
         """(digest, state) of each file, or what the disk said."""
         with _pool() as pool:
-            for first in range(0, len(paths), HASHES_A_COMMIT):
-                part = paths[first : first + HASHES_A_COMMIT]
+            for first in range(0, len(paths), HASHES_PER_COMMIT):
+                part = paths[first : first + HASHES_PER_COMMIT]
                 with self._errors():
                     yield from self._part(part, pool)
                 if bar:

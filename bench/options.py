@@ -143,13 +143,13 @@ def names(texts: Sequence[str]) -> list[str]:
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
 
-def numbers(texts: Sequence[str], argument: str, least: int) -> list[int]:
-    """["1,2", "4"] as [1, 2, 4]: whole numbers from `least` on, each once."""
+def numbers(texts: Sequence[str], argument: str, minimum: int) -> list[int]:
+    """["1,2", "4"] as [1, 2, 4]: whole numbers from `minimum` on, each once."""
     text = " ".join(texts)
     try:
         found = [int(part) for part in re.split(r"\s*[,\s]\s*", text.strip())]
     except ValueError as error:
         raise UserError(f"{argument} {text!r}: write whole numbers, for example 1,2,4") from error
-    if min(found) < least:
-        raise UserError(f"{argument} {text!r}: {min(found)} is less than {least}")
+    if min(found) < minimum:
+        raise UserError(f"{argument} {text!r}: {min(found)} is less than {minimum}")
     return list(dict.fromkeys(found))

@@ -20,7 +20,7 @@ from bench.config import RunConfig
 from bench.errors import UserError
 from bench.evaluate import evaluate
 from bench.methods import Clip, Method, TaskData
-from bench.methods.base import Report, generator
+from bench.methods.base import ProgressCallback, generator
 from bench.plan import Plan, prepare
 from bench.progress import bar, count
 
@@ -90,9 +90,9 @@ def perturbed(kind: type[Method], size: float, number: int) -> type[Method]:
     """
 
     class Perturbed(kind):  # type: ignore[misc, valid-type]
-        def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+        def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
             self._noise = generator(seed, "perturbation", number)
-            fields = ("views", "plain", "val")
+            fields = ("views", "test_view", "val")
             noise: list[dict[str, Any]] = [{f: noisy(getattr(t, f), size, self._noise) for f in fields} for t in tasks]
             changed = [replace(t, **own) for t, own in zip(tasks, noise, strict=True)]
             super().fit(clip, changed, seed, report)

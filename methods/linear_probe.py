@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Clip, Method, Parameters, Report, TaskData, check_shapes, param
+from bench.methods.base import Clip, Method, Parameters, ProgressCallback, TaskData, check_shapes, param
 
 LEARNED = ("coef_", "intercept_", "classes_")  # what scikit-learn calls it
 SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
@@ -27,18 +27,18 @@ class LinearProbe(Method):
     """One logistic regression a task; C by the validation few-shot images."""
 
     name = "linear-probe"
-    needs = frozenset({"plain", "val"})
+    needs = frozenset({"test_view", "val"})
     reads_names = False
-    closed = "it learns one weight vector for each class"
+    no_new_classes = "it learns one weight vector for each class"
     order = 20
     source = "CLIP, arXiv 2103.00020; CoOp, arXiv 2109.01134"
 
     @dataclass(frozen=True)
     class Params(Parameters):
-        steps: int = param(8, "steps of binary search in log10 C", least=0)
-        iterations: int = param(1000, "lbfgs iterations at most", least=1)
+        steps: int = param(8, "steps of binary search in log10 C", minimum=0)
+        iterations: int = param(1000, "lbfgs iterations at most", minimum=1)
 
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         self.device, self.tasks = clip.device, tasks
         self.probes: list[Any] = []
         for t, task in enumerate(tasks):
@@ -55,7 +55,7 @@ class LinearProbe(Method):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the recipe stops at 1000 iterations
             warnings.filterwarnings("ignore", "The number of unique classes")  # few-shot: one image may be a class
             probe = LogisticRegression(C=c, max_iter=self.params.iterations, solver="lbfgs")
-            return probe.fit(task.plain.numpy().astype(np.float64), task.labels.numpy())
+            return probe.fit(task.test_view.numpy().astype(np.float64), task.labels.numpy())
 
     def _best_probe(self, task: TaskData) -> Any:
         """The probe at the C that the search ends at."""
@@ -81,7 +81,7 @@ class LinearProbe(Method):
 
     def predict(self, task: int, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         if class_names is not None and tuple(class_names) != self.tasks[task].class_names:
-            self.refuse_unseen()
+            self.refuse_new_classes()
         scores = self.probes[task].predict_log_proba(features.cpu().numpy().astype(np.float64))
         return torch.from_numpy(scores).to(self.device)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.clip.text import POSITIONS, Position, Prompts
 from bench.errors import UserError
-from bench.methods.base import Clip, Fit, Method, Names, Report, TaskData, check_shapes, generator, param
+from bench.methods.base import Clip, Fit, Method, Names, ProgressCallback, TaskData, check_shapes, generator, param
 from bench.methods.training import (
     Batch,
     Progress,
@@ -26,7 +26,7 @@ from bench.methods.training import (
     Training,
     batches,
     joint_cross_entropy,
-    steps_an_epoch,
+    steps_per_epoch,
     train,
 )
 
@@ -42,7 +42,7 @@ Step = tuple[Any, Batch]
 class PromptParams(Recipe):
     """The recipe, and what every learned prompt has."""
 
-    context: int = param(16, "class-context length L", least=1)
+    context: int = param(16, "class-context length L", minimum=1)
     words: str = param("", "start from these words' embeddings (as many tokens as `context`) instead of noise")
     position: Position = param("end", "where the class name stands: end, middle or front", choices=POSITIONS)
 
@@ -159,23 +159,23 @@ class PromptMethod(Method):
                 key = f"{name}-{which[0]}" if self.separate else name
                 self.learned[key] = value.to(clip.device).requires_grad_(True)
 
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         self._fit_side_by_side([(self, tasks, seed)], clip, report)
 
     @classmethod
-    def fit_together(cls, fits: Sequence[Fit], clip: Clip, report: Report) -> None:
+    def fit_together(cls, fits: Sequence[Fit], clip: Clip, report: ProgressCallback) -> None:
         alike = cls.fit is PromptMethod.fit  # a subclass with a `fit` of its own keeps it
         (cls._fit_side_by_side if alike else super().fit_together)(fits, clip, report)
 
     @classmethod
-    def _fit_side_by_side(cls, fits: Sequence[Fit], clip: Clip, report: Report) -> None:
+    def _fit_side_by_side(cls, fits: Sequence[Fit], clip: Clip, report: ProgressCallback) -> None:
         for method, tasks, seed in fits:
             method.setup(clip, tasks, seed)
         every = [(method, which, seed) for method, _, seed in fits for which in method.trainings()]
         groups = _side_by_side(every, SIDE_BY_SIDE["cuda" if clip.device.type == "cuda" else "cpu"])
         first = fits[0][0]
         recipe = first.params
-        steps = [max(steps_an_epoch(m.n_images(which), recipe.batch) for m, which, _ in group) for group in groups]
+        steps = [max(steps_per_epoch(m.n_images(which), recipe.batch) for m, which, _ in group) for group in groups]
         progress = Progress(report, recipe.epochs * sum(steps))
         for group in groups:
             train([m.training(which, seed) for m, which, seed in group], first.gradients, recipe, progress)

@@ -31,7 +31,7 @@ class SoftCPT(PromptMethod):
     @dataclass(frozen=True)
     class Params(PromptParams):
         words: str = param("", "none here: the context is made from the task's name")
-        task_context: int = param(4, "task-context length M; the authors' commands use 4", least=1)
+        task_context: int = param(4, "task-context length M; the authors' commands use 4", minimum=1)
 
         def __post_init__(self) -> None:
             super().__post_init__()

@@ -37,9 +37,9 @@ class SoftCPTCATA(SoftCPT):
 
     @dataclass(frozen=True)
     class Params(SoftCPT.Params):
-        class_context: int = param(4, "length K of the context that class features are read from", least=1)
+        class_context: int = param(4, "length K of the context that class features are read from", minimum=1)
         absent: float = param(
-            1.0, "share of the classes without an image in the batch that a step scores (General-10: 0.1)", least=0
+            1.0, "share of the classes without an image in the batch that a step scores (General-10: 0.1)", minimum=0
         )
 
     @classmethod
@@ -64,7 +64,7 @@ class SoftCPTCATA(SoftCPT):
         for t, own in zip(tasks, names, strict=True):
             place = {name: i for i, name in enumerate(self.tasks[t].class_names)}
             if not set(own) <= set(place):
-                self.refuse_unseen()
+                self.refuse_new_classes()
             first = sum(len(task.class_names) for task in self.tasks[:t])
             rows += [first + place[name] for name in own]
         return Prompts(self.rows(z, rows), list(chain(*names)), paired=True)
@@ -76,7 +76,7 @@ class SoftCPTCATA(SoftCPT):
     def scored(self, batch: Batch) -> tuple[Batch, list[Sequence[str]]]:
         if self.params.absent >= 1:
             return super().scored(batch)
-        labels, tasks = batch.known
+        labels, tasks = batch.cpu_labels, batch.cpu_tasks
         names: list[Sequence[str]] = []
         among = labels.clone()
         for t in batch.present:
@@ -118,7 +118,7 @@ class SoftCPTCSTA(SoftCPTCATA):
     order = 132
     source = "SoftCPT-CSTA, arXiv 2208.13474"
     own_class_context = True
-    closed = OWN_CONTEXT
+    no_new_classes = OWN_CONTEXT
 
 
 class SoftCPTCSTS(SoftCPTCATS):
@@ -128,4 +128,4 @@ class SoftCPTCSTS(SoftCPTCATS):
     order = 133
     source = "SoftCPT-CSTS, arXiv 2208.13474"
     own_class_context = True
-    closed = OWN_CONTEXT
+    no_new_classes = OWN_CONTEXT

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.methods.base import Clip, Method, Report, TaskData
+from bench.methods.base import Clip, Method, ProgressCallback, TaskData
 from bench.wording import sentences
 
 
@@ -26,7 +26,7 @@ class ZeroShot(Method):
     order = 0
     source = "CLIP, arXiv 2103.00020"
 
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         self.clip, self.tasks = clip, tasks
 
     def state(self) -> dict[str, Tensor]:

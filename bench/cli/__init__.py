@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     code = 0
     try:
-        with _warnings_in_a_line():
+        with _one_line_warnings():
             code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # here, where a closed pipe is caught
         return code
@@ -90,7 +90,7 @@ def _let_go() -> None:
 
 
 @contextlib.contextmanager
-def _warnings_in_a_line() -> Iterator[None]:
+def _one_line_warnings() -> Iterator[None]:
     """Warnings as errors are shown: without the place in the code that a user can do nothing about."""
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
