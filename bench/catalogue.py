@@ -62,7 +62,7 @@ def _tasks(suite: str | None) -> pd.DataFrame:
 
 
 def _classes(suite: str | None, task: str | None, data: str | None) -> pd.DataFrame:
-    """One row a class and hand-written prompt; a task without data has one that says so."""
+    """One row per class and hand-written prompt; a task without data has one that says so."""
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import load_task, select_tasks
     from bench.datasets.types import MissingData
@@ -153,7 +153,7 @@ def explain(method: str) -> str:
 
 
 def check(suite: str, data: str | None, open_images: bool = False, quiet: bool | None = None) -> pd.DataFrame:
-    """What of a suite is on disk: one row a task with its state and what to do next.
+    """What of a suite is on disk: one row per task with its state and what to do next.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def write_draws(
 
     Returns
     -------
-    DataFrame : one row a task and shot count with the numbers of files, classes, and images to train and validate on.
+    DataFrame : one row per task and shot count with the numbers of files, classes, and images to train and validate on.
     """
     from bench.datasets.draws import write_draw
     from bench.datasets.spec import load_suite

@@ -108,7 +108,7 @@ def but_for_code(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _views(variant: Variant, views: int | None, epochs: int | None) -> int | None:
-    """Training views an image: as asked for, but never more than there are epochs; by default one an epoch."""
+    """Training views per image: as asked for, but never more than there are epochs; by default one per epoch."""
     if "views" not in variant.method.needs:
         return None
     return min(n for n in (views or epochs or 1, epochs or views or 1))

@@ -73,7 +73,8 @@ class ImageFeatures:
         self.backbone = backbone
         self.folder = (folder.expanduser() if folder else cache_folder()) / "features"
         self.hashes = ImageHashes(self.folder)
-        self._format = f"{FORMAT}{edit}" if (edit := unconfirmed(FEATURES)) else FORMAT  # never those of other code
+        edit = unconfirmed(FEATURES)  # features made by other code are never read
+        self._format = f"{FORMAT}{edit}" if edit else FORMAT
         self._resize, self._normalise = _split(backbone)
 
     def get(self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None) -> Tensor:
@@ -255,10 +256,10 @@ def _view_blocks(view: View) -> list[View]:
 
 
 def _draw_view(image: Image.Image, digest: str, seed: int, v: int) -> tuple[tuple[int, int, int, int], bool]:
-    """Crop (top, left, height, width) and flip of training view v: the recipe's distribution, one draw for ever.
+    """Crop (top, left, height, width) and flip of training view v: the recipe's distribution, always the same draw.
 
     The draws are those of torchvision's RandomResizedCrop and RandomHorizontalFlip under this seed. They are written
-    out because torchvision's come from the one generator of the process, for which the workers would queue up.
+    out because torchvision's come from the one generator of the process, which the workers would queue for.
     """
     number = int.from_bytes(hashlib.blake2b(f"{digest}/{seed}/{v}".encode(), digest_size=8).digest(), "big")
     rng = torch.Generator()

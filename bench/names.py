@@ -8,6 +8,7 @@ from bench.clip.text import TextTower
 from bench.errors import UserError
 from bench.methods.base import Names
 from bench.options import Variant
+from bench.progress import count
 
 SHOWN = 3  # of a kind of mistake, in the error
 
@@ -64,7 +65,7 @@ def _too_long(tower: TextTower, task: Names, settings: Sequence[Variant]) -> str
     said = []
     for text, by_vectors in worst.items():
         vectors = max(by_vectors)
-        context = f" with {vectors} context vectors" if vectors else ""
+        context = f" with {count(vectors, 'context vector')}" if vectors else ""
         methods = ", ".join(sorted(by_vectors[vectors]))
         said.append(f"{text!r} takes {tower.length(text, vectors)} tokens{context} ({methods})")
     return (

@@ -46,7 +46,7 @@ def spread(plan: Plan, times: int, size: float = SIZE) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame : one row a method, variant and shot count. accuracy : mean over tasks and seeds in percent, as it is;
+    DataFrame : one row per method, variant and shot count. accuracy : mean over tasks and seeds in percent, as it is;
         sd, range : sample standard deviation and max − min of that mean over the times + 1 trainings.
 
     Raises
@@ -86,7 +86,7 @@ def perturbed(kind: type[Method], size: float, number: int) -> type[Method]:
     """A method that differs from `kind` in the last bits of all it starts from: image features and start values.
 
     The noise follows from the cell's seed and `number`. Start values are those of learned prompts; a method
-    that makes its own otherwise is perturbed by way of its features.
+    that makes its own otherwise is perturbed through its features.
     """
 
     class Perturbed(kind):  # type: ignore[misc, valid-type]

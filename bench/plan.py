@@ -25,11 +25,11 @@ from bench.devices import find_device
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.files import user_path
-from bench.hashes import ImageHashes, copies, copies_told, named
+from bench.hashes import ImageHashes, copies, describe_copies, named
 from bench.methods import Method, find_method, method_names
 from bench.names import check_names
 from bench.options import variants
-from bench.progress import absolute, bar
+from bench.progress import absolute, bar, count
 from bench.protocols import Protocol, find_protocol
 from bench.recipe import check_values, load_recipe
 from bench.records import RecordStore
@@ -78,12 +78,12 @@ class Plan:
         return [{**r, "cell": name} for name, r in found if r is not None]
 
     def table(self) -> pd.DataFrame:
-        """Finished cells, one row a cell and task: the columns of a report's records.csv."""
+        """Finished cells, one row per cell and task: the columns of a report's records.csv."""
         rows = [row for r in self.records() if r["status"] == "done" for row in rows_of(r)]
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def overview(self) -> pd.DataFrame:
-        """The cells and what is there already: one row a cell."""
+        """The cells and what is there already: one row per cell."""
         rows = []
         for c in self.cells:
             record = self.store.read(c.name, c.key)
@@ -188,10 +188,10 @@ def _look_at_images(
 ) -> dict[str, Counter[str]]:
     """Hash the images of all cells once, under a bar; what follows finds the hashes remembered.
 
-    Broken images are refused, all at once; copies of few-shot images among the test images are told.
+    Broken images are refused, all at once; copies of few-shot images among the test images are reported.
     Returns how often each content stands among a task's test images.
     """
-    sets = [(n, seed) for seed in seeds for n in (shots if draws else [max(shots)])]  # ours are nested
+    sets = [(n, seed) for seed in seeds for n in (shots if draws else [max(shots)])]  # the bench's own are nested
     few = {t.name: [i for n, seed in sets for i in drawn(t, protocol, n, seed, draws)] for t in tasks}
     files = {t.name: (list(dict.fromkeys(paths(t, few[t.name]))), paths(t, t.split.test)) for t in tasks}
     broken = {}
@@ -200,13 +200,13 @@ def _look_at_images(
             broken[name] = hashes.broken([*seen, *test], shown.update)
     if any(broken.values()):
         lines = [f"  {name}: {named(faults)}" for name, faults in broken.items() if faults]
-        n = sum(map(len, broken.values()))
-        head = f"{n} images cannot be read; replace or delete them (docs/data.md says how):"
+        n = count(sum(map(len, broken.values())), "image")
+        head = f"{n} cannot be read; replace or delete them (docs/data.md says how):"
         raise UserError("\n".join([head, *lines]))
     tested = {}
     for t in tasks:
         learned_from, scored = map(hashes.by_content, files[t.name])
-        if told := copies_told(t.split.root, copies(learned_from, scored), "few-shot images"):
+        if told := describe_copies(t.split.root, copies(learned_from, scored), "few-shot images"):
             tqdm.write(f"warning: {t.name}: of the test images, {told}", file=sys.stderr)
         tested[t.name] = Counter(digest for digest, _ in scored)
     return tested

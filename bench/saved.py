@@ -186,7 +186,7 @@ def words(kept: Kept, task: str | None = None, top: int = 3) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame : one row a vector with its context ("<task>", "<task>: <class>", or "task context"), place, and
+    DataFrame : one row per vector with its context ("<task>", "<task>: <class>", or "task context"), place, and
         `top` words with their distances.
     """
     if not isinstance(kept.method, PromptMethod):
@@ -245,7 +245,7 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
 
     Returns
     -------
-    DataFrame : one row an image and rank: image, rank, class, probability (softmax of the method's scores; percent).
+    DataFrame : one row per image and rank: image, rank, class, probability (softmax of the method's scores; percent).
     """
     if len(kept.tasks) > 1 and task is None:
         raise UserError(f"--task: the cell has several; name one of {', '.join(t.name for t in kept.tasks)}")

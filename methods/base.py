@@ -47,7 +47,7 @@ class TaskData:
     views : [V, n, d], training view v of the n few-shot images; epoch e uses view e mod V.
     labels : [n].
     test_view : [n, d], the test view of the same images. val : [m, d], the test view of the validation few-shot
-        images (min(shots, 4) a class). val_labels : [m].
+        images (min(shots, 4) per class). val_labels : [m].
 
     Only what the method's `needs` names is filled, the rest is empty. With `image = "local"` every feature is
     a set of P local ones: [..., P, d].
@@ -176,7 +176,7 @@ class Method(ABC):
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
         """What the text tower will read of a task: each text, and how many context vectors stand with it.
 
-        Read before anything is encoded, so that a text too long for the tower is told then; [] where nothing is read.
+        Read before anything is encoded, so that a text that is too long is reported first; [] where nothing is read.
         """
         if not cls.reads_names:
             return []

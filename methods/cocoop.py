@@ -20,7 +20,7 @@ from bench.methods.prompt import PromptMethod, PromptParams, Step
 
 
 class CoCoOp(PromptMethod):
-    """Context plus meta-network, one pair a task, each task trained alone."""
+    """Context plus meta-network, one pair per task, each task trained alone."""
 
     name = "cocoop"
     order = 60

@@ -1,4 +1,4 @@
-"""CoOp with one context a class (class-specific context; CoOp-CS in the SoftCPT paper's tables).
+"""CoOp with one context per class (class-specific context; CoOp-CS in the SoftCPT paper's tables).
 
 Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, arXiv 2109.01134.
 Learned: Σ|C_t| · L · w numbers.

@@ -24,7 +24,7 @@ SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 
 
 class LinearProbe(Method):
-    """One logistic regression a task; C by the validation few-shot images."""
+    """One logistic regression per task; C by the validation few-shot images."""
 
     name = "linear-probe"
     needs = frozenset({"test_view", "val"})

@@ -59,7 +59,7 @@ class ProGrad(CoOp):
             parameter.grad = g - share * (g * direction).sum().clamp(max=0) * direction
 
     def trained(self, batch: Batch) -> list[Tensor]:
-        """The parameters that a batch's losses hang on."""
+        """The parameters that a batch's losses depend on."""
         return [self.part("context", t) for t in batch.present]
 
     def two_losses(self, batch: Batch, text: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

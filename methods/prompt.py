@@ -29,6 +29,7 @@ from bench.methods.training import (
     steps_per_epoch,
     train,
 )
+from bench.progress import count
 
 # Prompts (`weight` a class name) that trainings side by side encode in one step, at most: bounds the memory. With
 # RN50's text tower, float32, a name behind a shared context keeps 1.6 MB for the gradients, one with its own 6.3 MB.
@@ -79,7 +80,7 @@ class PromptMethod(Method):
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         """Context vectors that stand before each task's class names, differentiable.
 
-        [P, L, w] each: every context goes with every name; or (`paired`) [C, L, w], one a name.
+        [P, L, w] each: every context goes with every name; or (`paired`) [C, L, w], one per name.
         """
 
     def prompts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Prompts]:
@@ -110,7 +111,8 @@ class PromptMethod(Method):
             return torch.randn(n, p.context, tower.width, generator=rng) * p.init_std
         vectors = tower.word_vectors(p.words).cpu()  # L, w
         if len(vectors) != p.context:
-            raise UserError(f"words={p.words!r} are {len(vectors)} tokens, context={p.context}: make them equal")
+            tokens = count(len(vectors), "token")
+            raise UserError(f"words={p.words!r} are {tokens}, context={p.context}: make them equal")
         return vectors.expand(n, -1, -1).clone()
 
     def rows(self, values: Tensor, which: Sequence[int]) -> Tensor:
@@ -195,7 +197,7 @@ class PromptMethod(Method):
         return sum(len(self.tasks[t].labels) for t in which)
 
     def _label(self, which: Sequence[int]) -> str:
-        """What a training's random numbers come from, beside the seed."""
+        """What a training's random numbers come from, besides the seed."""
         return self.tasks[which[0]].name if self.separate else "all tasks"
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ class ProtoNet(Method):
     no_new_classes = "it knows a class by its images"
     source = "Prototypical Networks, arXiv 1703.05175"
     footnote = (
-        "ProtoNet here stands on CLIP's frozen features; the paper's figures show that its ProtoNet did not: the two "
+        "ProtoNet here uses CLIP's frozen features; the paper's figures show that its ProtoNet did not: the two "
         "are not comparable."
     )
 

@@ -1,10 +1,10 @@
 """SoftCPT's class-conditional variants: each class has its own context (authors' code of arXiv 2208.13474).
 
-A class feature g_c = E("z_1 … z_K <class name>.") stands beside the task feature f_t: context of class c of task
+A class feature g_c = E("z_1 … z_K <class name>.") is joined to the task feature f_t: context of class c of task
 t = reshape([g_c ; f_t] · P, (L, w)), P ∈ R^{2d × L·w}. The name says what is shared: "ca" one z for all classes,
-"cs" one z a class; "ta" one task context u for all tasks, "ts" one a task.
-On General-10 the authors score, beside a batch's own classes, a tenth of the others (`absent`); how they draw it is
-our reading. Learned: 2d · L · w + (1 or Σ|C_t|) · K · w + (1 or T) · M · w numbers.
+"cs" one z per class; "ta" one task context u for all tasks, "ts" one per task.
+On General-10 the authors score a batch's own classes and a tenth of the others (`absent`); how they draw it is
+our interpretation. Learned: 2d · L · w + (1 or Σ|C_t|) · K · w + (1 or T) · M · w numbers.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class SoftCPTCATA(SoftCPT):
 
 
 class SoftCPTCATS(SoftCPTCATA):
-    """Class context shared by all classes, one task context a task."""
+    """Class context shared by all classes, one task context per task."""
 
     name = "softcpt-cats"
     order = 131
@@ -112,7 +112,7 @@ class SoftCPTCATS(SoftCPTCATA):
 
 
 class SoftCPTCSTA(SoftCPTCATA):
-    """One class context a class, task context shared by all tasks."""
+    """One class context per class, task context shared by all tasks."""
 
     name = "softcpt-csta"
     order = 132
@@ -122,7 +122,7 @@ class SoftCPTCSTA(SoftCPTCATA):
 
 
 class SoftCPTCSTS(SoftCPTCATS):
-    """One class context a class, one task context a task."""
+    """One class context per class, one task context per task."""
 
     name = "softcpt-csts"
     order = 133

@@ -21,7 +21,7 @@ class Recipe(Parameters):
     """Optimiser settings; the paper's values are the defaults."""
 
     epochs: int = param(50, "passes over the few-shot set", minimum=1)
-    batch: int = param(32, "images a step, drawn over all tasks trained together", minimum=1)
+    batch: int = param(32, "images per step, drawn over all tasks trained together", minimum=1)
     lr: float = param(0.002, "SGD's learning rate from epoch 2 on, cosine decay", minimum=0)
     warmup_lr: float = param(1e-5, "learning rate of epoch 1", minimum=0)
     momentum: float = param(0.9, "SGD's momentum", minimum=0)
@@ -103,7 +103,7 @@ def batches(
     n, size = len(labels), recipe.batch
     for epoch in range(recipe.epochs):
         images = torch.cat([tasks[t].views[epoch % len(tasks[t].views)] for t in which])  # n, d
-        images = F.normalize(images.to(device, non_blocking=True), dim=-1)  # one upload an epoch, none a step
+        images = F.normalize(images.to(device, non_blocking=True), dim=-1)  # one upload per epoch, none per step
         order = torch.randperm(n, generator=rng)
         order_there = order.to(device, non_blocking=True)
         for step in range(steps_per_epoch(n, size)):

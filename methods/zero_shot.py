@@ -18,7 +18,7 @@ from bench.wording import sentences
 
 
 class ZeroShot(Method):
-    """score = τ · cos(image, E("<template with the class name>")), or the mean over several sentences a class."""
+    """score = τ · cos(image, E("<template with the class name>")), or the mean over several sentences per class."""
 
     name = "zero-shot"
     trains = False

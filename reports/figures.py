@@ -1,4 +1,4 @@
-"""The report's figures. One colour and marker a method in all of them; zero-shot is a dashed line."""
+"""The report's figures. One colour and marker per method in all of them; zero-shot is a dashed line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COLOURS = [
     (2, 0.5), (7, 0.5), (9, 0.5), (5, 0.5),
 ]  # fmt: skip
 PALETTE = [tuple(channel * light for channel in _BASE[i]) for i, light in _COLOURS]
-# Not as many markers as colours, so that the pairs differ for 16 · 13 methods.
+# 16 colours and 13 markers have no common factor: pairs differ for 16 · 13 methods.
 MARKERS = ["p", "h", "o", "D", "s", "v", "P", "X", "<", "*", ">", "^", "d"]
 ZERO_SHOT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
 LOOK = {
@@ -70,7 +70,7 @@ def draw(block: Block, folder: Path) -> list[str]:
 
 
 def not_drawn(block: Block) -> list[str]:
-    """What one could miss among the figures, and why it is not there."""
+    """Figures that a reader might miss, and why they were not drawn."""
     if not block.shots:
         return [f"{block.title}: no method that trains"]
     reasons = []
@@ -94,7 +94,7 @@ def accuracy(block: Block) -> Figure:
 
 
 def tasks(block: Block) -> Figure | None:
-    """Accuracy over shots, a panel a task; every panel has its own range. One task alone is `accuracy`."""
+    """Accuracy over shots, a panel per task; every panel has its own range. One task alone is `accuracy`."""
     names = block.tasks
     if len(names) == 1:
         return None
@@ -137,7 +137,7 @@ def gain(block: Block) -> Figure | None:
 
 
 def new_over_base(block: Block) -> Figure:
-    """Accuracy on new classes over that on base classes, a panel a shot count, with lines of equal harmonic mean."""
+    """Accuracy on new classes over that on base classes, a panel per shot count, with lines of equal harmonic mean."""
     count = len(block.shots)
     columns = math.ceil(math.sqrt(count))
     size = (6.4, 4.6) if count == 1 else (1 + 3.2 * columns, 1.6 + 3 * math.ceil(count / columns))
@@ -220,7 +220,7 @@ def sweeps(block: Block) -> list[tuple[str, str]]:
 
 
 def ablation(method: str, parameter: str, block: Block) -> Figure:
-    """Accuracy over the values of a parameter, a line a shot count, a panel a part."""
+    """Accuracy over the values of a parameter, a line per shot count, a panel per part."""
     names = _alone(block, block.ablations[method], parameter)
     values = {name: float(block.of(name, "parameters")[parameter]) for name in names}
     scores = block.scores[block.scores["label"].isin(names)]

@@ -24,7 +24,7 @@ class Block:
     method's default ("softcpt (task_context=8)").
     """
 
-    rows: pd.DataFrame  # one line a cell, task and part, with the column `label`
+    rows: pd.DataFrame  # one line per cell, task and part, with the column `label`
     slug: str  # names its figures
     differs: tuple[str, ...]  # columns in which the blocks of this suite and backbone differ from one another
     methods: tuple[str, ...]  # the order of rows and looks in all blocks: the paper's methods, then others by name

@@ -1,4 +1,4 @@
-"""Record files → one table, one row a cell, task and part."""
+"""Record files → one table, one row per cell, task and part."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
+from bench.progress import count
 
 # The columns of records.csv. accuracy: percent, by the task's metric; part: one of PARTS;
 # setting: what else differs among records of one method and variant ("views=10"); views, epochs: empty where the method
@@ -40,7 +41,7 @@ _NAMED |= {"weights", "data", "draw", "suite_tasks", "complete_suite", "schema",
 
 @dataclass(frozen=True)
 class Loaded:
-    """rows: done cells, one row a cell and task (COLUMNS and what tables need); failed: one dict a failed cell."""
+    """rows: done cells, one row per cell and task (COLUMNS and what tables need); failed: one dict per failed cell."""
 
     rows: pd.DataFrame
     failed: list[dict[str, Any]]
@@ -62,7 +63,8 @@ def load(results: Path) -> Loaded:
             warnings.warn(f"{path} is not a readable record and is left out ({reason})", stacklevel=2)
     if not rows and failed:
         first = str(failed[0]["error"]).splitlines()[0]
-        raise UserError(f"all {len(failed)} cells recorded below '{results}' failed, the first with: {first}")
+        n = count(len(failed), "cell")
+        raise UserError(f"no finished cell below '{results}': {n} failed, the first with: {first}")
     if not rows:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
     return Loaded(_distinct(_with_settings(_with_variants(pd.DataFrame(rows)))), failed)
@@ -212,7 +214,7 @@ def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell, task and part: of two records of one cell the latest finished counts."""
+    """One row per cell, task and part: of two records of one cell the latest finished counts."""
     rows = rows.sort_values("finished", kind="stable")
     twice = rows.duplicated([*BLOCK, *ROW, "shots", "seed", "task", "part"], keep="last")
     if twice.any():

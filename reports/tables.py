@@ -51,7 +51,7 @@ def markdown_report(
 ) -> str:
     """table.md; `drawn` has the figures' files (relative to it) by block."""
     made = "Made by `python -m bench report` from the records."
-    parts = [f"# Results\n\n{cells} cells done, {len(failed)} failed. {made}\n"]
+    parts = [f"# Results\n\n{count(cells, 'cell')} done, {len(failed)} failed. {made}\n"]
     for slug, files in drawn.items():
         parts += [markdown(tables.main[slug])] if slug in tables.main else []
         parts += [f"![{file.rpartition('/')[2]}]({file})\n" for file in files]
@@ -68,7 +68,7 @@ def latex_report(tables: Tables) -> str:
 
 
 def tidy(blocks: list[Block]) -> pd.DataFrame:
-    """table.csv: one row a block, method, variant, setting, shots and part.
+    """table.csv: one row per block, method, variant, setting, shots and part.
 
     mean, std: percent, over n_seeds seeds of the mean over n_tasks tasks; paper_mean, paper_std, delta (mean −
     paper_mean): filled only where the block may be compared with the paper.
@@ -214,10 +214,10 @@ def _recipe(block: Block) -> str:
     trained = block.rows[block.rows["epochs"].notna() & (block.rows["shots"] > 0)]
     told = {}
     for name, row in trained.groupby("label", sort=False)[["epochs", "views", "parameters"]].first().iterrows():
-        views = "a view each" if pd.isna(row["views"]) else f"{row['views']} views an image"
+        views = "a view each" if pd.isna(row["views"]) else f"{count(row['views'], 'view')} per image"
         more = {"lr": "learning rate", "batch": "batch"}
         rest = [f"{text} {row['parameters'][key]}" for key, text in more.items() if key in row["parameters"]]
-        told[str(name)] = ", ".join([f"{row['epochs']} epochs", views, *rest])
+        told[str(name)] = ", ".join([count(row["epochs"], "epoch"), views, *rest])
     if not told:
         return ""
     common = Counter(told.values()).most_common(1)[0][0]

@@ -102,7 +102,7 @@ def test_the_demo_takes_no_data_folder(tmp_path) -> None:
         bench.run(suite="demo", data=str(tmp_path), quiet=True)
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("architecture", "data", "maintaining-data", "methods", "performance"))]
+PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -443,7 +443,7 @@ def test_other_recipes_of_a_method_are_rows_of_their_own(
 def test_recipe_of_the_caption_names_who_differs(toy: Path, tmp_path: Path) -> None:
     put(toy, "cocoop", 1, 1, {"a": 10.0, "b": 20.0}, config={"params": {"epochs": 10}, "views": 10})
     report(toy, tmp_path / "out")
-    said = "Recipe: 20 epochs, 20 views an image (cocoop: 10 epochs, 10 views an image)."
+    said = "Recipe: 20 epochs, 20 views per image (cocoop: 10 epochs, 10 views per image)."
     assert said in (tmp_path / "out" / "table.md").read_text()
 
 

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError as error:
         if sys.getfilesystemencoding() == "utf-8":
             raise
-        known = f"this system's encoding of file names, {sys.getfilesystemencoding()}, lacks letters of it"
+        known = f"this system's encoding of file names, {sys.getfilesystemencoding()}, lacks some of its characters"
         return _say(f"error: {error.object!a}: {known}; set PYTHONUTF8=1, or a locale with UTF-8", 2)
     finally:
         _let_go()

@@ -47,7 +47,7 @@ def _parser() -> Parser:
     p.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
     p.add_argument(
         "--perturb", type=int, metavar="N",
-        help="tell how much of the accuracies is rounding: train each cell once as it is and N times from numbers "
+        help="measure how much of the accuracies is rounding: train each cell once as it is and N times from numbers "
         "changed by 1e-7 of themselves; records nothing",
     )  # fmt: skip
     return p
@@ -115,7 +115,7 @@ def run(argv: list[str]) -> int:
         from bench.perturb import SIZE, spread
 
         print_table(spread(run, perturb), floatfmt=".2f")
-        print(f"Accuracy over tasks and seeds, percent; sd and range (max - min) over {perturb + 1} trainings a")
+        print(f"Accuracy over tasks and seeds, percent; sd and range (max - min) over {perturb + 1} trainings per")
         print(f"cell, all but the first from numbers changed by {SIZE:g} of themselves. Nothing was recorded.")
         return 0
     failed = execute(run)

@@ -10,10 +10,10 @@ CLIP's text transformer is causal, so four savings are exact (they change the co
 
 What follows a prefix (name, EOT) is a *suffix*. Suffixes of one context stand side by side in *packs* of about PACK
 tokens, as trees: each is a path from a tree's root. In attention a token sees its prefix, those before it on its path,
-and itself. So a step is few large operations whatever the names' lengths, and little is padded: packs of like size
+and itself. So a step is a few large operations whatever the names' lengths, with little padding: packs of like size
 make a *segment*.
 
-Towers that are not causal, or that pool another token, take the plain full-length path (`TextTower.causal` says
+Towers that are not causal, or that pool another token, take the full-length path (`TextTower.causal` says
 which); it gives the same features as the tower's own forward because it is the tower's own forward.
 """
 
@@ -32,11 +32,12 @@ from torch import Tensor, nn
 
 from bench.clip.packing import Pack, Placed, Suffix, alike, packs_of
 from bench.errors import UserError
+from bench.progress import count
 
 Position = Literal["end", "middle", "front"]
 POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
 
-# What a further segment costs, in tokens: packs of another size are rather padded than computed apart.
+# What a further segment costs, in tokens: padding a pack to a size that is there is cheaper than another segment.
 SEGMENT_COST = {"cpu": 16, "cuda": 512}
 
 
@@ -141,7 +142,7 @@ class TextTower:
         total = 1 + length - inside + len(suffix)
         if total > self.context_length:
             raise UserError(
-                f"class name {name!r} needs {total} tokens with a context of {length} vectors, the text tower "
+                f"class name {name!r} needs {total} tokens with a context of {count(length, 'vector')}, the text tower "
                 f"reads {self.context_length}: shorten the name or the context"
             )
         return suffix
@@ -302,7 +303,7 @@ class TextTower:
             return x
         return projection(x) if isinstance(projection, nn.Module) else x @ projection
 
-    # ---- the plain path ------------------------------------------------------------------------------
+    # ---- the full-length path ------------------------------------------------------------------------------
 
     def _run_plain(self, context: Tensor, segments: list[_Segment], n_prefix: int) -> Tensor:
         """EOT features [rows, d] by the tower's own forward over full-length sequences."""
