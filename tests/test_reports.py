@@ -648,7 +648,7 @@ def test_no_records_is_an_error_that_says_what_to_run(tmp_path: Path, folder: st
 def test_only_failures_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
     path = put(tmp_path / "runs", "coop", 1, 1, {"a": 1.0})
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed", "error": "no memory"}))
-    with pytest.raises(UserError, match=r"all 1 cells .* no memory"):
+    with pytest.raises(UserError, match=r"no finished cell below .*: 1 cell failed, .* no memory"):
         report(tmp_path / "runs", tmp_path / "out")
 
 
