@@ -153,7 +153,7 @@ def explain(method: str) -> str:
 
 
 def check(suite: str, data: str | None, open_images: bool = False, quiet: bool | None = None) -> pd.DataFrame:
-    """What of a suite is on disk: one row per task with its state and what to do next.
+    """What is on disk of a suite: one row per task with its state and what to do next.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def fetch(
     confirm: Callable[[Plan], bool] | None = None,
     quiet: bool | None = None,
 ) -> pd.DataFrame:
-    """Download what of a suite may be downloaded, and unpack it; what is there already is left alone.
+    """Download what may be downloaded of a suite, and unpack it; existing files are left alone.
 
     Parameters
     ----------

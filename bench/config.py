@@ -164,7 +164,7 @@ class RunConfig:
         "once, beside the first one's",
         "how",
     )
-    quiet: bool = setting(False, "show nothing of the progress", "how")
+    quiet: bool = setting(False, "show no progress", "how")
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the command line checks names without torch
 
 
 def check_device(name: str) -> str:
-    """Refuse what is no device's name, whatever this machine has."""
+    """Refuse what is not the name of a device, whatever this machine has."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name):
         raise UserError(f"--device {name!r}: one of auto, cpu, cuda, cuda:N (N from 0), mps")
     return name

@@ -49,7 +49,7 @@ CROP_AREAS = (0.08, 1.0)  # of a training view: share of the image
 CROP_SHAPES = (3 / 4, 4 / 3)  # and width over height
 CROP_TRIES = 10
 PIXELS_ON_CPU = 1 << 19  # encoded at a time: larger activations cost more in page faults than batches save
-BATCHES_AHEAD = 2  # decoded while one is encoded: with one alone, cores would wait for the last image of each
+BATCHES_AHEAD = 2  # decoded while one is encoded: with only one, cores would wait for the last image of each
 
 @dataclass(frozen=True)
 class View:
@@ -98,7 +98,7 @@ class ImageFeatures:
 
     @contextlib.contextmanager
     def naming_broken(self, paths: Sequence[Path], hide: bool | None = None) -> Iterator[None]:
-        """Where an image cannot be decoded, look at all of `paths` and name every broken one, not the first alone.
+        """Where an image cannot be decoded, look at all of `paths` and name every broken one, not only the first.
 
         hide : the progress bar, as in `bench.progress.bar`.
         """

@@ -16,7 +16,7 @@ SHOWN = 3  # of a kind of mistake, in the error
 def check_names(tower: TextTower, tasks: Sequence[Names], settings: Sequence[Variant]) -> None:
     """Refuse names that the methods of a run cannot work with; all of them in one error.
 
-    Class names of which the tokenizer makes the same tokens (it ignores case and the spaces around punctuation, and
+    Class names that become the same tokens (it ignores case and the spaces around punctuation, and
     reads HTML entities): their texts are equal, the second is never predicted. Fine where all methods know a class by
     its images alone. And texts that are longer than the tower reads, with the context vectors of each method.
 

@@ -50,7 +50,7 @@ FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.features", "b
 
 
 def method_code(method: type) -> str:
-    """The hash of a method's own code; that of a plug-in behind its module and class."""
+    """The hash of a method's own code; a plug-in's is preceded by its module and class."""
     digests = sorted(digest(source) for source in _own_modules(method))
     found = hashlib.blake2b("".join(digests).encode(), digest_size=12).hexdigest()
     own = method.__module__.startswith("bench.methods.")

@@ -75,7 +75,7 @@ def _parse(option: str, methods: Sequence[str]) -> tuple[str, str, list[str], st
     left, equals, right = option.partition("=")
     given, dot, name = left.strip().rpartition(".")
     target = {method.lower(): method for method in methods}.get(given.lower(), given.lower())
-    if not (equals and dot):  # nothing behind "=" is a value: of `words`, none
+    if not (equals and dot):  # nothing after "=" is a value, too: no `words`
         raise UserError(f"-o {option!r}: write method.parameter=value, for example coop.epochs=20")
     if target != "all" and target not in methods:
         raise UserError(f"-o {option}: {given!r} is not among the methods of this run; {nearest(given, methods)}")

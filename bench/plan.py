@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from bench.cells import Cell, but_for_code, drawn, few_shot_set, make_cells, needed, paths
+from bench.cells import Cell, drawn, few_shot_set, make_cells, needed, paths, without_code
 from bench.clip.backbone import Backbone, load_backbone
 from bench.config import RunConfig, many
 from bench.datasets.cache_paths import cache_folder
@@ -65,9 +65,9 @@ class Plan:
         return (self.store.read(cell.name, cell.key) or {}).get("status") == "done"
 
     def of_other_code(self) -> int:
-        """How many of the cells to run are finished but for the code that made their numbers."""
+        """How many of the cells to run are finished with other code."""
         return sum(
-            any(r.get("status") == "done" and but_for_code(r["config"]) == but_for_code(cell.config) for r in beside)
+            any(r.get("status") == "done" and without_code(r["config"]) == without_code(cell.config) for r in beside)
             for cell in self.todo()
             for beside in [self.store.beside(cell.name)]
         )
@@ -147,7 +147,7 @@ def prepare(config: RunConfig) -> Plan:
 
 
 def _methods(given: tuple[str, ...], protocol: Protocol) -> tuple[list[type[Method]], dict[str, str]]:
-    """The classes behind the names, and which of all methods the protocol leaves out, with the reason."""
+    """The classes of these names, and which of all methods the protocol leaves out, with the reason."""
     every = given == ("all",)
     classes = list(dict.fromkeys(find_method(name) for name in (method_names() if every else given)))
     left_out = {c.name: why for c in classes if (why := protocol.refusal(c))}

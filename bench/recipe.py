@@ -14,7 +14,7 @@ from bench.methods import Method, find_method, method_names
 from bench.options import restored
 
 PACKAGED = Path(__file__).parent / "recipes"
-ABOUT = ("title", "source", "views")  # keys of a recipe file that are no methods
+ABOUT = ("title", "source", "views")  # keys of a recipe file that are not methods
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def load_recipe(name: str, methods: Sequence[type[Method]] = ()) -> Recipe:
 
 
 def check_values(where: str, values: Mapping[str, Any], methods: Sequence[type[Method]] = ()) -> None:
-    """Refuse what is no method's parameter, or not a value of its type; of methods that do not run, too.
+    """Refuse what no method has as a parameter, or values of another type; also for methods that do not run.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def check_values(where: str, values: Mapping[str, Any], methods: Sequence[type[M
     known = {m.name: m for m in [*map(find_method, method_names()), *methods]}
     for name, given in values.items():
         if name != "all" and name not in known:
-            raise UserError(f"{where}: {name!r} is no method; {nearest(str(name), ['all', *known, *ABOUT])}")
+            raise UserError(f"{where}: {name!r} is not a method; {nearest(str(name), ['all', *known, *ABOUT])}")
         if not isinstance(given, Mapping):
             raise UserError(f"{where}: `{name}` must be a map such as {{epochs: 20}}, not {given!r}")
         concerned = list(known.values()) if name == "all" else [known[name]]

@@ -77,9 +77,10 @@ def find_cell(cell: str, results: str | Path) -> Path:
     else:
         found = sorted(user_path(results).rglob(f"*-seed*-{cell}*.safetensors"))
     if not found:
-        raise UserError(f"--cell {cell}: no learned parameters below {results} have a key that begins so")
+        raise UserError(f"--cell {cell}: no learned parameters below {results} have a key that begins with it")
     if len(found) > 1:
-        raise UserError(f"--cell {cell}: {len(found)} keys begin so, {found[0].stem} and {found[1].stem} among them")
+        two = f"{found[0].stem} and {found[1].stem} among them"
+        raise UserError(f"--cell {cell}: {len(found)} keys begin with it, {two}")
     if not found[0].is_file():
         raise UserError(f"--cell {cell}: its learned parameters were not kept ({found[0].name} is not beside it)")
     return found[0]
@@ -122,7 +123,7 @@ def load_cell(
     if foreign and not method:
         raise UserError(f"{path}: {wanted!r} is not the bench's own method; name its class with --method module:Class")
     if not foreign and wanted not in method_names():  # never "module:Class": a file does not say what code is run
-        raise UserError(f"{path}: {wanted!r} is no method of the bench")
+        raise UserError(f"{path}: {wanted!r} is not one of the bench's methods")
     found = find_method(method if foreign and method else wanted)
     loaded = _backbone_of(str(named), str(tag), str(weights), (backbone, pretrained), device, precision)
     made = found(restored(found, params, str(path)))

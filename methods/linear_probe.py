@@ -1,7 +1,7 @@
 """Linear probe: L2-regularised logistic regression on frozen image features (LP-CLIP in the paper's tables).
 
 Radford et al., arXiv 2103.00020, as CoOp (arXiv 2109.01134) runs it in the few-shot setting: scikit-learn's lbfgs
-on raw features; C is chosen on the few-shot validation images alone, over seven powers of ten, then by eight
+on raw features; C is chosen only on the few-shot validation images, over seven powers of ten, then by eight
 steps of binary search in log10 C around the best.
 """
 
@@ -24,7 +24,7 @@ SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 
 
 class LinearProbe(Method):
-    """One logistic regression per task; C by the validation few-shot images."""
+    """One logistic regression per task; C is chosen on few-shot validation images."""
 
     name = "linear-probe"
     needs = frozenset({"test_view", "val"})
@@ -49,7 +49,7 @@ class LinearProbe(Method):
         # Here, not above: all methods are imported to list them, and scikit-learn takes a second.
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
-        from threadpoolctl import threadpool_limits  # scikit-learn's own; few images are no work for two threads
+        from threadpoolctl import threadpool_limits  # few images are too little work for two threads
 
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the recipe stops at 1000 iterations
@@ -100,7 +100,7 @@ class LinearProbe(Method):
         wanted: dict[str, tuple[int, ...]] = {}
         for t, task in enumerate(tasks):
             n = len(task.class_names)
-            rows = 1 if n == 2 else n  # of two classes, scikit-learn keeps the second's weights alone
+            rows = 1 if n == 2 else n  # of two classes, scikit-learn keeps only the second's weights
             wanted |= {f"coef_{t}": (rows, clip.embed_dim), f"intercept_{t}": (rows,), f"classes_{t}": (n,)}
         check_shapes(self.name, wanted, state)
         self.probes = []

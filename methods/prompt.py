@@ -32,7 +32,7 @@ from bench.methods.training import (
 from bench.progress import count
 
 # Prompts (`weight` a class name) that trainings side by side encode in one step, at most: bounds the memory. With
-# RN50's text tower, float32, a name behind a shared context keeps 1.6 MB for the gradients, one with its own 6.3 MB.
+# RN50's text tower, float32, a name after a shared context keeps 1.6 MB for the gradients, one with its own 6.3 MB.
 SIDE_BY_SIDE = {"cpu": 1500, "cuda": 6000}
 
 Step = tuple[Any, Batch]
@@ -45,7 +45,7 @@ class PromptParams(Recipe):
 
     context: int = param(16, "class-context length L", minimum=1)
     words: str = param("", "start from these words' embeddings (as many tokens as `context`) instead of noise")
-    position: Position = param("end", "where the class name stands: end, middle or front", choices=POSITIONS)
+    position: Position = param("end", "where the class name goes: end, middle or front", choices=POSITIONS)
 
 
 class PromptMethod(Method):
@@ -78,7 +78,7 @@ class PromptMethod(Method):
 
     @abstractmethod
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        """Context vectors that stand before each task's class names, differentiable.
+        """Context vectors that precede each task's class names, differentiable.
 
         [P, L, w] each: every context goes with every name; or (`paired`) [C, L, w], one per name.
         """

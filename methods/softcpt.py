@@ -2,7 +2,7 @@
 
 Ding et al., "Prompt Tuning with Soft Context Sharing for Vision-Language Models", arXiv 2208.13474.
 Task feature f_t = E("u_1 … u_M <task name>.") with learned u; class context of task t =
-reshape(f_t · P, (L, w)) with learned P; these vectors stand before every class name of the task. Tasks with
+reshape(f_t · P, (L, w)) with learned P; these vectors precede every class name of the task. Tasks with
 like names get like contexts, so what one task learns serves the others. Learned: d · L · w + M · w numbers.
 """
 

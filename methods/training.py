@@ -121,7 +121,7 @@ def train(
 ) -> None:
     """Train from the parameters' present values. Trainings run side by side: a step takes one batch of each.
 
-    They share no parameter, so each goes the way that it would go alone; one that has finished stands still.
+    They share no parameter, so each learns what it would learn alone; one that has finished stays as it is.
 
     Parameters
     ----------

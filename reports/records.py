@@ -48,7 +48,7 @@ class Loaded:
 
 
 def load(results: Path) -> Loaded:
-    """Every record below `results`. A file that is no record is named in a warning and left out."""
+    """Every record below `results`. A file that is not a record is named in a warning and left out."""
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     for path in sorted(results.rglob("*.json")):
@@ -71,7 +71,7 @@ def load(results: Path) -> Loaded:
 
 
 def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one done record; raises what `load` catches when something needed is missing or senseless."""
+    """The rows of one done record; raises what `load` catches when something needed is missing or makes no sense."""
     if record["status"] != "done" or record.get("schema", 1) != 1:
         raise ValueError(f"status {record['status']!r}, schema {record.get('schema')!r}")
     cell, config, prints = record["cell"], record["config"], record.get("fingerprints") or {}
@@ -106,7 +106,7 @@ def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     for task in record["tasks"]:
         accuracy = float(task["accuracy"])
         if not 0 <= accuracy <= 100 or math.isnan(accuracy):
-            raise ValueError(f"accuracy {accuracy} of task {task['task']!r} is no percentage")
+            raise ValueError(f"accuracy {accuracy} of task {task['task']!r} is not a percentage")
         counts = {name: task.get(name) for name in ("n_test", "n_train", "n_classes")}
         names = {"task": str(task["task"]), "part": str(task.get("part") or "all"), "metric": str(task.get("metric"))}
         rows.append({**common, **names, "accuracy": accuracy, **counts})
@@ -121,7 +121,7 @@ def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _device(record: dict[str, Any]) -> str:
-    """The name of the card, or of the CPU where the record has it."""
+    """The name of the GPU, or of the CPU where the record has it."""
     device = str(record.get("device") or "")
     return str(record.get("processor") or device) if device == "cpu" else device
 
@@ -135,7 +135,7 @@ def _complete(config: dict[str, Any]) -> bool:
 
 
 def _file_name(weights: str) -> str:
-    """A weights file's name without the folders of the machine it lay on; a tag stays as it is."""
+    """A weights file's name without the folders of the machine it was on; a tag stays as it is."""
     return Path(weights).name if Path(weights).suffix in {".safetensors", ".pt", ".pth", ".bin"} else weights
 
 
@@ -151,7 +151,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _with_variants(rows: pd.DataFrame) -> pd.DataFrame:
-    """`variant` anew, from the parameters against the method's defaults in the suite.
+    """`variant` computed again, from the parameters against the method's defaults in the suite.
 
     What a record says of itself depends on how its run was typed, where it was made before records held the defaults.
     """
@@ -200,7 +200,7 @@ def changes(variant: str) -> dict[str, str]:
 
 
 def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add `setting`: within a block, records of one method and variant that differ in any setting get told apart.
+    """Add `setting`: within a block, records of one method and variant that differ in any setting are told apart.
 
     Without it a run with `--views 10` and one with 50 would be averaged as if they were seeds of one experiment.
     """
@@ -220,7 +220,7 @@ def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
     if twice.any():
         found = rows.groupby([*BLOCK, *ROW, "shots", "seed", "task", "part"])[["code", "numerics"]].transform("nunique")
         unlike = (twice & (found > 1).any(axis=1)).sum()
-        told = f", {unlike} of them by unlike code" if unlike else ""
+        told = f", {unlike} of them by different code" if unlike else ""
         warnings.warn(f"{twice.sum()} results are recorded twice{told}; the latest finished are used", stacklevel=3)
     rows = rows[~twice].drop(columns=["config", "recipe", "defaults"])
     for name in ("params", "epochs", "views", "n_test", "n_train", "n_classes"):

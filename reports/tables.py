@@ -1,4 +1,4 @@
-"""The report's tables: methods × shots beside the paper's values, every task alone, and ablations."""
+"""The report's tables: methods × shots beside the paper's values, each task on its own, and ablations."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def _quoted(block: Block, name: str, shots: int) -> tuple[float, float]:
 
 
 def _ranked(mean: pd.Series, std: pd.Series, fewer: pd.Series | None = None) -> list[Cell]:
-    """Best and second by what is printed, so that equal numbers get equal marks; one value is no contest."""
+    """Best and second by what is printed, so that equal numbers get equal marks; a single value is not marked."""
     printed = mean.round(2)
     order = sorted(printed.dropna().unique(), reverse=True)
     marks = dict(zip(order, ("best", "second"), strict=False)) if printed.count() > 1 else {}
@@ -258,12 +258,12 @@ def _footnotes(block: Block, name: str) -> list[str]:
     cells = rows.drop_duplicates(["shots", "seed"])
     made = Counter(_code(code, numerics) for code, numerics in zip(cells["code"], cells["numerics"], strict=True))
     told = "; ".join(f"{count(n, 'cell')} {by}" for by, n in sorted(made.items()))
-    mixed = [f"Made by unlike code, of {name}: {told}."] if len(made) > 1 else []
+    mixed = [f"Made by different code, of {name}: {told}."] if len(made) > 1 else []
     return [*(text for text in rows["footnote"].unique() if text), *mixed]
 
 
 def _code(code: str, numerics: str) -> str:
-    """The beginning of a code's hash (of a plug-in behind module and class), and the version of what all share."""
+    """The beginning of a code's hash (a plug-in's after its module and class), and the version of what all share."""
     if not code and not numerics:
         return "of code not recorded"
     *_, found = code.split(":")

@@ -80,7 +80,7 @@ def _nobody_reads(error: OSError) -> bool:
 
 
 def _let_go() -> None:
-    """Turn streams that nobody reads to nowhere: Python flushes them once more at its end, and would complain."""
+    """Redirect streams that nobody reads: Python flushes them once more at exit, and would complain."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

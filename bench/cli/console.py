@@ -85,7 +85,7 @@ def tasks_of(a: argparse.Namespace) -> list[str] | None:
 
 
 def print_table(table: Any, floatfmt: str = "g") -> None:
-    """Print a table; long cells are wrapped so that it is no wider than the terminal."""
+    """Print a table; long cells are wrapped so that it is not wider than the terminal."""
     from tabulate import tabulate
 
     rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()

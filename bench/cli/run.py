@@ -41,7 +41,7 @@ def _parser() -> Parser:
     p = command_parser("run", about, RUN_EXAMPLES)
     p.add_argument(
         "experiment", nargs="?", metavar="EXPERIMENT.yaml",
-        help="a file with settings by their names below (methods: [coop, softcpt], shots: 16); options stand above it",
+        help="a file with settings by their names below (methods: [coop, softcpt], shots: 16); options override it",
     )  # fmt: skip
     add_settings(p)
     p.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
@@ -83,7 +83,7 @@ def run(argv: list[str]) -> int:
             raise UserError(f"--perturb {perturb}: at least 1")
         for given, name in ((config.profile, "--profile"), (config.seeds_at_once, "--seeds-at-once")):
             if given:
-                raise UserError(f"--perturb {perturb}: does not go with {name}, for it trains cell by cell")
+                raise UserError(f"--perturb {perturb}: does not go with {name}, because it trains cell by cell")
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import select_tasks
 
