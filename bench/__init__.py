@@ -1,7 +1,7 @@
 """Prompt-tuning methods for CLIP, compared in one harness.
 
 >>> import bench
->>> bench.run(methods=["zero-shot", "coop"], shots=[1, 16])   # a DataFrame: one row a cell and task
+>>> bench.run(methods=["zero-shot", "coop"], shots=[1, 16])   # a DataFrame: one row per cell and task
 >>> bench.report("runs", "report")                            # tables and figures from all records
 >>> cell = bench.load_cell("3f9a2c")                          # what a cell learned, by its key
 >>> bench.predict(cell, ["leaf.jpg"], task="PlantVillage")

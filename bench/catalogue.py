@@ -63,7 +63,7 @@ def _tasks(suite: str | None) -> pd.DataFrame:
 
 
 def _classes(suite: str | None, task: str | None, data: str | None) -> pd.DataFrame:
-    """One row a class and hand-written prompt; a task without data has one that says so."""
+    """One row per class and hand-written prompt; a task without data has one that says so."""
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import load_task, select_tasks
     from bench.datasets.types import MissingData
@@ -142,7 +142,7 @@ def explain(method: str) -> str:
     head = inspect.getdoc(inspect.getmodule(found)) or ""
     lines = [f"{found.name}: {inspect.getdoc(found) or ''}", "", textwrap.dedent(head)]
     rows = [
-        (f"-o {found.name}.{f.name}=", repr(f.default), f.metadata.get("meaning", "")) for f in fields(found.Params)
+        (f"-o {found.name}.{f.name}=", repr(f.default), f.metadata.get("help", "")) for f in fields(found.Params)
     ]
     if rows:
         lines += ["", tabulate(rows, headers=["parameter", "default", "meaning"])]
@@ -154,7 +154,7 @@ def explain(method: str) -> str:
 
 
 def check(suite: str, data: str | None, open_images: bool = False, quiet: bool | None = None) -> pd.DataFrame:
-    """What of a suite is on disk: one row a task with its state and what to do next.
+    """What is on disk of a suite: one row per task with its state and what to do next.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def fetch(
     confirm: Callable[[Plan], bool] | None = None,
     quiet: bool | None = None,
 ) -> pd.DataFrame:
-    """Download what of a suite may be downloaded, and unpack it; what is there already is left alone.
+    """Download what may be downloaded of a suite, and unpack it; existing files are left alone.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def write_draws(
 
     Returns
     -------
-    DataFrame : one row a task and shot count with the numbers of files, classes, and images to train and validate on.
+    DataFrame : one row per task and shot count with the numbers of files, classes, and images to train and validate on.
     """
     from bench.datasets.draws import write_draw
     from bench.datasets.spec import load_suite

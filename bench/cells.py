@@ -65,7 +65,7 @@ def make_cells(
     views: int | None,
     draws: Path | None,
 ) -> Iterator[Cell]:
-    """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns behind.
+    """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns.
 
     A method that does not train has one cell, with 0 shots and seed 0.
     """
@@ -102,13 +102,13 @@ def make_cells(
             yield Cell(variant, config, cell_key(config))
 
 
-def but_for_code(config: dict[str, Any]) -> dict[str, Any]:
-    """A cell's configuration without what tells one version of the code from another."""
+def without_code(config: dict[str, Any]) -> dict[str, Any]:
+    """A cell's configuration without what depends on the version of the code."""
     return {name: value for name, value in config.items() if name not in ("code", "numerics")}
 
 
 def _views(variant: Variant, views: int | None, epochs: int | None) -> int | None:
-    """Training views an image: as asked for, but never more than there are epochs; by default one an epoch."""
+    """Training views per image: as asked for, but never more than there are epochs; by default one per epoch."""
     if "views" not in variant.method.needs:
         return None
     return min(n for n in (views or epochs or 1, epochs or views or 1))
@@ -132,7 +132,7 @@ def paths(task: Task, items: Sequence[Item]) -> list[Path]:
 def drawn(task: Task, protocol: Protocol, shots: int, seed: int, draws: Path | None) -> list[Item]:
     """All few-shot images of a task: those to train on, then those to validate on, by class and the seed's order.
 
-    task : the whole one, as in `few_shot_set`.
+    task : complete, as in `few_shot_set`.
     draws : folder of the user's own draws; a file that fixes the seed's own draw gives the same list.
     """
     parts = few_shot_set(task, protocol, shots, seed, draws)
@@ -148,7 +148,7 @@ def few_shot_set(
 ) -> tuple[list[list[Item]], list[list[Item]]]:
     """The images to train on and those to validate on, each in the blocks that their features are kept in.
 
-    task : the whole one, for a draw's file holds images of all classes; those the protocol trains on are taken.
+    task : complete, because a draw's file holds images of all classes; those the protocol trains on are taken.
     """
     split = task.split
     if draws is None or not shots:
@@ -157,7 +157,7 @@ def few_shot_set(
         file = find_draw(task, draws, shots, seed)
         if file is None:
             wanted = draws / task.name / f"shot_{shots}-seed_{seed}.json"
-            raise UserError(f"--draws {draws}: {wanted} is not there; `python -m bench data splits` writes such files")
+            raise UserError(f"--draws {draws}: {wanted} is missing; `python -m bench data splits` writes such files")
         train, val = ([items] for items in read_draw(file, split))
     return _trained(task, protocol, train), _trained(task, protocol, val)
 
@@ -178,5 +178,5 @@ def needed(
 ) -> dict[str, tuple[View, list[list[Item]]]]:
     """The few-shot features that the cell's method reads, by name: which view, of which images."""
     views = View(cell.seed, 0, cell.views or 1)
-    all_kinds = {"views": (views, train), "plain": (View(), train), "val": (View(), val)}
+    all_kinds = {"views": (views, train), "test_view": (View(), train), "val": (View(), val)}
     return {need: all_kinds[need] for need in sorted(cell.variant.method.needs)}

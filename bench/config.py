@@ -56,7 +56,7 @@ class RunConfig:
 
     Raises
     ------
-    UserError : a value that no run can have. Whether names exist is seen when the run is planned.
+    UserError : a value that no run can have. Whether names exist is checked when the run is planned.
     """
 
     suite: str | None = setting(
@@ -78,7 +78,7 @@ class RunConfig:
     options: Names = setting(
         (),
         "set a method's parameter (all.PARAMETER: that of every method that has it). Several values with commas are "
-        "run one by one; a value that has commas stands in double quotes",
+        "run one by one; a value with commas goes in double quotes",
         "what to run",
         metavar="METHOD.PARAMETER=VALUE",
         option="-o",
@@ -133,7 +133,7 @@ class RunConfig:
     device: str = setting(
         "auto",
         "cpu, cuda, cuda:N or mps; auto: cuda where there is one, else cpu. mps, Apple's GPU, is taken only when asked "
-        "for: how far its results are from the CPU's was not measured (default: %(default)s)",
+        "for: how close its results are to the CPU's was not measured (default: %(default)s)",
         "how",
         metavar="NAME",
     )
@@ -164,7 +164,7 @@ class RunConfig:
         "once, beside the first one's",
         "how",
     )
-    quiet: bool = setting(False, "show nothing of the progress", "how")
+    quiet: bool = setting(False, "show no progress", "how")
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the command line checks names without torch
 
 
 def check_device(name: str) -> str:
-    """Refuse what is no device's name, whatever this machine has."""
+    """Refuse what is not the name of a device, whatever this machine has."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name):
         raise UserError(f"--device {name!r}: one of auto, cpu, cuda, cuda:N (N from 0), mps")
     return name
@@ -21,7 +21,7 @@ def check_device(name: str) -> str:
 def find_device(name: str) -> str:
     """A device of this machine; "auto": CUDA's where there is one, else the CPU.
 
-    Apple's GPU (mps) is taken only when asked for: how far its float32 is from the CPU's was not measured.
+    Apple's GPU (mps) is taken only when asked for: how close its float32 is to the CPU's was not measured.
 
     Raises
     ------
@@ -34,12 +34,12 @@ def find_device(name: str) -> str:
     if kind == "auto":
         return "cuda" if n else "cpu"
     if kind == "cuda" and not n:
-        raise UserError(f"--device {name}: no CUDA device is there; use --device cpu")
+        raise UserError(f"--device {name}: this machine has no CUDA device; use --device cpu")
     if number and int(number) >= n:
-        there = "cuda:0 alone is" if n == 1 else f"cuda:0 to cuda:{n - 1} are"
-        raise UserError(f"--device {name}: {there} there")
+        there = "only cuda:0" if n == 1 else f"cuda:0 to cuda:{n - 1}"
+        raise UserError(f"--device {name}: this machine has {there}")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: no GPU of Apple's is there that torch can use; use --device cpu")
+        raise UserError("--device mps: this machine has no Apple GPU that torch can use; use --device cpu")
     return name
 
 

@@ -166,8 +166,8 @@ def _score(
 def predictions(
     method: Method, task: TaskData, blocks: Sequence[torch.Tensor], part: Part, device: torch.device
 ) -> torch.Tensor:
-    """The likeliest class [n] of each of a part's images, of which the features stand in blocks [m, d] one after the
-    other; they may be mapped from disk: a chunk at a time is read."""
+    """The likeliest class [n] of each of a part's images, whose features are in consecutive blocks [m, d]; these may be
+    mapped from disk, and are read a chunk at a time."""
     found, first = [], 0
     for block in blocks:
         inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend

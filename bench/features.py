@@ -42,14 +42,14 @@ from bench.numerics import FEATURES, unconfirmed
 from bench.progress import bar as progress_bar
 
 FORMAT = 1  # raised when the same key would stand for other numbers
-VIEWS_A_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
-IMAGES_A_BLOCK = 2048  # a kill loses at most one block
-CROPS_A_BATCH = 256
+VIEWS_PER_BLOCK = 10  # training views are kept in blocks of so many: 50 views reuse what 10 views left
+IMAGES_PER_BLOCK = 2048  # a kill loses at most one block
+CROPS_PER_BATCH = 256
 CROP_AREAS = (0.08, 1.0)  # of a training view: share of the image
 CROP_SHAPES = (3 / 4, 4 / 3)  # and width over height
 CROP_TRIES = 10
 PIXELS_ON_CPU = 1 << 19  # encoded at a time: larger activations cost more in page faults than batches save
-BATCHES_AHEAD = 2  # decoded while one is encoded: with one alone, cores would wait for the last image of each
+BATCHES_AHEAD = 2  # decoded while one is encoded: with only one, cores would wait for the last image of each
 
 @dataclass(frozen=True)
 class View:
@@ -73,7 +73,8 @@ class ImageFeatures:
         self.backbone = backbone
         self.folder = (folder.expanduser() if folder else cache_folder()) / "features"
         self.hashes = ImageHashes(self.folder)
-        self._format = f"{FORMAT}{edit}" if (edit := unconfirmed(FEATURES)) else FORMAT  # never those of other code
+        edit = unconfirmed(FEATURES)  # features made by other code are never read
+        self._format = f"{FORMAT}{edit}" if edit else FORMAT
         self._resize, self._normalise = _split(backbone)
 
     def get(self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None) -> Tensor:
@@ -89,15 +90,15 @@ class ImageFeatures:
     def blocks(
         self, paths: Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None
     ) -> Iterator[Tensor]:
-        """`get` in blocks of images, [views, n, …] each, mapped into memory; of at most VIEWS_A_BLOCK views."""
+        """`get` in blocks of images, [views, n, …] each, mapped into memory; of at most VIEWS_PER_BLOCK views."""
         digests = self.hashes.of(paths)
-        for i in range(0, len(paths), IMAGES_A_BLOCK):
-            part = slice(i, i + IMAGES_A_BLOCK)
+        for i in range(0, len(paths), IMAGES_PER_BLOCK):
+            part = slice(i, i + IMAGES_PER_BLOCK)
             yield self._block(paths[part], digests[part], view, kind, bar)
 
     @contextlib.contextmanager
     def naming_broken(self, paths: Sequence[Path], hide: bool | None = None) -> Iterator[None]:
-        """Where an image cannot be decoded, look at all of `paths` and name every broken one, not the first alone.
+        """Where an image cannot be decoded, look at all of `paths` and name every broken one, not only the first.
 
         hide : the progress bar, as in `bench.progress.bar`.
         """
@@ -114,9 +115,9 @@ class ImageFeatures:
         """Whether every block that `get` would read is there."""
         digests = self.hashes.of(paths)
         return all(
-            self._path(digests[i : i + IMAGES_A_BLOCK], part, kind).is_file()
+            self._path(digests[i : i + IMAGES_PER_BLOCK], part, kind).is_file()
             for part in _view_blocks(view)
-            for i in range(0, len(paths), IMAGES_A_BLOCK)
+            for i in range(0, len(paths), IMAGES_PER_BLOCK)
         )
 
     def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
@@ -161,10 +162,10 @@ class ImageFeatures:
         operation, and the numbers do not depend on how many there are.
         """
         n_views, (h, w), device = view.last - view.first, self.backbone.image_size, self.backbone.device
-        per_batch = max(1, CROPS_A_BATCH // n_views)
+        per_batch = max(1, CROPS_PER_BATCH // n_views)
         batches = [slice(i, i + per_batch) for i in range(0, len(paths), per_batch)]
         on_cpu = device.type == "cpu"
-        at_once = max(1, PIXELS_ON_CPU // (h * w)) if on_cpu else CROPS_A_BATCH
+        at_once = max(1, PIXELS_ON_CPU // (h * w)) if on_cpu else CROPS_PER_BATCH
 
         def encoded(part: Tensor) -> Tensor:
             with torch.no_grad():  # holds for the thread that says it
@@ -250,15 +251,15 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def _view_blocks(view: View) -> list[View]:
-    edges = [*range(view.first, view.last, VIEWS_A_BLOCK), view.last]
+    edges = [*range(view.first, view.last, VIEWS_PER_BLOCK), view.last]
     return [View(view.seed, a, b) for a, b in pairwise(edges)]
 
 
 def _draw_view(image: Image.Image, digest: str, seed: int, v: int) -> tuple[tuple[int, int, int, int], bool]:
-    """Crop (top, left, height, width) and flip of training view v: the recipe's distribution, one draw for ever.
+    """Crop (top, left, height, width) and flip of training view v: the recipe's distribution, always the same draw.
 
     The draws are those of torchvision's RandomResizedCrop and RandomHorizontalFlip under this seed. They are written
-    out because torchvision's come from the one generator of the process, for which the workers would queue up.
+    out because torchvision's come from the one generator of the process, which the workers would queue for.
     """
     number = int.from_bytes(hashlib.blake2b(f"{digest}/{seed}/{v}".encode(), digest_size=8).digest(), "big")
     rng = torch.Generator()

@@ -56,7 +56,7 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
             content(part)
         else:
             part.write_bytes(content.encode() if isinstance(content, str) else content)
-        with part.open("r+b") as file:  # Windows flushes no file that is open for reading alone
+        with part.open("r+b") as file:  # Windows flushes no file that is open only for reading
             os.fsync(file.fileno())
         replace(part, path)
     finally:

@@ -2,7 +2,7 @@
 
 What is found is remembered in the cache, by path, size and time of change (SQLite: safe for two processes). A file is
 looked at when it is hashed: its header is read, a PNG's checksums are, and of a JPEG whether its end is there; whatever
-leaves a doubt is decoded. Damage inside a JPEG's data shows only when it is decoded: when its features are made, or by
+looks doubtful is decoded. Damage inside a JPEG's data shows only when it is decoded: when its features are made, or by
 `decode`.
 """
 
@@ -19,9 +19,10 @@ from pathlib import Path
 from bench.datasets.cache_paths import cache_folder
 from bench.datasets.images import looks_whole, open_image
 from bench.errors import UserError
+from bench.progress import count
 
 HASHES = "hashes.sqlite"
-HASHES_A_COMMIT = 256  # a kill loses at most so many hashes
+HASHES_PER_COMMIT = 256  # a kill loses at most so many hashes
 NAMED = 20  # files that a message names; of more it gives the number
 
 BROKEN, SOUND, DECODED = range(3)  # an image's state: cannot be decoded; looks sound; was decoded
@@ -64,13 +65,13 @@ class ImageHashes:
     def broken(self, paths: Sequence[Path], bar: Bar | None = None, decode: bool = False) -> list[str]:
         """What is wrong with those of the files that cannot be read as images, in order: "<path>: <reason>".
 
-        decode : decode all images, once for ever, instead of those alone that look doubtful.
+        decode : decode every image (once: the result is kept), not only those that look doubtful.
         """
         faults: list[str] = []
         with _pool() as pool:
-            for first in range(0, len(paths), HASHES_A_COMMIT):
-                part = paths[first : first + HASHES_A_COMMIT]
-                doubtful: dict[Path, str] = {}  # a broken one is decoded anew: another Pillow may read it
+            for first in range(0, len(paths), HASHES_PER_COMMIT):
+                part = paths[first : first + HASHES_PER_COMMIT]
+                doubtful: dict[Path, str] = {}  # a broken one is decoded again: another Pillow may read it
                 reasons: dict[Path, str] = {}
                 for path, found in zip(part, self._looked_at(part), strict=True):
                     if isinstance(found, OSError):
@@ -95,8 +96,8 @@ class ImageHashes:
     def _looked_at(self, paths: Sequence[Path], bar: Bar | None = None) -> Iterator[tuple[str, int] | OSError]:
         """(digest, state) of each file, or what the disk said."""
         with _pool() as pool:
-            for first in range(0, len(paths), HASHES_A_COMMIT):
-                part = paths[first : first + HASHES_A_COMMIT]
+            for first in range(0, len(paths), HASHES_PER_COMMIT):
+                part = paths[first : first + HASHES_PER_COMMIT]
                 with self._errors():
                     yield from self._part(part, pool)
                 if bar:
@@ -124,7 +125,7 @@ class ImageHashes:
             with self._db:
                 hashes = [(*key, digest) for key, (digest, _) in looked]
                 self._db.executemany("INSERT OR REPLACE INTO hash VALUES (?, ?, ?, ?)", hashes)
-                # What decoding said of the same bytes stands above a look at them.
+                # What decoding the same bytes has shown counts more than a look at them.
                 self._db.executemany("INSERT OR IGNORE INTO image VALUES (?, ?)", [known for _, known in looked])
         return [found[path] for path in paths]
 
@@ -174,7 +175,7 @@ def copies(*parts: Sequence[tuple[str, Path]]) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def copies_told(root: Path, pairs: Sequence[tuple[Path, Path]], what: str) -> str:
+def describe_copies(root: Path, pairs: Sequence[tuple[Path, Path]], what: str) -> str:
     """What `copies` found, in a line; "" where it found nothing.
 
     root : the folder that the images' names are relative to. what : whose copies they are, such as "few-shot images".
@@ -182,7 +183,8 @@ def copies_told(root: Path, pairs: Sequence[tuple[Path, Path]], what: str) -> st
     if not pairs:
         return ""
     said = [f"{second.relative_to(root)} = {first.relative_to(root)}" for first, second in pairs]
-    return f"{len(pairs)} images have the same bytes as {what}: {named(said)}"
+    have = "has" if len(pairs) == 1 else "have"
+    return f"{count(len(pairs), 'image')} {have} the same bytes as {what}: {named(said)}"
 
 
 def usable_cores() -> int:

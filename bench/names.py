@@ -8,6 +8,7 @@ from bench.clip.text import TextTower
 from bench.errors import UserError
 from bench.methods.base import Names
 from bench.options import Variant
+from bench.progress import count
 
 SHOWN = 3  # of a kind of mistake, in the error
 
@@ -15,7 +16,7 @@ SHOWN = 3  # of a kind of mistake, in the error
 def check_names(tower: TextTower, tasks: Sequence[Names], settings: Sequence[Variant]) -> None:
     """Refuse names that the methods of a run cannot work with; all of them in one error.
 
-    Class names of which the tokenizer makes the same tokens (it ignores case and the spaces around punctuation, and
+    Class names that become the same tokens (it ignores case and the spaces around punctuation, and
     reads HTML entities): their texts are equal, the second is never predicted. Fine where all methods know a class by
     its images alone. And texts that are longer than the tower reads, with the context vectors of each method.
 
@@ -64,7 +65,7 @@ def _too_long(tower: TextTower, task: Names, settings: Sequence[Variant]) -> str
     said = []
     for text, by_vectors in worst.items():
         vectors = max(by_vectors)
-        context = f" with {vectors} context vectors" if vectors else ""
+        context = f" with {count(vectors, 'context vector')}" if vectors else ""
         methods = ", ".join(sorted(by_vectors[vectors]))
         said.append(f"{text!r} takes {tower.length(text, vectors)} tokens{context} ({methods})")
     return (

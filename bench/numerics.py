@@ -1,12 +1,12 @@
 """Which code makes a cell's numbers: the method's own, and what all methods share.
 
-A cell's key holds both, so that no score of an older formula passes for one of the present code:
+A cell's key holds both, so that no score of an older formula is taken for one of the present code:
 
 - `code` hashes what is a method's own: the modules of its class and its bases, and what they import from `methods/` (of
   a plug-in: from its own package). Comments, docstrings and layout do not count. Whoever edits it gets other cells.
-- `numerics` is a version that developers raise. It stands for the modules in `SHARED`, for to clean up one of those
-  should not make everybody train anew. `numerics.json` holds it with the hashes of the code that it was given to. Where
-  the code is another, the version is "1+<hash>": other cells again, until a developer has said which it is,
+- `numerics` is a version that developers raise. It stands for the modules in `SHARED`, because cleaning up one of those
+  should not make everybody train again. `numerics.json` holds it with the hashes of the code that it was given to. If
+  the code differs, the version is "1+<hash>": other cells again, until a developer has said which it is,
 
       python -m bench.numerics same      the numbers are the same: the version stays
       python -m bench.numerics changed   they are not: the version is raised, and all cells run again
@@ -50,7 +50,7 @@ FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.features", "b
 
 
 def method_code(method: type) -> str:
-    """The hash of a method's own code; that of a plug-in behind its module and class."""
+    """The hash of a method's own code; a plug-in's is preceded by its module and class."""
     digests = sorted(digest(source) for source in _own_modules(method))
     found = hashlib.blake2b("".join(digests).encode(), digest_size=12).hexdigest()
     own = method.__module__.startswith("bench.methods.")
@@ -69,7 +69,7 @@ def unconfirmed(names: Iterable[str] = SHARED) -> str:
 
 
 def edited(names: Iterable[str] = SHARED) -> dict[str, str]:
-    """Those of the shared modules whose code is another than confirmed, with its hash."""
+    """Those of the shared modules whose code differs from the confirmed one, with its hash."""
     confirmed = _confirmed()["code"]
     return {name: now for name, now in shared_code(names).items() if confirmed.get(name) != now}
 

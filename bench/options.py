@@ -75,7 +75,7 @@ def _parse(option: str, methods: Sequence[str]) -> tuple[str, str, list[str], st
     left, equals, right = option.partition("=")
     given, dot, name = left.strip().rpartition(".")
     target = {method.lower(): method for method in methods}.get(given.lower(), given.lower())
-    if not (equals and dot):  # nothing behind "=" is a value: of `words`, none
+    if not (equals and dot):  # nothing after "=" is a value, too: no `words`
         raise UserError(f"-o {option!r}: write method.parameter=value, for example coop.epochs=20")
     if target != "all" and target not in methods:
         raise UserError(f"-o {option}: {given!r} is not among the methods of this run; {nearest(given, methods)}")
@@ -143,13 +143,13 @@ def names(texts: Sequence[str]) -> list[str]:
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
 
-def numbers(texts: Sequence[str], argument: str, least: int) -> list[int]:
-    """["1,2", "4"] as [1, 2, 4]: whole numbers from `least` on, each once."""
+def numbers(texts: Sequence[str], argument: str, minimum: int) -> list[int]:
+    """["1,2", "4"] as [1, 2, 4]: whole numbers from `minimum` on, each once."""
     text = " ".join(texts)
     try:
         found = [int(part) for part in re.split(r"\s*[,\s]\s*", text.strip())]
     except ValueError as error:
         raise UserError(f"{argument} {text!r}: write whole numbers, for example 1,2,4") from error
-    if min(found) < least:
-        raise UserError(f"{argument} {text!r}: {min(found)} is less than {least}")
+    if min(found) < minimum:
+        raise UserError(f"{argument} {text!r}: {min(found)} is less than {minimum}")
     return list(dict.fromkeys(found))

@@ -20,7 +20,7 @@ from bench.config import RunConfig
 from bench.errors import UserError
 from bench.evaluate import evaluate
 from bench.methods import Clip, Method, TaskData
-from bench.methods.base import Report, generator
+from bench.methods.base import ProgressCallback, generator
 from bench.plan import Plan, prepare
 from bench.progress import bar, count
 
@@ -46,7 +46,7 @@ def spread(plan: Plan, times: int, size: float = SIZE) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame : one row a method, variant and shot count. accuracy : mean over tasks and seeds in percent, as it is;
+    DataFrame : one row per method, variant and shot count. accuracy : mean over tasks and seeds in percent, as it is;
         sd, range : sample standard deviation and max − min of that mean over the times + 1 trainings.
 
     Raises
@@ -86,13 +86,13 @@ def perturbed(kind: type[Method], size: float, number: int) -> type[Method]:
     """A method that differs from `kind` in the last bits of all it starts from: image features and start values.
 
     The noise follows from the cell's seed and `number`. Start values are those of learned prompts; a method
-    that makes its own otherwise is perturbed by way of its features.
+    that makes its own otherwise is perturbed through its features.
     """
 
     class Perturbed(kind):  # type: ignore[misc, valid-type]
-        def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+        def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
             self._noise = generator(seed, "perturbation", number)
-            fields = ("views", "plain", "val")
+            fields = ("views", "test_view", "val")
             noise: list[dict[str, Any]] = [{f: noisy(getattr(t, f), size, self._noise) for f in fields} for t in tasks]
             changed = [replace(t, **own) for t, own in zip(tasks, noise, strict=True)]
             super().fit(clip, changed, seed, report)

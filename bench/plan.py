@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from bench.catalogue import missing_advice
-from bench.cells import Cell, but_for_code, drawn, few_shot_set, make_cells, needed, paths
+from bench.cells import Cell, drawn, few_shot_set, make_cells, needed, paths, without_code
 from bench.clip.backbone import Backbone, load_backbone
 from bench.config import RunConfig, many
 from bench.datasets.cache_paths import cache_folder
@@ -25,11 +25,11 @@ from bench.devices import find_device
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.files import user_path
-from bench.hashes import ImageHashes, copies, copies_told, named
+from bench.hashes import ImageHashes, copies, describe_copies, named
 from bench.methods import Method, find_method, method_names
 from bench.names import check_names
 from bench.options import variants
-from bench.progress import absolute, bar
+from bench.progress import absolute, bar, count
 from bench.protocols import Protocol, find_protocol
 from bench.recipe import check_values, load_recipe
 from bench.records import COLUMNS, Record, RecordStore
@@ -65,9 +65,9 @@ class Plan:
         return record is not None and record.done
 
     def of_other_code(self) -> int:
-        """How many of the cells to run are finished but for the code that made their numbers."""
+        """How many of the cells to run are finished with other code."""
         return sum(
-            any(r.done and but_for_code(r.config) == but_for_code(cell.config) for r in beside)
+            any(r.done and without_code(r.config) == without_code(cell.config) for r in beside)
             for cell in self.todo()
             for beside in [self.store.beside(cell.name)]
         )
@@ -78,12 +78,12 @@ class Plan:
         return [replace(r, cell=name) for name, r in found if r is not None]
 
     def table(self) -> pd.DataFrame:
-        """Finished cells, one row a cell and task: the columns of a report's records.csv."""
+        """Finished cells, one row per cell and task: the columns of a report's records.csv."""
         rows = [row for r in self.records() if r.done for row in r.rows()]
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def overview(self) -> pd.DataFrame:
-        """The cells and what is there already: one row a cell."""
+        """The cells and what is there already: one row per cell."""
         rows = []
         for c in self.cells:
             record = self.store.read(c.name, c.key)
@@ -148,7 +148,7 @@ def prepare(config: RunConfig) -> Plan:
 
 
 def _methods(given: tuple[str, ...], protocol: Protocol) -> tuple[list[type[Method]], dict[str, str]]:
-    """The classes behind the names, and which of all methods the protocol leaves out, with the reason."""
+    """The classes of these names, and which of all methods the protocol leaves out, with the reason."""
     every = given == ("all",)
     classes = list(dict.fromkeys(find_method(name) for name in (method_names() if every else given)))
     left_out = {c.name: why for c in classes if (why := protocol.refusal(c))}
@@ -189,10 +189,10 @@ def _look_at_images(
 ) -> dict[str, Counter[str]]:
     """Hash the images of all cells once, under a bar; what follows finds the hashes remembered.
 
-    Broken images are refused, all at once; copies of few-shot images among the test images are told.
+    Broken images are refused, all at once; copies of few-shot images among the test images are reported.
     Returns how often each content stands among a task's test images.
     """
-    sets = [(n, seed) for seed in seeds for n in (shots if draws else [max(shots)])]  # ours are nested
+    sets = [(n, seed) for seed in seeds for n in (shots if draws else [max(shots)])]  # the bench's own are nested
     few = {t.name: [i for n, seed in sets for i in drawn(t, protocol, n, seed, draws)] for t in tasks}
     files = {t.name: (list(dict.fromkeys(paths(t, few[t.name]))), paths(t, t.split.test)) for t in tasks}
     broken = {}
@@ -201,13 +201,13 @@ def _look_at_images(
             broken[name] = hashes.broken([*seen, *test], shown.update)
     if any(broken.values()):
         lines = [f"  {name}: {named(faults)}" for name, faults in broken.items() if faults]
-        n = sum(map(len, broken.values()))
-        head = f"{n} images cannot be read; replace or delete them (docs/data.md says how):"
+        n = count(sum(map(len, broken.values())), "image")
+        head = f"{n} cannot be read; replace or delete them (docs/data.md says how):"
         raise UserError("\n".join([head, *lines]))
     tested = {}
     for t in tasks:
         learned_from, scored = map(hashes.by_content, files[t.name])
-        if told := copies_told(t.split.root, copies(learned_from, scored), "few-shot images"):
+        if told := describe_copies(t.split.root, copies(learned_from, scored), "few-shot images"):
             tqdm.write(f"warning: {t.name}: of the test images, {told}", file=sys.stderr)
         tested[t.name] = Counter(digest for digest, _ in scored)
     return tested

@@ -15,7 +15,8 @@ SKIPPED, STEPS = 3, 5  # the first steps plan and allocate; five more show all t
 def profiled(trace: Path | None, report: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
     """`report`, which every training step calls, such that steps 4 to 8 are written to `trace` (Chrome's format).
 
-    A training of fewer steps is written as far as it goes, one of three or fewer not at all. None: `report` as it is.
+    A training of fewer steps is written as far as it goes, one of three or fewer not at all.
+    trace : None leaves `report` as it is.
     """
     if trace is None:
         yield report

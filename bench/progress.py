@@ -51,7 +51,7 @@ class _Lines:
 
 
 def bar(label: str, total: int, unit: str, hide: bool | None, position: int = 1, every: float = LOG_EVERY) -> Any:
-    """A bar that appears after two seconds, or lines where standard error is no terminal. every : seconds a line."""
+    """A bar that appears after two seconds, or lines where standard error is no terminal. every : seconds per line."""
     if hide is None and not has_bars():
         return _Lines(label, total, unit, every)
     return tqdm(desc=label, total=total, unit=unit, delay=DELAY, leave=False, disable=bool(hide), position=position)

@@ -14,12 +14,12 @@ from bench.methods import Method, find_method, method_names
 from bench.options import restored
 
 PACKAGED = Path(__file__).parent / "recipes"
-ABOUT = ("title", "source", "views")  # keys of a recipe file that are no methods
+ABOUT = ("title", "source", "views")  # keys of a recipe file that are not methods
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Values by method name, "all" for every method that has the parameter; views an image (None: one an epoch)."""
+    """Values by method name, "all" for every method that has the parameter; views per image (None: one per epoch)."""
 
     name: str
     title: str
@@ -37,7 +37,7 @@ def load_recipe(name: str, methods: Sequence[type[Method]] = ()) -> Recipe:
 
     Parameters
     ----------
-    methods : such as the file may name beside the bench's own.
+    methods : those that the file may name besides the bench's own.
 
     Raises
     ------
@@ -59,23 +59,23 @@ def load_recipe(name: str, methods: Sequence[type[Method]] = ()) -> Recipe:
             raise UserError(f"{file}: `{key}` must be text, not {about[key]!r} (put it in quotes)")
     views = about["views"]
     if views is not None and (type(views) is not int or views < 1):
-        raise UserError(f"{file}: `views` must be a whole number from 1 up, or empty for one an epoch, not {views!r}")
+        raise UserError(f"{file}: `views` must be a whole number from 1 up, or empty for one per epoch, not {views!r}")
     check_values(str(file), content, methods)
     return Recipe(file.stem, about["title"] or file.stem, content, views)
 
 
 def check_values(where: str, values: Mapping[str, Any], methods: Sequence[type[Method]] = ()) -> None:
-    """Refuse what is no method's parameter, or not a value of its type; of methods that do not run, too.
+    """Refuse what no method has as a parameter, or values of another type; also for methods that do not run.
 
     Parameters
     ----------
     where : begins the error. values : by method name, "all" for every method that has the parameter.
-    methods : such as may be named beside the bench's own.
+    methods : those that may be named besides the bench's own.
     """
     known = {m.name: m for m in [*map(find_method, method_names()), *methods]}
     for name, given in values.items():
         if name != "all" and name not in known:
-            raise UserError(f"{where}: {name!r} is no method; {nearest(str(name), ['all', *known, *ABOUT])}")
+            raise UserError(f"{where}: {name!r} is not a method; {nearest(str(name), ['all', *known, *ABOUT])}")
         if not isinstance(given, Mapping):
             raise UserError(f"{where}: `{name}` must be a map such as {{epochs: 20}}, not {given!r}")
         concerned = list(known.values()) if name == "all" else [known[name]]

@@ -1,4 +1,4 @@
-"""Records: one JSON file a cell, written whole or not at all, never written twice once done.
+"""Records: one JSON file per cell, written whole or not at all, never written twice once done.
 
 `Record` is all that knows how one is written, read and checked, and the rows that a report makes of it.
 """
@@ -267,7 +267,7 @@ def versions() -> dict[str, str]:
 
 
 def processor() -> str:
-    """The CPU's name: times and the rounding of sums hang on it."""
+    """The CPU's name: times and the rounding of sums depend on it."""
     with contextlib.suppress(OSError):
         found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())  # Linux
         if found:
@@ -278,7 +278,7 @@ def processor() -> str:
 class PeakMemory:
     """Peak memory of this process, or of the GPU, in MB (1,000,000 bytes), since the object was made.
 
-    On macOS it is the process's since its start, and on Windows nothing in the standard library tells it.
+    On macOS it is the process's since its start, and Windows has nothing in the standard library for it.
 
     Of Apple's GPU, which keeps no peak: what its driver holds for this process in the end.
     """

@@ -1,4 +1,4 @@
-"""A run: the cells of a plan one after the other; what is finished is read, what fails is told, Ctrl-C loses one."""
+"""A run: the cells of a plan in order. Finished ones are read, failures are reported, Ctrl-C loses one cell."""
 
 from __future__ import annotations
 

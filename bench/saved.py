@@ -77,9 +77,10 @@ def find_cell(cell: str, results: str | Path) -> Path:
     else:
         found = sorted(user_path(results).rglob(f"*-seed*-{cell}*.safetensors"))
     if not found:
-        raise UserError(f"--cell {cell}: no learned parameters below {results} have a key that begins so")
+        raise UserError(f"--cell {cell}: no learned parameters below {results} have a key that begins with it")
     if len(found) > 1:
-        raise UserError(f"--cell {cell}: {len(found)} keys begin so, {found[0].stem} and {found[1].stem} among them")
+        two = f"{found[0].stem} and {found[1].stem} among them"
+        raise UserError(f"--cell {cell}: {len(found)} keys begin with it, {two}")
     if not found[0].is_file():
         raise UserError(f"--cell {cell}: its learned parameters were not kept ({found[0].name} is not beside it)")
     return found[0]
@@ -122,7 +123,7 @@ def load_cell(
     if foreign and not method:
         raise UserError(f"{path}: {wanted!r} is not the bench's own method; name its class with --method module:Class")
     if not foreign and wanted not in method_names():  # never "module:Class": a file does not say what code is run
-        raise UserError(f"{path}: {wanted!r} is no method of the bench")
+        raise UserError(f"{path}: {wanted!r} is not one of the bench's methods")
     found = find_method(method if foreign and method else wanted)
     loaded = _backbone_of(str(named), str(tag), str(weights), (backbone, pretrained), device, precision)
     made = found(restored(found, params, str(path)))
@@ -186,7 +187,7 @@ def words(kept: Kept, task: str | None = None, top: int = 3) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame : one row a vector with its context ("<task>", "<task>: <class>", or "task context"), place, and
+    DataFrame : one row per vector with its context ("<task>", "<task>: <class>", or "task context"), place, and
         `top` words with their distances.
     """
     if not isinstance(kept.method, PromptMethod):
@@ -245,7 +246,7 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
 
     Returns
     -------
-    DataFrame : one row an image and rank: image, rank, class, probability (softmax of the method's scores; percent).
+    DataFrame : one row per image and rank: image, rank, class, probability (softmax of the method's scores; percent).
     """
     if len(kept.tasks) > 1 and task is None:
         raise UserError(f"--task: the cell has several; name one of {', '.join(t.name for t in kept.tasks)}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 # glibc's <malloc.h>
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 KEEP = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0}  # nothing is trimmed (-1: the largest size there is), nothing mapped
-# As glibc sets them by itself once large blocks were freed; its start values cannot be had back.
+# As glibc sets them by itself once large blocks were freed; its start values cannot be restored.
 AFTER = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 65536}
 
 
@@ -17,7 +17,7 @@ AFTER = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 65536}
 def kept_heap() -> Iterator[None]:
     """Within it glibc gives no freed memory back to the system; at its end it gives back all that is free.
 
-    A training step allocates the same large tensors as the step before it. glibc maps each anew, and the system
+    A training step allocates the same large tensors as the step before it. glibc maps each again, and the system
     zeroes every page of it at its first touch: a sixth of a step at General-10's size. Elsewhere than on glibc
     nothing is done. Numbers do not change. What the process had set for malloc before is lost: glibc cannot be asked.
     So `python -m bench run` alone enters it; `bench.run` leaves a notebook's process as it is.

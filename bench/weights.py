@@ -79,7 +79,7 @@ def _transformers(sizes: dict[str, tuple[int, ...]]) -> str:
 
 
 def unsupported(config: dict[str, Any]) -> str:
-    """Why a model of this configuration is no backbone here, or "" where it is one."""
+    """Why a model of this configuration cannot be a backbone here, or "" if it can."""
     text = config.get("text_cfg", {})
     if text.get("hf_model_name"):
         return "its text tower is one of Hugging Face Transformers; prompt learning here needs open_clip's own"

@@ -13,7 +13,7 @@ from bench.datasets.spec import Suite, TaskSpec, file_of, targets_of
 from bench.datasets.splits import Task, load_task
 from bench.datasets.types import MissingData
 from bench.errors import UserError
-from bench.hashes import ImageHashes, copies, copies_told, named
+from bench.hashes import ImageHashes, copies, describe_copies, named
 from bench.progress import bar
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _found(spec: TaskSpec, state: str, task: Task, advice: str, hashes: ImageHas
         if faults:
             state = "broken"
             advice = "; ".join(filter(None, [f"{len(faults)} images cannot be read: {named(faults)}", advice]))
-        notes.append(copies_told(task.split.root, copies(*map(hashes.by_content, parts)), "images of another part"))
+        notes.append(describe_copies(task.split.root, copies(*map(hashes.by_content, parts)), "images of another part"))
     told, classes = "; ".join(filter(None, notes)), len(task.class_names)
     return spec.name, state, _images(task), spec.n_images, classes, spec.n_classes, task.split.source, told, advice
 

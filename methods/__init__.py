@@ -47,7 +47,7 @@ def method_names() -> list[str]:
 
 
 def find_method(name: str) -> type[Method]:
-    """The class behind a name.
+    """The class of a name.
 
     Parameters
     ----------

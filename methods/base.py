@@ -18,7 +18,7 @@ from bench.wording import sentences
 if TYPE_CHECKING:
     from bench.clip.text import TextTower
 
-Report = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Progress: called with (steps done, steps in total)."""
 
 
@@ -46,8 +46,8 @@ class TaskData:
     template, descriptions : what the hand-written prompts are made of: `template_features` encodes them.
     views : [V, n, d], training view v of the n few-shot images; epoch e uses view e mod V.
     labels : [n].
-    plain : [n, d], the test view of the same images. val : [m, d], the test view of the validation few-shot
-        images (min(shots, 4) a class). val_labels : [m].
+    test_view : [n, d], the test view of the same images. val : [m, d], the test view of the validation few-shot
+        images (min(shots, 4) per class). val_labels : [m].
 
     Only what the method's `needs` names is filled, the rest is empty. With `image = "local"` every feature is
     a set of P local ones: [..., P, d].
@@ -59,7 +59,7 @@ class TaskData:
     template: str | tuple[str, ...]
     views: Tensor
     labels: Tensor
-    plain: Tensor = field(default_factory=lambda: torch.zeros(0))
+    test_view: Tensor = field(default_factory=lambda: torch.zeros(0))
     val: Tensor = field(default_factory=lambda: torch.zeros(0))
     val_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     descriptions: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -84,12 +84,12 @@ Fit = tuple[Any, Sequence[TaskData], int]
 """A method, the few-shot sets it is to learn from, and its seed."""
 
 
-def param(default: Any, meaning: str, least: float | None = None, choices: Sequence[Any] = ()) -> Any:
+def param(default: Any, help: str, minimum: float | None = None, choices: Sequence[Any] = ()) -> Any:
     """A field of a method's `Params`.
 
-    meaning : what `python -m bench explain` says of it. least, choices : the values `Parameters` lets through.
+    help : what `python -m bench explain` says of it. minimum, choices : the values `Parameters` lets through.
     """
-    return field(default=default, metadata={"meaning": meaning, "least": least, "choices": tuple(choices)})
+    return field(default=default, metadata={"help": help, "minimum": minimum, "choices": tuple(choices)})
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,14 @@ class Parameters:
 
     Raises
     ------
-    UserError : a value below its `least`, not finite, or not among its `choices`.
+    UserError : a value below its `minimum`, not finite, or not among its `choices`.
     """
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, least, choices = getattr(self, f.name), f.metadata.get("least"), f.metadata.get("choices")
-            if least is not None and not least <= value < math.inf:
-                bound = "not negative and finite" if least == 0 else f"at least {least:g}"
+            value, minimum, choices = getattr(self, f.name), f.metadata.get("minimum"), f.metadata.get("choices")
+            if minimum is not None and not minimum <= value < math.inf:
+                bound = "not negative and finite" if minimum == 0 else f"at least {minimum:g}"
                 raise UserError(f"{f.name}={value}: {bound}")
             if choices and value not in choices:
                 raise UserError(f"{f.name}={value!r}: one of {', '.join(map(str, choices))}")
@@ -121,11 +121,11 @@ class Method(ABC):
     name : what the command line calls it.
     Params : dataclass of its parameters with their defaults, made with `param`.
     trains : False when nothing depends on shots and seed (one cell instead of a grid).
-    needs : which few-shot features `fit` reads: "views", "plain", "val".
+    needs : which few-shot features `fit` reads: "views", "test_view", "val".
     image : "pooled" features, or "local" ones.
     order : place in the paper's table. source : where the method comes from.
     footnote : what a reader of a table must know of this row, or "".
-    closed : why it cannot score classes that it was not trained on, or "" where it can.
+    no_new_classes : why it cannot score classes that it was not trained on, or "" where it can.
     reads_names : False where a class is known by its images alone, whatever it is called.
     """
 
@@ -136,7 +136,7 @@ class Method(ABC):
     order: ClassVar[int] = 100
     source: ClassVar[str] = ""
     footnote: ClassVar[str] = ""
-    closed: ClassVar[str] = ""
+    no_new_classes: ClassVar[str] = ""
     reads_names: ClassVar[bool] = True
 
     Params: ClassVar[Any] = Parameters
@@ -146,11 +146,11 @@ class Method(ABC):
         self.params: Any = self.Params() if params is None else params
 
     @abstractmethod
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         """Learn from all tasks' few-shot features; everything random follows from `seed`."""
 
     @classmethod
-    def fit_together(cls, fits: Sequence[Fit], clip: Clip, report: Report) -> None:
+    def fit_together(cls, fits: Sequence[Fit], clip: Clip, report: ProgressCallback) -> None:
         """Fit several methods of this class, of the same parameters.
 
         Each learns what it would learn alone, up to the rounding of sums. Here they go one after the other.
@@ -178,9 +178,9 @@ class Method(ABC):
         return names.index(task.name)
 
     @classmethod
-    def refuse_unseen(cls) -> NoReturn:
-        """For `predict` of a `closed` method."""
-        raise UserError(f"{cls.name} cannot score classes that it was not trained on: {cls.closed}")
+    def refuse_new_classes(cls) -> NoReturn:
+        """For `predict` of a method with `no_new_classes`."""
+        raise UserError(f"{cls.name} cannot score classes that it was not trained on: {cls.no_new_classes}")
 
     @property
     def n_params(self) -> int:
@@ -191,7 +191,7 @@ class Method(ABC):
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
         """What the text tower will read of a task: each text, and how many context vectors stand with it.
 
-        Read before anything is encoded, so that a text too long for the tower is told then; [] where nothing is read.
+        Read before anything is encoded, so that a text that is too long is reported first; [] where nothing is read.
         """
         if not cls.reads_names:
             return []

@@ -20,7 +20,7 @@ from bench.methods.prompt import PromptMethod, PromptParams, Step
 
 
 class CoCoOp(PromptMethod):
-    """Context plus meta-network, one pair a task, each task trained alone."""
+    """Context plus meta-network, one pair per task, each task trained alone."""
 
     name = "cocoop"
     order = 60
@@ -29,10 +29,10 @@ class CoCoOp(PromptMethod):
 
     @dataclass(frozen=True)
     class Params(PromptParams):
-        context: int = param(4, "class-context length L", least=1)
+        context: int = param(4, "class-context length L", minimum=1)
         words: str = param("a photo of a", "start from these words' embeddings; empty: from noise")
-        reduction: int = param(16, "the meta-network's hidden width is d / reduction", least=1)
-        max_tokens: int = param(20_000, "most text tokens encoded at a time: bounds memory, not the result", least=1)
+        reduction: int = param(16, "the meta-network's hidden width is d / reduction", minimum=1)
+        max_tokens: int = param(20_000, "most text tokens encoded at a time: bounds memory, not the result", minimum=1)
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         d, width = self.clip.embed_dim, self.clip.tower.width

@@ -1,4 +1,4 @@
-"""CoOp with one context a task (CoOp-CA in the SoftCPT paper's tables).
+"""CoOp with one context per task (CoOp-CA in the SoftCPT paper's tables).
 
 Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, arXiv 2109.01134: the words around
 the class name become L learned vectors, shared by the task's classes: ``[SOT] v_1 … v_L <name> . [EOT]``.

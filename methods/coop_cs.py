@@ -1,4 +1,4 @@
-"""CoOp with one context a class (class-specific context; CoOp-CS in the SoftCPT paper's tables).
+"""CoOp with one context per class (class-specific context; CoOp-CS in the SoftCPT paper's tables).
 
 Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, arXiv 2109.01134.
 Learned: Σ|C_t| · L · w numbers.
@@ -21,7 +21,7 @@ class CoOpCS(CoOp):
     name = "coop-cs"
     order = 40
     paired = True
-    closed = "it learns one context for each class"
+    no_new_classes = "it learns one context for each class"
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(sum(len(t.class_names) for t in tasks), rng)}  # ΣC, L, w
@@ -30,7 +30,7 @@ class CoOpCS(CoOp):
         found = []
         for t, own in zip(tasks, names, strict=True):
             if tuple(own) != tuple(self.tasks[t].class_names):
-                self.refuse_unseen()
+                self.refuse_new_classes()
             first = 0 if self.separate else sum(len(task.class_names) for task in self.tasks[:t])
             found.append(self.part("context", t)[first : first + len(own)])  # C, L, w
         return found

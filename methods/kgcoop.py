@@ -28,9 +28,9 @@ class KgCoOp(CoOp):
 
     @dataclass(frozen=True)
     class Params(CoOp.Params):
-        context: int = param(4, "class-context length L", least=1)
+        context: int = param(4, "class-context length L", minimum=1)
         words: str = param("a photo of a", "start from these words' embeddings; empty: from noise")
-        pull: float = param(8.0, "weight of the pull to the hand-written prompts' features", least=0)
+        pull: float = param(8.0, "weight of the pull to the hand-written prompts' features", minimum=0)
 
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:

@@ -1,7 +1,7 @@
 """Linear probe: L2-regularised logistic regression on frozen image features (LP-CLIP in the paper's tables).
 
 Radford et al., arXiv 2103.00020, as CoOp (arXiv 2109.01134) runs it in the few-shot setting: scikit-learn's lbfgs
-on raw features; C is chosen on the few-shot validation images alone, over seven powers of ten, then by eight
+on raw features; C is chosen only on the few-shot validation images, over seven powers of ten, then by eight
 steps of binary search in log10 C around the best.
 """
 
@@ -17,28 +17,28 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Clip, Method, Parameters, Report, TaskData, check_shapes, param
+from bench.methods.base import Clip, Method, Parameters, ProgressCallback, TaskData, check_shapes, param
 
 LEARNED = ("coef_", "intercept_", "classes_")  # what scikit-learn calls it
 SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 
 
 class LinearProbe(Method):
-    """One logistic regression a task; C by the validation few-shot images."""
+    """One logistic regression per task; C is chosen on few-shot validation images."""
 
     name = "linear-probe"
-    needs = frozenset({"plain", "val"})
+    needs = frozenset({"test_view", "val"})
     reads_names = False
-    closed = "it learns one weight vector for each class"
+    no_new_classes = "it learns one weight vector for each class"
     order = 20
     source = "CLIP, arXiv 2103.00020; CoOp, arXiv 2109.01134"
 
     @dataclass(frozen=True)
     class Params(Parameters):
-        steps: int = param(8, "steps of binary search in log10 C", least=0)
-        iterations: int = param(1000, "lbfgs iterations at most", least=1)
+        steps: int = param(8, "steps of binary search in log10 C", minimum=0)
+        iterations: int = param(1000, "lbfgs iterations at most", minimum=1)
 
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         self.device, self.tasks = clip.device, tasks
         self.probes: list[Any] = []
         for t, task in enumerate(tasks):
@@ -49,13 +49,13 @@ class LinearProbe(Method):
         # Here, not above: all methods are imported to list them, and scikit-learn takes a second.
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
-        from threadpoolctl import threadpool_limits  # scikit-learn's own; few images are no work for two threads
+        from threadpoolctl import threadpool_limits  # few images are too little work for two threads
 
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the recipe stops at 1000 iterations
             warnings.filterwarnings("ignore", "The number of unique classes")  # few-shot: one image may be a class
             probe = LogisticRegression(C=c, max_iter=self.params.iterations, solver="lbfgs")
-            return probe.fit(task.plain.numpy().astype(np.float64), task.labels.numpy())
+            return probe.fit(task.test_view.numpy().astype(np.float64), task.labels.numpy())
 
     def _best_probe(self, task: TaskData) -> Any:
         """The probe at the C that the search ends at."""
@@ -82,7 +82,7 @@ class LinearProbe(Method):
     def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         t = self.place(task)
         if tuple(task.class_names if class_names is None else class_names) != self.tasks[t].class_names:
-            self.refuse_unseen()
+            self.refuse_new_classes()
         scores = self.probes[t].predict_log_proba(features.cpu().numpy().astype(np.float64))
         return torch.from_numpy(scores).to(self.device)
 
@@ -101,7 +101,7 @@ class LinearProbe(Method):
         wanted: dict[str, tuple[int, ...]] = {}
         for t, task in enumerate(tasks):
             n = len(task.class_names)
-            rows = 1 if n == 2 else n  # of two classes, scikit-learn keeps the second's weights alone
+            rows = 1 if n == 2 else n  # of two classes, scikit-learn keeps only the second's weights
             wanted |= {f"coef_{t}": (rows, clip.embed_dim), f"intercept_{t}": (rows,), f"classes_{t}": (n,)}
         check_shapes(self.name, wanted, state)
         self.probes = []

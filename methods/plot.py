@@ -1,4 +1,4 @@
-"""PLOT: several prompts a class, matched to an image's parts by optimal transport.
+"""PLOT: several prompts per class, matched to an image's parts by optimal transport.
 
 Chen et al., "PLOT: Prompt Learning with Optimal Transport for Vision-Language Models", ICLR 2023, arXiv
 2210.01253. N contexts a task; a class is N text features, an image P local features. Score of a class =
@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.methods.base import TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 
-LEAST_EPSILON = 0.03  # costs reach 2: exp(-2 / 0.03) = 1e-29, and scalings as far the other way
+MIN_EPSILON = 0.03  # costs reach 2: exp(-2 / 0.03) = 1e-29, and scalings as far the other way
 
 
 class PLOT(PromptMethod):
@@ -32,10 +32,10 @@ class PLOT(PromptMethod):
 
     @dataclass(frozen=True)
     class Params(PromptParams):
-        prompts: int = param(4, "contexts N a task (the count in the paper's table for General-10 fits 2)", least=1)
-        epsilon: float = param(0.1, "entropic regularisation ε", least=LEAST_EPSILON)
-        iterations: int = param(100, "Sinkhorn iterations at most", least=1)
-        tolerance: float = param(1e-2, "mean change of the row scaling at which Sinkhorn stops", least=0)
+        prompts: int = param(4, "contexts N per task (the count in the paper's table for General-10 fits 2)", minimum=1)
+        epsilon: float = param(0.1, "entropic regularisation ε", minimum=MIN_EPSILON)
+        iterations: int = param(100, "Sinkhorn iterations at most", minimum=1)
+        tolerance: float = param(1e-2, "mean change of the row scaling at which Sinkhorn stops", minimum=0)
 
     @property
     def weight(self) -> int:
@@ -74,7 +74,7 @@ def sinkhorn(cost: Tensor, epsilon: float, iterations: int, tolerance: float) ->
         rows = torch.where(moving, new, rows)
         columns = torch.where(moving, (1 / n_columns) / (kernel.mT @ rows[..., None])[..., 0], columns)
         moving = moving & (change >= tolerance)
-        # On a device the answer would have to be waited for; what has stopped stays as it is there, too.
+        # On a device the host would have to wait for the answer; what has stopped stays as it is there, too.
         if moving.device.type == "cpu" and not moving.any():
             break
     return rows[..., None] * kernel * columns[..., None, :]

@@ -31,8 +31,8 @@ class ProGrad(CoOp):
 
     @dataclass(frozen=True)
     class Params(CoOp.Params):
-        projection: float = param(1.0, "share λ of the opposing component that is taken out", least=0)
-        temperature: float = param(1.0, "of the two distributions in the KL loss", least=0.01)
+        projection: float = param(1.0, "share λ of the opposing component that is taken out", minimum=0)
+        temperature: float = param(1.0, "of the two distributions in the KL loss", minimum=0.01)
 
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
@@ -59,7 +59,7 @@ class ProGrad(CoOp):
             parameter.grad = g - share * (g * direction).sum().clamp(max=0) * direction
 
     def trained(self, batch: Batch) -> list[Tensor]:
-        """The parameters that a batch's losses hang on."""
+        """The parameters that a batch's losses depend on."""
         return [self.part("context", t) for t in batch.present]
 
     def two_losses(self, batch: Batch, text: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ class ProGrad(CoOp):
         cross_entropy = knowledge = torch.zeros((), device=self.clip.device)
         heat = self.params.temperature
         for t, own_text in zip(batch.present, text, strict=True):
-            mine = (batch.known[1] == t).nonzero()[:, 0].tolist()
+            mine = (batch.cpu_tasks == t).nonzero()[:, 0].tolist()
             images, labels = self.rows(batch.features, mine), self.rows(batch.labels, mine)
             logits = self.scores(images, own_text)
             taught = self.scores(images, self.teacher[t])

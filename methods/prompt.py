@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.clip.text import POSITIONS, Position, Prompts
 from bench.errors import UserError
-from bench.methods.base import Clip, Fit, Method, Names, Report, TaskData, check_shapes, generator, param
+from bench.methods.base import Clip, Fit, Method, Names, ProgressCallback, TaskData, check_shapes, generator, param
 from bench.methods.training import (
     Batch,
     Progress,
@@ -26,12 +26,13 @@ from bench.methods.training import (
     Training,
     batches,
     joint_cross_entropy,
-    steps_an_epoch,
+    steps_per_epoch,
     train,
 )
+from bench.progress import count
 
 # Prompts (`weight` a class name) that trainings side by side encode in one step, at most: bounds the memory. With
-# RN50's text tower, float32, a name behind a shared context keeps 1.6 MB for the gradients, one with its own 6.3 MB.
+# RN50's text tower, float32, a name after a shared context keeps 1.6 MB for the gradients, one with its own 6.3 MB.
 SIDE_BY_SIDE = {"cpu": 1500, "cuda": 6000}
 
 Step = tuple[Any, Batch]
@@ -42,9 +43,9 @@ Step = tuple[Any, Batch]
 class PromptParams(Recipe):
     """The recipe, and what every learned prompt has."""
 
-    context: int = param(16, "class-context length L", least=1)
+    context: int = param(16, "class-context length L", minimum=1)
     words: str = param("", "start from these words' embeddings (as many tokens as `context`) instead of noise")
-    position: Position = param("end", "where the class name stands: end, middle or front", choices=POSITIONS)
+    position: Position = param("end", "where the class name goes: end, middle or front", choices=POSITIONS)
 
 
 class PromptMethod(Method):
@@ -77,9 +78,9 @@ class PromptMethod(Method):
 
     @abstractmethod
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        """Context vectors that stand before each task's class names, differentiable.
+        """Context vectors that precede each task's class names, differentiable.
 
-        [P, L, w] each: every context goes with every name; or (`paired`) [C, L, w], one a name.
+        [P, L, w] each: every context goes with every name; or (`paired`) [C, L, w], one per name.
         """
 
     def prompts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Prompts]:
@@ -110,7 +111,8 @@ class PromptMethod(Method):
             return torch.randn(n, p.context, tower.width, generator=rng) * p.init_std
         vectors = tower.word_vectors(p.words).cpu()  # L, w
         if len(vectors) != p.context:
-            raise UserError(f"words={p.words!r} are {len(vectors)} tokens, context={p.context}: make them equal")
+            tokens = count(len(vectors), "token")
+            raise UserError(f"words={p.words!r} are {tokens}, context={p.context}: make them equal")
         return vectors.expand(n, -1, -1).clone()
 
     def rows(self, values: Tensor, which: Sequence[int]) -> Tensor:
@@ -159,23 +161,23 @@ class PromptMethod(Method):
                 key = f"{name}-{which[0]}" if self.separate else name
                 self.learned[key] = value.to(clip.device).requires_grad_(True)
 
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         self._fit_side_by_side([(self, tasks, seed)], clip, report)
 
     @classmethod
-    def fit_together(cls, fits: Sequence[Fit], clip: Clip, report: Report) -> None:
+    def fit_together(cls, fits: Sequence[Fit], clip: Clip, report: ProgressCallback) -> None:
         alike = cls.fit is PromptMethod.fit  # a subclass with a `fit` of its own keeps it
         (cls._fit_side_by_side if alike else super().fit_together)(fits, clip, report)
 
     @classmethod
-    def _fit_side_by_side(cls, fits: Sequence[Fit], clip: Clip, report: Report) -> None:
+    def _fit_side_by_side(cls, fits: Sequence[Fit], clip: Clip, report: ProgressCallback) -> None:
         for method, tasks, seed in fits:
             method.setup(clip, tasks, seed)
         every = [(method, which, seed) for method, _, seed in fits for which in method.trainings()]
         groups = _side_by_side(every, SIDE_BY_SIDE["cuda" if clip.device.type == "cuda" else "cpu"])
         first = fits[0][0]
         recipe = first.params
-        steps = [max(steps_an_epoch(m.n_images(which), recipe.batch) for m, which, _ in group) for group in groups]
+        steps = [max(steps_per_epoch(m.n_images(which), recipe.batch) for m, which, _ in group) for group in groups]
         progress = Progress(report, recipe.epochs * sum(steps))
         for group in groups:
             train([m.training(which, seed) for m, which, seed in group], first.gradients, recipe, progress)
@@ -195,7 +197,7 @@ class PromptMethod(Method):
         return sum(len(self.tasks[t].labels) for t in which)
 
     def _label(self, which: Sequence[int]) -> str:
-        """What a training's random numbers come from, beside the seed."""
+        """What a training's random numbers come from, besides the seed."""
         return self.tasks[which[0]].name if self.separate else "all tasks"
 
     @torch.no_grad()

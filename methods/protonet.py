@@ -11,35 +11,35 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.methods.base import Clip, Method, Report, TaskData, check_shapes
+from bench.methods.base import Clip, Method, ProgressCallback, TaskData, check_shapes
 
 
 class ProtoNet(Method):
     """score = τ · cos(image, class mean)."""
 
     name = "protonet"
-    needs = frozenset({"plain"})
+    needs = frozenset({"test_view"})
     order = 10
     reads_names = False
-    closed = "it knows a class by its images"
+    no_new_classes = "it knows a class by its images"
     source = "Prototypical Networks, arXiv 1703.05175"
     footnote = (
-        "ProtoNet here stands on CLIP's frozen features; the paper's figures show that its ProtoNet did not: the two "
+        "ProtoNet here uses CLIP's frozen features; the paper's figures show that its ProtoNet did not: the two "
         "are not comparable."
     )
 
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         self.clip, self.tasks = clip, tasks
         self.means = []
         for task in tasks:
-            of_class = F.one_hot(task.labels, len(task.class_names)).to(task.plain.dtype)  # n, C
-            means = of_class.T @ F.normalize(task.plain, dim=-1)  # C, d
+            of_class = F.one_hot(task.labels, len(task.class_names)).to(task.test_view.dtype)  # n, C
+            means = of_class.T @ F.normalize(task.test_view, dim=-1)  # C, d
             self.means.append(F.normalize(means, dim=-1).to(clip.device))
 
     def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         t = self.place(task)
         if tuple(task.class_names if class_names is None else class_names) != self.tasks[t].class_names:
-            self.refuse_unseen()
+            self.refuse_new_classes()
         means = self.means[t]
         return self.clip.scale * F.normalize(features.to(means.device), dim=-1) @ means.T
 

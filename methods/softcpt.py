@@ -2,7 +2,7 @@
 
 Ding et al., "Prompt Tuning with Soft Context Sharing for Vision-Language Models", arXiv 2208.13474.
 Task feature f_t = E("u_1 … u_M <task name>.") with learned u; class context of task t =
-reshape(f_t · P, (L, w)) with learned P; these vectors stand before every class name of the task. Tasks with
+reshape(f_t · P, (L, w)) with learned P; these vectors precede every class name of the task. Tasks with
 like names get like contexts, so what one task learns serves the others. Learned: d · L · w + M · w numbers.
 """
 
@@ -31,7 +31,7 @@ class SoftCPT(PromptMethod):
     @dataclass(frozen=True)
     class Params(PromptParams):
         words: str = param("", "none here: the context is made from the task's name")
-        task_context: int = param(4, "task-context length M; the authors' commands use 4", least=1)
+        task_context: int = param(4, "task-context length M; the authors' commands use 4", minimum=1)
 
         def __post_init__(self) -> None:
             super().__post_init__()

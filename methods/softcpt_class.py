@@ -1,10 +1,10 @@
 """SoftCPT's class-conditional variants: each class has its own context (authors' code of arXiv 2208.13474).
 
-A class feature g_c = E("z_1 … z_K <class name>.") stands beside the task feature f_t: context of class c of task
+A class feature g_c = E("z_1 … z_K <class name>.") is joined to the task feature f_t: context of class c of task
 t = reshape([g_c ; f_t] · P, (L, w)), P ∈ R^{2d × L·w}. The name says what is shared: "ca" one z for all classes,
-"cs" one z a class; "ta" one task context u for all tasks, "ts" one a task.
-On General-10 the authors score, beside a batch's own classes, a tenth of the others (`absent`); how they draw it is
-our reading. Learned: 2d · L · w + (1 or Σ|C_t|) · K · w + (1 or T) · M · w numbers.
+"cs" one z per class; "ta" one task context u for all tasks, "ts" one per task.
+On General-10 the authors score a batch's own classes and a tenth of the others (`absent`); how they draw it is
+our interpretation. Learned: 2d · L · w + (1 or Σ|C_t|) · K · w + (1 or T) · M · w numbers.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class SoftCPTCATA(SoftCPT):
 
     @dataclass(frozen=True)
     class Params(SoftCPT.Params):
-        class_context: int = param(4, "length K of the context that class features are read from", least=1)
+        class_context: int = param(4, "length K of the context that class features are read from", minimum=1)
         absent: float = param(
-            1.0, "share of the classes without an image in the batch that a step scores (General-10: 0.1)", least=0
+            1.0, "share of the classes without an image in the batch that a step scores (General-10: 0.1)", minimum=0
         )
 
     @classmethod
@@ -64,7 +64,7 @@ class SoftCPTCATA(SoftCPT):
         for t, own in zip(tasks, names, strict=True):
             place = {name: i for i, name in enumerate(self.tasks[t].class_names)}
             if not set(own) <= set(place):
-                self.refuse_unseen()
+                self.refuse_new_classes()
             first = sum(len(task.class_names) for task in self.tasks[:t])
             rows += [first + place[name] for name in own]
         return Prompts(self.rows(z, rows), list(chain(*names)), paired=True)
@@ -76,7 +76,7 @@ class SoftCPTCATA(SoftCPT):
     def scored(self, batch: Batch) -> tuple[Batch, list[Sequence[str]]]:
         if self.params.absent >= 1:
             return super().scored(batch)
-        labels, tasks = batch.known
+        labels, tasks = batch.cpu_labels, batch.cpu_tasks
         names: list[Sequence[str]] = []
         among = labels.clone()
         for t in batch.present:
@@ -102,7 +102,7 @@ class SoftCPTCATA(SoftCPT):
 
 
 class SoftCPTCATS(SoftCPTCATA):
-    """Class context shared by all classes, one task context a task."""
+    """Class context shared by all classes, one task context per task."""
 
     name = "softcpt-cats"
     order = 131
@@ -112,20 +112,20 @@ class SoftCPTCATS(SoftCPTCATA):
 
 
 class SoftCPTCSTA(SoftCPTCATA):
-    """One class context a class, task context shared by all tasks."""
+    """One class context per class, task context shared by all tasks."""
 
     name = "softcpt-csta"
     order = 132
     source = "SoftCPT-CSTA, arXiv 2208.13474"
     own_class_context = True
-    closed = OWN_CONTEXT
+    no_new_classes = OWN_CONTEXT
 
 
 class SoftCPTCSTS(SoftCPTCATS):
-    """One class context a class, one task context a task."""
+    """One class context per class, one task context per task."""
 
     name = "softcpt-csts"
     order = 133
     source = "SoftCPT-CSTS, arXiv 2208.13474"
     own_class_context = True
-    closed = OWN_CONTEXT
+    no_new_classes = OWN_CONTEXT

@@ -1,4 +1,4 @@
-"""SoftCPT with one task context a task (SoftCPT-NATS). arXiv 2208.13474. Learned: d · L · w + T · M · w numbers."""
+"""SoftCPT with one task context per task (SoftCPT-NATS). arXiv 2208.13474. Learned: d · L · w + T · M · w numbers."""
 
 from __future__ import annotations
 

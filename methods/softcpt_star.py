@@ -1,4 +1,4 @@
-"""SoftCPT*: a shared context plus what the meta-network makes of the bare task name. Our reading.
+"""SoftCPT*: a shared context plus what the meta-network makes of the bare task name. Our interpretation.
 
 Not in public code. The parameter count in the table of arXiv 2208.13474 is exactly d·16·w + 16·w, which fits a
 shared context of 16 vectors to which the meta-network adds its output for the fixed text "<task name>.".
@@ -21,8 +21,10 @@ class SoftCPTStar(PromptMethod):
 
     name = "softcpt-star"
     order = 100
-    source = "SoftCPT*, arXiv 2208.13474 (our reading)"
-    footnote = "SoftCPT* is not in public code; this row is our reading of it, chosen to fit its parameter count."
+    source = "SoftCPT*, arXiv 2208.13474 (our interpretation)"
+    footnote = (
+        "SoftCPT* is not in public code; this row is our interpretation of it, chosen to fit its parameter count."
+    )
 
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:

@@ -13,22 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.methods.base import Parameters, Report, TaskData, param
+from bench.methods.base import Parameters, ProgressCallback, TaskData, param
 
 
 @dataclass(frozen=True)
 class Recipe(Parameters):
     """Optimiser settings; the paper's values are the defaults."""
 
-    epochs: int = param(50, "passes over the few-shot set", least=1)
-    batch: int = param(32, "images a step, drawn over all tasks trained together", least=1)
-    lr: float = param(0.002, "SGD's learning rate from epoch 2 on, cosine decay", least=0)
-    warmup_lr: float = param(1e-5, "learning rate of epoch 1", least=0)
-    momentum: float = param(0.9, "SGD's momentum", least=0)
-    weight_decay: float = param(5e-4, "SGD's weight decay, on all learned parameters", least=0)
-    init_std: float = param(0.02, "standard deviation of random start values", least=0)
-    repeats: int = param(1, "optimiser steps per batch, all with the batch's one gradient", least=1)
-    schedule_steps: int = param(1, "steps of the cosine decay per epoch; with 2 or more it rises again", least=1)
+    epochs: int = param(50, "passes over the few-shot set", minimum=1)
+    batch: int = param(32, "images per step, drawn over all tasks trained together", minimum=1)
+    lr: float = param(0.002, "SGD's learning rate from epoch 2 on, cosine decay", minimum=0)
+    warmup_lr: float = param(1e-5, "learning rate of epoch 1", minimum=0)
+    momentum: float = param(0.9, "SGD's momentum", minimum=0)
+    weight_decay: float = param(5e-4, "SGD's weight decay, on all learned parameters", minimum=0)
+    init_std: float = param(0.02, "standard deviation of random start values", minimum=0)
+    repeats: int = param(1, "optimiser steps per batch, all with the batch's one gradient", minimum=1)
+    schedule_steps: int = param(1, "steps of the cosine decay per epoch; with 2 or more it rises again", minimum=1)
 
 
 Owner = TypeVar("Owner")
@@ -39,28 +39,28 @@ class Batch:
     """Images of one step, on the device; and what the host asks of them, so that it never waits for the device.
 
     features : [B, d], L2-normalised. labels : [B], within each image's own task. tasks : [B], each image's task.
-    known : (labels, tasks) on the CPU.
+    cpu_labels, cpu_tasks : the same on the CPU.
     """
 
     features: Tensor
     labels: Tensor
     tasks: Tensor
-    known: tuple[Tensor, Tensor]
+    cpu_labels: Tensor
+    cpu_tasks: Tensor
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor, tasks: Tensor) -> Batch:
         """From labels and tasks on the CPU."""
         there = [x.to(features.device, non_blocking=True) for x in (labels, tasks)]
-        return cls(features, there[0], there[1], (labels, tasks))
+        return cls(features, there[0], there[1], labels, tasks)
 
     @cached_property
     def present(self) -> list[int]:
         """Tasks with an image here, ascending."""
-        return self.known[1].unique().tolist()
+        return self.cpu_tasks.unique().tolist()
 
     def part(self, rows: slice) -> Batch:
-        labels, tasks = self.known
-        return Batch(self.features[rows], self.labels[rows], self.tasks[rows], (labels[rows], tasks[rows]))
+        return Batch(*(x[rows] for x in (self.features, self.labels, self.tasks, self.cpu_labels, self.cpu_tasks)))
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
@@ -73,7 +73,7 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * (recipe.schedule_steps * (epoch - 1) - 1) / recipe.epochs))
 
 
-def steps_an_epoch(n_images: int, batch: int) -> int:
+def steps_per_epoch(n_images: int, batch: int) -> int:
     """The last incomplete batch is dropped when there is at least one whole batch."""
     return n_images // batch if n_images >= batch else min(n_images, 1)
 
@@ -103,15 +103,13 @@ def batches(
     n, size = len(labels), recipe.batch
     for epoch in range(recipe.epochs):
         images = torch.cat([tasks[t].views[epoch % len(tasks[t].views)] for t in which])  # n, d
-        images = F.normalize(images.to(device, non_blocking=True), dim=-1)  # one upload an epoch, none a step
+        images = F.normalize(images.to(device, non_blocking=True), dim=-1)  # one upload per epoch, none per step
         order = torch.randperm(n, generator=rng)
         order_there = order.to(device, non_blocking=True)
-        for step in range(steps_an_epoch(n, size)):
+        for step in range(steps_per_epoch(n, size)):
             part = slice(step * size, (step + 1) * size)
-            chosen, known = order_there[part], order[part]
-            batch = Batch(
-                images[chosen], labels_there[chosen], owner_there[chosen], (labels[known], owner[known])
-            )
+            chosen, same = order_there[part], order[part]
+            batch = Batch(images[chosen], labels_there[chosen], owner_there[chosen], labels[same], owner[same])
             yield learning_rate(recipe, epoch + 1), batch
 
 
@@ -123,7 +121,7 @@ def train(
 ) -> None:
     """Train from the parameters' present values. Trainings run side by side: a step takes one batch of each.
 
-    They share no parameter, so each goes the way that it would go alone; one that has finished stands still.
+    They share no parameter, so each learns what it would learn alone; one that has finished stays as it is.
 
     Parameters
     ----------
@@ -170,9 +168,9 @@ def joint_cross_entropy(logits: Tensor, batch: Batch, sizes: Sequence[int]) -> T
 
 
 class Progress:
-    """Counts steps for a `Report`."""
+    """Counts steps for a `ProgressCallback`."""
 
-    def __init__(self, report: Report, total: int) -> None:
+    def __init__(self, report: ProgressCallback, total: int) -> None:
         self.report, self.total, self.done = report, total, 0
 
     def __call__(self) -> None:

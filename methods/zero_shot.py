@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.methods.base import Clip, Method, Report, TaskData
+from bench.methods.base import Clip, Method, ProgressCallback, TaskData
 from bench.wording import sentences
 
 
 class ZeroShot(Method):
-    """score = τ · cos(image, E("<template with the class name>")), or the mean over several sentences a class."""
+    """score = τ · cos(image, E("<template with the class name>")), or the mean over several sentences per class."""
 
     name = "zero-shot"
     trains = False
@@ -26,7 +26,7 @@ class ZeroShot(Method):
     order = 0
     source = "CLIP, arXiv 2103.00020"
 
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: Report) -> None:
+    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         self.clip, self.tasks = clip, tasks
 
     def state(self) -> dict[str, Tensor]:

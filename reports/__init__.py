@@ -28,7 +28,7 @@ def report(results: Path | str, out: Path | str) -> pd.DataFrame:
 
 
 def write(results: Path | str, out: Path | str) -> Written:
-    """`report`, with all there is to say of it."""
+    """`report`, with all there is to say about it."""
     # Imported here: the harness shares this folder's columns and should not wait for matplotlib.
     from bench.files import user_path, write_whole
     from bench.records import COLUMNS

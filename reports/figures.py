@@ -1,4 +1,4 @@
-"""The report's figures. One colour and marker a method in all of them; zero-shot is a dashed line."""
+"""The report's figures. One colour and marker per method in all of them; zero-shot is a dashed line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COLOURS = [
     (2, 0.5), (7, 0.5), (9, 0.5), (5, 0.5),
 ]  # fmt: skip
 PALETTE = [tuple(channel * light for channel in _BASE[i]) for i, light in _COLOURS]
-# Not as many markers as colours, so that the pairs differ for 16 · 13 methods.
+# 16 colours and 13 markers have no common factor: pairs differ for 16 · 13 methods.
 MARKERS = ["p", "h", "o", "D", "s", "v", "P", "X", "<", "*", ">", "^", "d"]
 ZERO_SHOT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
 LOOK = {
@@ -70,7 +70,7 @@ def draw(block: Block, folder: Path) -> list[str]:
 
 
 def not_drawn(block: Block) -> list[str]:
-    """What one could miss among the figures, and why it is not there."""
+    """Figures that a reader might miss, and why they were not drawn."""
     if not block.shots:
         return [f"{block.title}: no method that trains"]
     reasons = []
@@ -94,7 +94,7 @@ def accuracy(block: Block) -> Figure:
 
 
 def tasks(block: Block) -> Figure | None:
-    """Accuracy over shots, a panel a task; every panel has its own range. One task alone is `accuracy`."""
+    """Accuracy over shots, a panel per task; every panel has its own range. One task alone is `accuracy`."""
     names = block.tasks
     if len(names) == 1:
         return None
@@ -137,7 +137,7 @@ def gain(block: Block) -> Figure | None:
 
 
 def new_over_base(block: Block) -> Figure:
-    """Accuracy on new classes over that on base classes, a panel a shot count, with lines of equal harmonic mean."""
+    """Accuracy on new classes over that on base classes, a panel per shot count, with lines of equal harmonic mean."""
     count = len(block.shots)
     columns = math.ceil(math.sqrt(count))
     size = (6.4, 4.6) if count == 1 else (1 + 3.2 * columns, 1.6 + 3 * math.ceil(count / columns))
@@ -171,7 +171,7 @@ def new_over_base(block: Block) -> Figure:
 
 
 def time(block: Block) -> Figure | None:
-    """Accuracy against training time; the devices are named, for times of different ones do not compare."""
+    """Accuracy against training time; the devices are named, because times on different ones do not compare."""
     devices = ", ".join(sorted(filter(None, block.rows["device"].unique())))
     return _against(block, "train_seconds", f"training time, seconds{f' ({devices})' if devices else ''}")
 
@@ -202,13 +202,13 @@ def _against(block: Block, column: str, what: str) -> Figure | None:
     free = [nothing] if (scores[column] == 0).any() else []
     axes.set_xticks([*free, *ticks], [*("0" for _ in free), *map(_amount, ticks)])
     axes.minorticks_off()
-    axes.set(xlabel=_plain(what), ylabel="accuracy (%)")
+    axes.set(xlabel=_escaped(what), ylabel="accuracy (%)")
     _legend(figure, block, points=True)
     return figure
 
 
 def sweeps(block: Block) -> list[tuple[str, str]]:
-    """(method, parameter) where a parameter was varied alone and over numbers."""
+    """(method, parameter) where only this parameter was varied, over numbers."""
     found = []
     for method, names in block.ablations.items():
         for parameter in dict.fromkeys(p for name in names for p in block.changed(name)):
@@ -220,7 +220,7 @@ def sweeps(block: Block) -> list[tuple[str, str]]:
 
 
 def ablation(method: str, parameter: str, block: Block) -> Figure:
-    """Accuracy over the values of a parameter, a line a shot count, a panel a part."""
+    """Accuracy over the values of a parameter, a line per shot count, a panel per part."""
     names = _alone(block, block.ablations[method], parameter)
     values = {name: float(block.of(name, "parameters")[parameter]) for name in names}
     scores = block.scores[block.scores["label"].isin(names)]
@@ -238,7 +238,7 @@ def ablation(method: str, parameter: str, block: Block) -> Figure:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         _zero_line(axes, block, block.scores[block.scores["part"] == part], label="zero-shot")
-        axes.set(xlabel=_plain(parameter), ylabel=f"accuracy (%){f', {PARTS[part]}' * block.halves}")
+        axes.set(xlabel=_escaped(parameter), ylabel=f"accuracy (%){f', {PARTS[part]}' * block.halves}")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
@@ -301,7 +301,7 @@ def _legend(
     figure: Figure, block: Block, below: bool = False, points: bool = False, more: Sequence[Line2D] = ()
 ) -> None:
     """Beside the panels, or below them; the figure grows where names are many or long (inches, at 9 points)."""
-    handles = [Line2D([], [], label=_plain(n), **_style(block, n, points=points)) for n in _marked(block)]
+    handles = [Line2D([], [], label=_escaped(n), **_style(block, n, points=points)) for n in _marked(block)]
     if len(handles) < len(block.main):
         handles.insert(0, Line2D([], [], **ZERO_SHOT, label="zero-shot"))
     handles += more
@@ -324,7 +324,7 @@ def _grid(
     panels = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False).flat)
     for panel in panels[count:]:
         panel.remove()
-    title = _plain(("DEMO · " if block.demo else "") + f"{block.title}: {what}")
+    title = _escaped(("DEMO · " if block.demo else "") + f"{block.title}: {what}")
     if count == 1:  # above its axes, where it leaves the legend beside them alone
         panels[0].set_title(textwrap.fill(title, 58), loc="left", fontsize=11)
     else:
@@ -338,13 +338,13 @@ def _amount(value: float) -> str:
     return f"{value / unit:g}{name}"
 
 
-def _plain(text: str) -> str:
+def _escaped(text: str) -> str:
     """Text from records shown as it is: a dollar sign would begin a formula."""
     return " ".join(text.split()).replace("$", r"\$")
 
 
 def _short(text: str, width: int) -> str:
-    return _plain(text if len(text) <= width else text[: width - 1].rstrip() + "…")
+    return _escaped(text if len(text) <= width else text[: width - 1].rstrip() + "…")
 
 
 def _texts(block: Block) -> str:

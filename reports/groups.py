@@ -1,4 +1,4 @@
-"""Blocks: the records that may stand in one table, and their statistics over seeds."""
+"""Blocks: the records that may share a table, and their statistics over seeds."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bench.records import PARTS
 from bench.reports import reference
 from bench.reports.records import BLOCK, ROW, changes
 
-MAX_NAME = 60  # letters of a suite's or backbone's name in a file's, which may have 255
+MAX_NAME = 60  # characters of a suite's or backbone's name in a file's, which may have 255
 
 
 @dataclass(frozen=True)
 class Block:
     """Records that agree in everything but method, settings, shots and seed.
 
-    A row of its tables is named by its label: the method, and in brackets what makes it another than the
+    A row of its tables is named by its label: the method, and in brackets how it differs from the
     method's default ("softcpt (task_context=8)").
     """
 
-    rows: pd.DataFrame  # one line a cell, task and part, with the column `label`
+    rows: pd.DataFrame  # one line per cell, task and part, with the column `label`
     slug: str  # names its figures
     differs: tuple[str, ...]  # columns in which the blocks of this suite and backbone differ from one another
     methods: tuple[str, ...]  # the order of rows and looks in all blocks: the paper's methods, then others by name

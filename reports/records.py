@@ -1,4 +1,4 @@
-"""Record files → one table, one row a cell, task and part."""
+"""Record files → one table, one row per cell, task and part."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
+from bench.progress import count
 from bench.records import read_record
 
 # Records are comparable when they agree in these; each combination gets its own tables and figures.
@@ -25,14 +26,14 @@ _NAMED |= {"weights", "data", "draw", "complete_suite", "code", "numerics"}
 
 @dataclass(frozen=True)
 class Loaded:
-    """rows: done cells, one row a cell and task (COLUMNS and what tables need); failed: one dict a failed cell."""
+    """rows: done cells, one row per cell and task (COLUMNS and what tables need); failed: one dict per failed cell."""
 
     rows: pd.DataFrame
     failed: list[dict[str, Any]]
 
 
 def load(results: Path) -> Loaded:
-    """Every record below `results`. A file that is no record is named in a warning and left out."""
+    """Every record below `results`. A file that is not a record is named in a warning and left out."""
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     for path in sorted(results.rglob("*.json")):
@@ -48,7 +49,8 @@ def load(results: Path) -> Loaded:
             failed.append(record.failure)
     if not rows and failed:
         first = str(failed[0]["error"]).splitlines()[0]
-        raise UserError(f"all {len(failed)} cells recorded below '{results}' failed, the first with: {first}")
+        n = count(len(failed), "cell")
+        raise UserError(f"no finished cell below '{results}': {n} failed, the first with: {first}")
     if not rows:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
     return Loaded(_distinct(_with_settings(_with_variants(pd.DataFrame(rows)))), failed)
@@ -66,7 +68,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _with_variants(rows: pd.DataFrame) -> pd.DataFrame:
-    """`variant` anew, from the parameters against the method's defaults in the suite.
+    """`variant` computed again, from the parameters against the method's defaults in the suite.
 
     What a record says of itself depends on how its run was typed, where it was made before records held the defaults.
     """
@@ -115,7 +117,7 @@ def changes(variant: str) -> dict[str, str]:
 
 
 def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add `setting`: within a block, records of one method and variant that differ in any setting get told apart.
+    """Add `setting`: within a block, records of one method and variant that differ in any setting are told apart.
 
     Without it a run with `--views 10` and one with 50 would be averaged as if they were seeds of one experiment.
     """
@@ -129,13 +131,13 @@ def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell, task and part: of two records of one cell the latest finished counts."""
+    """One row per cell, task and part: of two records of one cell the latest finished counts."""
     rows = rows.sort_values("finished", kind="stable")
     twice = rows.duplicated([*BLOCK, *ROW, "shots", "seed", "task", "part"], keep="last")
     if twice.any():
         found = rows.groupby([*BLOCK, *ROW, "shots", "seed", "task", "part"])[["code", "numerics"]].transform("nunique")
         unlike = (twice & (found > 1).any(axis=1)).sum()
-        told = f", {unlike} of them by unlike code" if unlike else ""
+        told = f", {unlike} of them by different code" if unlike else ""
         warnings.warn(f"{twice.sum()} results are recorded twice{told}; the latest finished are used", stacklevel=3)
     rows = rows[~twice].drop(columns=["config", "recipe", "defaults"])
     for name in ("params", "epochs", "views", "n_test", "n_train", "n_classes"):

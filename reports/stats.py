@@ -186,7 +186,7 @@ def cliques(found: Ranks) -> list[list[str]]:
 def paired_bootstrap(right_a: ArrayLike, right_b: ArrayLike, n: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the difference of two accuracies (points) on the same test images.
 
-    right_a, right_b : whether each image was classified correctly. Images are drawn anew n times, in pairs.
+    right_a, right_b : whether each image was classified correctly. Images are resampled n times, in pairs.
     """
     difference = np.asarray(right_a, dtype=float) - np.asarray(right_b, dtype=float)
     rng = np.random.default_rng(seed)

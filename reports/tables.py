@@ -1,4 +1,4 @@
-"""The report's tables: methods × shots beside the paper's values, every task alone, and ablations."""
+"""The report's tables: methods × shots beside the paper's values, each task on its own, and ablations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def markdown_report(
 ) -> str:
     """table.md; `drawn` has the figures' files (relative to it) by block."""
     made = "Made by `python -m bench report` from the records."
-    parts = [f"# Results\n\n{cells} cells done, {len(failed)} failed. {made}\n"]
+    parts = [f"# Results\n\n{count(cells, 'cell')} done, {len(failed)} failed. {made}\n"]
     for slug, files in drawn.items():
         parts += [markdown(tables.main[slug])] if slug in tables.main else []
         parts += [f"![{file.rpartition('/')[2]}]({file})\n" for file in files]
@@ -68,7 +68,7 @@ def latex_report(tables: Tables) -> str:
 
 
 def tidy(blocks: list[Block]) -> pd.DataFrame:
-    """table.csv: one row a block, method, variant, setting, shots and part.
+    """table.csv: one row per block, method, variant, setting, shots and part.
 
     mean, std: percent, over n_seeds seeds of the mean over n_tasks tasks; paper_mean, paper_std, delta (mean −
     paper_mean): filled only where the block may be compared with the paper.
@@ -214,10 +214,10 @@ def _recipe(block: Block) -> str:
     trained = block.rows[block.rows["epochs"].notna() & (block.rows["shots"] > 0)]
     told = {}
     for name, row in trained.groupby("label", sort=False)[["epochs", "views", "parameters"]].first().iterrows():
-        views = "a view each" if pd.isna(row["views"]) else f"{row['views']} views an image"
+        views = "a view each" if pd.isna(row["views"]) else f"{count(row['views'], 'view')} per image"
         more = {"lr": "learning rate", "batch": "batch"}
         rest = [f"{text} {row['parameters'][key]}" for key, text in more.items() if key in row["parameters"]]
-        told[str(name)] = ", ".join([f"{row['epochs']} epochs", views, *rest])
+        told[str(name)] = ", ".join([count(row["epochs"], "epoch"), views, *rest])
     if not told:
         return ""
     common = Counter(told.values()).most_common(1)[0][0]
@@ -233,7 +233,7 @@ def _quoted(block: Block, name: str, shots: int) -> tuple[float, float]:
 
 
 def _ranked(mean: pd.Series, std: pd.Series, fewer: pd.Series | None = None) -> list[Cell]:
-    """Best and second by what is printed, so that equal numbers get equal marks; one value is no contest."""
+    """Best and second by what is printed, so that equal numbers get equal marks; a single value is not marked."""
     printed = mean.round(2)
     order = sorted(printed.dropna().unique(), reverse=True)
     marks = dict(zip(order, ("best", "second"), strict=False)) if printed.count() > 1 else {}
@@ -258,12 +258,12 @@ def _footnotes(block: Block, name: str) -> list[str]:
     cells = rows.drop_duplicates(["shots", "seed"])
     made = Counter(_code(code, numerics) for code, numerics in zip(cells["code"], cells["numerics"], strict=True))
     told = "; ".join(f"{count(n, 'cell')} {by}" for by, n in sorted(made.items()))
-    mixed = [f"Made by unlike code, of {name}: {told}."] if len(made) > 1 else []
+    mixed = [f"Made by different code, of {name}: {told}."] if len(made) > 1 else []
     return [*(text for text in rows["footnote"].unique() if text), *mixed]
 
 
 def _code(code: str, numerics: str) -> str:
-    """The beginning of a code's hash (of a plug-in behind module and class), and the version of what all share."""
+    """The beginning of a code's hash (a plug-in's after its module and class), and the version of what all share."""
     if not code and not numerics:
         return "of code not recorded"
     *_, found = code.split(":")

@@ -1,6 +1,6 @@
 """How a SoftCPT step grows with the number of tasks: python scripts/growth.py [--tower lite|rn50] [--tasks 10,44,…]
 
-Simulated tasks of 10 to 30 classes with made-up names, one random image feature a class, batches of 32 images over
+Simulated tasks of 10 to 30 classes with made-up names, one random image feature per class, batches of 32 images over
 all tasks. Only tasks with an image in the batch are encoded, so a step is bounded by the batch, not by the tasks.
 Each number of tasks runs in a process of its own, whose peak memory is its own. Writes growth.json, .png and .svg.
 """

@@ -161,7 +161,7 @@ def _pytest(tree: Path, tests: Sequence[str], plugin: Any) -> int:
 
 
 def noticed(tree: Path, mutant: Mutant) -> str:
-    """The first test that notices a fault, or ""; behind UNSOUND one that fails without the fault, too."""
+    """The first test that notices a fault, or ""; after UNSOUND one that also fails without the fault."""
     file = place(tree, mutant.file)
     file.write_text(mutant.planted(), encoding="utf-8")
     try:

@@ -40,7 +40,7 @@ CONFIG = {
         "tokenizer_kwargs": {"bpe_path": "demo-bpe.txt.gz"},
     },
 }  # fmt: skip
-LONGEST = 40  # tokens read in training; positions behind it keep their initial values
+LONGEST = 40  # tokens read in training; later positions keep their initial values
 # How often a caption tells a fact: the facts that are hard to see are told more often.
 TELL = {"colour": 0.4, "shape": 0.65, "count": 0.65, "ground": 0.65, "weather": 0.4}
 
@@ -61,7 +61,7 @@ WEATHER = {
 }
 OPENERS = ["", "", "a picture of", "a photo of", "a drawing of", "there are", "we see", "this picture shows",
            "an image with", "here you can see"]  # fmt: skip
-# Long openings, so that positions behind a prompt's sixteen vectors have been read too.
+# Long openings, so that positions after a prompt's sixteen vectors have been read too.
 LONG_OPENERS = [
     "this is a small picture made by a machine for people who like to look at pictures of",
     "if you look at this image for a while you will see that what it shows is",

@@ -21,7 +21,7 @@ CLASSES = {
     "shade": ("dark", "grey", "light"),
     "stripes": ("lying", "standing", "leaning"),
 }
-IMAGES_A_CLASS = 12  # the rule divides them into 6, 2 and 4
+IMAGES_PER_CLASS = 12  # the rule divides them into 6, 2 and 4
 
 SUITE = """\
 title: Tiny
@@ -118,7 +118,7 @@ def make_tiny(root: Path) -> Tiny:
         for label, name in enumerate(names):
             folder = root / "data" / task / name
             folder.mkdir(parents=True)
-            for number in range(IMAGES_A_CLASS):
+            for number in range(IMAGES_PER_CLASS):
                 Image.fromarray(picture(task, label, rng)).save(folder / f"{number:02d}.png")
     return Tiny(root)
 

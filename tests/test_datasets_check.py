@@ -148,7 +148,7 @@ def test_open_finds_broken_images_and_copies_in_two_parts(tmp_path: Path, capsys
     train, test = split.train[0].path, split.test[0].path
     shutil.copy(tmp_path / "A" / train, tmp_path / "A" / test)
     assert main(command) == 0  # worth knowing, but a run can use it
-    assert f"- A: 1 images have the same bytes as images of another part: {test} = {train}" in capsys.readouterr().out
+    assert f"- A: 1 image has the same bytes as images of another part: {test} = {train}" in capsys.readouterr().out
     for path in (split.val[0].path, split.test[1].path):
         (tmp_path / "A" / path).write_bytes((tmp_path / "A" / path).read_bytes()[:-300])
     assert main(command) == 1

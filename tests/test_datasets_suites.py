@@ -79,7 +79,7 @@ def test_plant6_order_and_templates() -> None:
 
 def test_rs8_says_that_its_composition_is_our_reading() -> None:
     suite = load_suite("rs8")
-    assert "our reading" in suite.note
+    assert "our interpretation" in suite.note
     assert [task.n_classes for task in suite.tasks] == [30, 45, 21, 19, 7, 31, 45, 10]
     assert {task.template for task in suite.tasks} == {"a satellite photo of {}."}
 

@@ -44,18 +44,18 @@ def test_a_device_that_is_there_is_taken(cards: Any, n: int, apple: bool, name: 
 @pytest.mark.parametrize(
     ("n", "name", "says"),
     [
-        (0, "cuda", "--device cuda: no CUDA device is there; use --device cpu"),
-        (0, "cuda:1", "--device cuda:1: no CUDA device is there; use --device cpu"),
-        (1, "cuda:1", "--device cuda:1: cuda:0 alone is there"),
-        (3, "cuda:3", "--device cuda:3: cuda:0 to cuda:2 are there"),
-        (2, "mps", "--device mps: no GPU of Apple's is there that torch can use; use --device cpu"),
+        (0, "cuda", "--device cuda: this machine has no CUDA device; use --device cpu"),
+        (0, "cuda:1", "--device cuda:1: this machine has no CUDA device; use --device cpu"),
+        (1, "cuda:1", "--device cuda:1: this machine has only cuda:0"),
+        (3, "cuda:3", "--device cuda:3: this machine has cuda:0 to cuda:2"),
+        (2, "mps", "--device mps: this machine has no Apple GPU that torch can use; use --device cpu"),
         (2, "gpu", "--device 'gpu': one of auto, cpu, cuda, cuda:N (N from 0), mps"),
         (2, "cuda:", "--device 'cuda:': one of auto, cpu, cuda, cuda:N (N from 0), mps"),
         (2, "cuda:-1", "--device 'cuda:-1': one of auto, cpu, cuda, cuda:N (N from 0), mps"),
         (2, "cpu:0", "--device 'cpu:0': one of auto, cpu, cuda, cuda:N (N from 0), mps"),
     ],
 )
-def test_a_device_that_is_not_there_is_told_with_what_is(cards: Any, n: int, name: str, says: str) -> None:
+def test_a_missing_device_is_reported_with_those_that_exist(cards: Any, n: int, name: str, says: str) -> None:
     cards(n)
     with pytest.raises(UserError) as error:
         find_device(name)

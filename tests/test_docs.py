@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import bench
+from bench.config import RunConfig, load_experiment
 from bench.datasets.spec import load_suite
 from bench.datasets.splits import load_tasks
 from bench.errors import UserError
@@ -88,12 +89,20 @@ def test_the_readme_names_every_method_and_counts_the_suites_right() -> None:
             assert sum(task.n_classes or 0 for task in tasks) == int(row[2])
 
 
+def test_the_experiment_file_of_the_readme_is_one(tmp_path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "experiment.yaml").write_text(example, encoding="utf-8")
+    config = RunConfig(**load_experiment(tmp_path / "experiment.yaml"))
+    assert (config.suite, config.methods) == ("plant6", ("coop", "softcpt"))
+    assert config.data == str(Path.home() / "data")
+
+
 def test_the_demo_takes_no_data_folder(tmp_path) -> None:
     with pytest.raises(UserError, match="the demo suite renders its own images"):
         bench.run(suite="demo", data=str(tmp_path), quiet=True)
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("architecture", "data", "methods", "performance"))]
+PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 @pytest.mark.parametrize("page", PAGES)

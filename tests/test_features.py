@@ -197,7 +197,7 @@ def encoder_inputs(features: ImageFeatures, paths: list[Path], view: View) -> to
 def test_encoder_sees_exactly_what_a_plain_loop_shows_it(
     tiny: Any, backbone: Backbone, kinds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
-    monkeypatch.setattr(features_module, "CROPS_A_BATCH", 3)
+    monkeypatch.setattr(features_module, "CROPS_PER_BATCH", 3)
     plain = open_clips_own(backbone)
     if whole:  # a preprocessing that is no list of steps is used as it is
         backbone = replace(backbone, preprocess=lambda image: plain(image))
@@ -224,7 +224,7 @@ def test_encoder_sees_exactly_torchvisions_training_views(
 def test_features_do_not_depend_on_cores_or_threads(
     tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: View, kind: str
 ) -> None:
-    monkeypatch.setattr(features_module, "CROPS_A_BATCH", 24)
+    monkeypatch.setattr(features_module, "CROPS_PER_BATCH", 24)
     monkeypatch.setattr(features_module, "PIXELS_ON_CPU", 8 * 32 * 32)
     found = []
     for threads in (1, 2):
@@ -275,9 +275,9 @@ def test_batches_and_blocks_leave_the_features_as_they_are(
 ) -> None:
     paths = tiny.images()
     whole = ImageFeatures(backbone, tmp_path / "whole").get(paths, View(1, 0, 3))
-    monkeypatch.setattr(features_module, "IMAGES_A_BLOCK", 7)
-    monkeypatch.setattr(features_module, "VIEWS_A_BLOCK", 2)
-    monkeypatch.setattr(features_module, "CROPS_A_BATCH", 5)
+    monkeypatch.setattr(features_module, "IMAGES_PER_BLOCK", 7)
+    monkeypatch.setattr(features_module, "VIEWS_PER_BLOCK", 2)
+    monkeypatch.setattr(features_module, "CROPS_PER_BATCH", 5)
     monkeypatch.setattr(features_module, "PIXELS_ON_CPU", 2 * 32 * 32)
     cut = ImageFeatures(backbone, tmp_path / "cut")
     torch.testing.assert_close(cut.get(paths, View(1, 0, 3)), whole, rtol=1e-5, atol=1e-5)
@@ -516,7 +516,7 @@ def test_hashes_are_remembered_and_changed_files_noticed(tmp_path: Path, monkeyp
 def test_hashing_tells_its_progress_and_keeps_what_it_has_when_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hashes_module, "HASHES_A_COMMIT", 2)
+    monkeypatch.setattr(hashes_module, "HASHES_PER_COMMIT", 2)
     paths = [tmp_path / f"{n}.png" for n in range(5)]
     for path in paths[:4]:
         path.write_bytes(path.name.encode())

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench import hashes as hashes_module
 from bench.datasets.images import looks_whole
-from bench.hashes import ImageHashes, copies, copies_told, named
+from bench.hashes import ImageHashes, copies, describe_copies, named
 
 
 def encoded(form: str, seed: int = 0) -> bytes:
@@ -96,8 +96,9 @@ def test_copies_are_those_of_an_earlier_part_whatever_their_names(tmp_path: Path
     train, val, test = ([tmp_path / name for name in names] for names in (["a", "b"], ["c"], ["d", "e", "f"]))
     pairs = copies(*map(ImageHashes(tmp_path / "cache").by_content, (train, val, test, [tmp_path / "gone"])))
     assert [(one.name, other.name) for one, other in pairs] == [("a", "c"), ("b", "d"), ("a", "f")]
-    assert copies_told(tmp_path, pairs[:2], "x") == "2 images have the same bytes as x: c = a; d = b"
-    assert copies_told(tmp_path, [], "x") == ""
+    assert describe_copies(tmp_path, pairs[:1], "x") == "1 image has the same bytes as x: c = a"
+    assert describe_copies(tmp_path, pairs[:2], "x") == "2 images have the same bytes as x: c = a; d = b"
+    assert describe_copies(tmp_path, [], "x") == ""
 
 
 def test_a_message_names_twenty_and_counts_the_rest() -> None:

@@ -269,7 +269,7 @@ def test_mistakes_are_one_line(runs: Path, tiny: Any, tmp_path: Path, capsys: An
     key = key_of(runs, "coop")
     where = ["--results", str(runs), "--backbone", tiny.backbone]
     assert "'nothing'" in mistake(["predict", "--cell", "noth/ing", image], capsys).replace("noth/ing", "nothing")
-    assert "have a key that begins so" in mistake(["predict", "--cell", "0000", image, *where], capsys)
+    assert "have a key that begins with it" in mistake(["predict", "--cell", "0000", image, *where], capsys)
     assert "no such file" in mistake(["predict", "--cell", "runs/nothing.json", image, *where], capsys)
     assert "Colour, Shade, Stripes" in mistake(["predict", "--cell", key, image, *where], capsys)
     assert "'Color'" in mistake(["predict", "--cell", key, "--task", "Color", image, *where], capsys)
@@ -285,7 +285,7 @@ def test_a_key_s_beginning_that_fits_several_cells_is_refused(runs: Path, tmp_pa
     path = record_of(runs, "coop").with_suffix(".safetensors")
     for end in ("aa11", "aa22"):
         shutil.copy(path, tmp_path / f"1shot-seed1-{end}.safetensors")
-    with pytest.raises(UserError, match="2 keys begin so"):
+    with pytest.raises(UserError, match="2 keys begin with it"):
         bench.load_cell("aa", tmp_path)
     with pytest.raises(UserError, match="no learned parameters"):
         bench.load_cell("11", tmp_path)  # an end is no beginning

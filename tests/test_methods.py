@@ -104,10 +104,10 @@ def as_reference(tasks):
     return [reference.Task(t.task_name, list(t.class_names), t.views, t.labels) for t in tasks]
 
 
-def assert_trains_as_the_reference(clip, tasks, contexts_of, start, steps, learned, position, steps_an_epoch):
+def assert_trains_as_the_reference(clip, tasks, contexts_of, start, steps, learned, position, steps_per_epoch):
     """Losses and parameters after the same batches from the same start values."""
     batches = [
-        (step // steps_an_epoch + 1, images_of(batch, tasks, step // steps_an_epoch + 1))
+        (step // steps_per_epoch + 1, images_of(batch, tasks, step // steps_per_epoch + 1))
         for step, (batch, _) in enumerate(steps)
     ]
     recipe = reference.Recipe(epochs=SMALL_RECIPE["epochs"], lr=SMALL_RECIPE["lr"], first_lr=SMALL_RECIPE["warmup_lr"])
@@ -541,10 +541,10 @@ def test_a_bad_option_is_told(option, message):
         variants([COOP, SOFTCPT, ZERO], [option], [])
 
 
-def test_a_parameter_s_meaning_is_kept_with_it():
+def test_the_help_of_a_parameter_is_kept_with_it():
     field = param(3, "how deep")
-    assert (field.default, field.metadata["meaning"]) == (3, "how deep")
-    assert all(f.metadata.get("meaning") for f in SOFTCPT.Params.__dataclass_fields__.values())
+    assert (field.default, field.metadata["help"]) == (3, "how deep")
+    assert all(f.metadata.get("help") for f in SOFTCPT.Params.__dataclass_fields__.values())
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def chosen(method: LinearProbe) -> float:
 
 def accuracy(data: TaskData, c: float) -> float:
     """On the validation images, in percent of them."""
-    probe = LogisticRegression(C=c, max_iter=ITERATIONS).fit(data.plain.double().numpy(), data.labels.numpy())
+    probe = LogisticRegression(C=c, max_iter=ITERATIONS).fit(data.test_view.double().numpy(), data.labels.numpy())
     return float(probe.score(data.val.double().numpy(), data.val_labels.numpy()))
 
 
@@ -137,7 +137,7 @@ def test_scores_are_scikit_learn_s_at_the_c_found(n_classes: int) -> None:
     data = task(n_classes=n_classes)
     method = fitted(data)
     theirs = LogisticRegression(C=chosen(method), max_iter=ITERATIONS)
-    theirs.fit(data.plain.double().numpy(), data.labels.numpy())
+    theirs.fit(data.test_view.double().numpy(), data.labels.numpy())
     images = 3 * torch.randn(20, 12, generator=torch.Generator().manual_seed(9))
     scores = method.predict(data, images)
     np.testing.assert_allclose(scores, theirs.predict_log_proba(images.double().numpy()), rtol=1e-6)
@@ -162,8 +162,8 @@ def test_nothing_of_a_task_but_its_plain_and_validation_images_counts() -> None:
     )
     a, b = fitted(data), fitted(other, task(noise=9.0))  # nor another task
     assert torch.equal(a.predict(data, images), b.predict(other, images)) and chosen(a) == chosen(b)
-    assert {"plain", "val"} == LinearProbe.needs
-    for change in ({"plain": data.plain.flip(0)}, {"labels": data.labels.flip(0)}):
+    assert {"test_view", "val"} == LinearProbe.needs
+    for change in ({"test_view": data.test_view.flip(0)}, {"labels": data.labels.flip(0)}):
         assert not torch.equal(fitted(replace(data, **change)).predict(data, images), a.predict(data, images))
     reversed_labels = replace(task(3.0), val_labels=task(3.0).val_labels.flip(0))
     assert chosen(fitted(reversed_labels)) != chosen(fitted(task(3.0)))
@@ -227,4 +227,4 @@ def test_the_drawn_validation_images_do_reach_it(own_tiny: Any, tmp_path: Path, 
         Image.new("RGB", (40, 36), "white").save(own_tiny.data / "colour" / path)
     own_tiny.run(tmp_path / "second", **arguments)
     (_, _, before, *_), (_, _, after, *_) = fits
-    assert not torch.equal(before[0].val, after[0].val) and torch.equal(before[0].plain, after[0].plain)
+    assert not torch.equal(before[0].val, after[0].val) and torch.equal(before[0].test_view, after[0].test_view)

@@ -24,7 +24,7 @@ def tasks() -> list[TaskData]:
         labels = torch.arange(n_classes).repeat(3)[torch.randperm(3 * n_classes, generator=rng)]
         features = torch.randn(len(labels), 8, generator=rng) * torch.rand(len(labels), 1, generator=rng) * 10
         names = tuple(f"class {c}" for c in range(n_classes))
-        made.append(TaskData(f"task {t}", "", names, "{}", torch.zeros(1, 0, 8), labels, plain=features))
+        made.append(TaskData(f"task {t}", "", names, "{}", torch.zeros(1, 0, 8), labels, test_view=features))
     return made
 
 
@@ -43,7 +43,7 @@ def test_scores_are_those_of_a_plain_loop(tasks: list[TaskData]) -> None:
         for i, image in enumerate(images):
             for c in range(len(task.class_names)):
                 mean = torch.zeros(8)
-                for shot, label in zip(task.plain, task.labels, strict=True):
+                for shot, label in zip(task.test_view, task.labels, strict=True):
                     if label == c:
                         mean += shot / shot.norm() / 3
                 expected = 50.0 * torch.dot(image, mean) / image.norm() / mean.norm()
@@ -52,7 +52,7 @@ def test_scores_are_those_of_a_plain_loop(tasks: list[TaskData]) -> None:
 
 def test_an_image_s_length_does_not_weigh_in_its_class_mean(tasks: list[TaskData]) -> None:
     images = torch.randn(4, 8, generator=torch.Generator().manual_seed(2))
-    longer = [replace(t, plain=t.plain * torch.linspace(1, 9, len(t.plain))[:, None]) for t in tasks]
+    longer = [replace(t, test_view=t.test_view * torch.linspace(1, 9, len(t.test_view))[:, None]) for t in tasks]
     torch.testing.assert_close(fitted(longer).predict(tasks[1], images), fitted(tasks).predict(tasks[1], images))
 
 

@@ -139,4 +139,4 @@ def test_some_of_the_absent_classes_are_scored_and_all_of_those_in_the_batch() -
 
 
 def test_the_footnote_says_that_star_is_our_reading() -> None:
-    assert "our reading" in SoftCPTStar.footnote
+    assert "our interpretation" in SoftCPTStar.footnote

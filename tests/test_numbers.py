@@ -118,7 +118,7 @@ class Seen(First):
     '''Keeps what it was given to learn from.'''
     name = "seen"
     trains = True
-    needs = frozenset({"views", "plain", "val"})
+    needs = frozenset({"views", "test_view", "val"})
     fits = []
 
     def fit(self, clip, tasks, seed, report):
@@ -220,18 +220,18 @@ def test_a_method_is_given_each_seed_and_shot_count_once(seen: dict[tuple[int, i
 
 def test_seeds_draw_other_images_and_more_shots_keep_those_of_fewer(seen: dict[tuple[int, int], TaskData]) -> None:
     for seed in (1, 2):
-        one, two, six = (rows_of(seen[seed, shots].plain) for shots in (1, 2, 6))
+        one, two, six = (rows_of(seen[seed, shots].test_view) for shots in (1, 2, 6))
         assert (len(one), len(two), len(six)) == (3, 6, 18)
         assert one < two < six
-    assert rows_of(seen[1, 2].plain) != rows_of(seen[2, 2].plain)
-    assert rows_of(seen[1, 6].plain) == rows_of(seen[2, 6].plain)  # all there are
+    assert rows_of(seen[1, 2].test_view) != rows_of(seen[2, 2].test_view)
+    assert rows_of(seen[1, 6].test_view) == rows_of(seen[2, 6].test_view)  # all there are
 
 
 def test_every_view_of_every_seed_is_another_and_none_is_the_test_view(seen: dict[tuple[int, int], TaskData]) -> None:
     first, second = seen[1, 6], seen[2, 6]  # the same images
     assert first.views.shape[:2] == second.views.shape[:2] == (3, 18)
     rows = [rows_of(view[None]) for task in (first, second) for view in task.views]
-    assert len(set.union(*rows, rows_of(first.plain))) == 7 * 18
+    assert len(set.union(*rows, rows_of(first.test_view))) == 7 * 18
 
 
 def test_validation_images_are_no_training_images_and_have_their_own_labels(
@@ -241,7 +241,7 @@ def test_validation_images_are_no_training_images_and_have_their_own_labels(
         n = min(shots, 2)  # two a class are there
         assert sorted(task.val_labels.tolist()) == sorted([0, 1, 2] * n)
         assert len(task.val) == 3 * n
-        assert not rows_of(task.val) & rows_of(task.plain)
+        assert not rows_of(task.val) & rows_of(task.test_view)
 
 
 @pytest.mark.parametrize(("shots", "n_val"), [(1, 1), (2, 2), (4, 4), (16, 4)])

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def ones_task(*, width: int = 16) -> TaskData:
     """Features that are all 1, so that what is left after taking 1 off is the noise."""
     ones, labels = torch.ones(2, 300, width), torch.zeros(300, dtype=torch.long)
-    return TaskData("t", "t", ("a", "b"), "{}", ones, labels, plain=ones[0], val=ones[0])
+    return TaskData("t", "t", ("a", "b"), "{}", ones, labels, test_view=ones[0], val=ones[0])
 
 
 class Sees(Method):
@@ -55,7 +55,7 @@ def test_noise_has_the_size_said_and_leaves_zeros() -> None:
 def test_every_image_feature_is_perturbed_each_by_noise_of_its_own() -> None:
     method = perturbed(Sees, 1e-3, 1)()
     method.fit(None, [ones_task()], 7, None)  # type: ignore[arg-type]
-    seen = [method.task.views[0], method.task.views[1], method.task.plain, method.task.val]
+    seen = [method.task.views[0], method.task.views[1], method.task.test_view, method.task.val]
     seen.append(method.predict(method.task, torch.ones(300, 16)))
     for k, values in enumerate(seen):
         assert values.std().item() == pytest.approx(1e-3, rel=0.05)

@@ -28,9 +28,9 @@ def test_a_method_that_cannot_score_unseen_classes_is_refused_before_anything_is
 def test_all_methods_under_base_to_new_are_those_that_can_score_unseen_classes(tiny, tmp_path, capsys) -> None:
     assert main([*tiny.command(tmp_path, "--protocol=base2new", "--dry-run"), "--methods=all"]) == 0
     said = capsys.readouterr().out
-    closed = {name for name in method_names() if find_method(name).closed}
+    closed = {name for name in method_names() if find_method(name).no_new_classes}
     assert closed == {"protonet", "linear-probe", "coop-cs", "softcpt-csta", "softcpt-csts"}
     for name in closed:
-        assert f"Left out, {name} cannot score new classes: {find_method(name).closed}" in said
+        assert f"Left out, {name} cannot score new classes: {find_method(name).no_new_classes}" in said
     planned = {line.split()[2] for line in said.splitlines() if line.startswith("tiny ")}
     assert planned == set(method_names()) - closed

@@ -70,11 +70,11 @@ def test_a_file_of_one_s_own(tiny: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("coopp: {epochs: 4}", "'coopp' is no method; did you mean 'coop'"),
+        ("coopp: {epochs: 4}", "'coopp' is not a method; did you mean 'coop'"),
         ("coop: {epoch: 4}", "coop has no parameter 'epoch'; did you mean 'epochs'"),
         ("all: {nonsense: 4}", "no method has a parameter 'nonsense'"),
         ("coop: 4", "`coop` must be a map"),
-        ("veiws: 4", "'veiws' is no method; did you mean 'views'"),
+        ("veiws: 4", "'veiws' is not a method; did you mean 'views'"),
         ("title: 4", "`title` must be text, not 4"),
         ("source: [a]", r"`source` must be text, not \['a'\]"),
         ("kgcoop: {pull: strong}", "kgcoop: `pull`: 'strong' is not a value of type float"),
@@ -125,7 +125,7 @@ def test_a_recipe_may_name_the_user_s_own_method(
     file = tmp_path / "mine.yaml"
     file.write_text("own: {spice: 3}\n")
     assert planned(tiny, tmp_path, methods=["own_coop:Own"], recipe=str(file))["own"]["params"]["spice"] == 3
-    with pytest.raises(UserError, match="'own' is no method"):
+    with pytest.raises(UserError, match="'own' is not a method"):
         planned(tiny, tmp_path, methods=["coop"], recipe=str(file))
 
 

@@ -443,7 +443,7 @@ def test_other_recipes_of_a_method_are_rows_of_their_own(
 def test_recipe_of_the_caption_names_who_differs(toy: Path, tmp_path: Path) -> None:
     put(toy, "cocoop", 1, 1, {"a": 10.0, "b": 20.0}, config={"params": {"epochs": 10}, "views": 10})
     report(toy, tmp_path / "out")
-    said = "Recipe: 20 epochs, 20 views an image (cocoop: 10 epochs, 10 views an image)."
+    said = "Recipe: 20 epochs, 20 views per image (cocoop: 10 epochs, 10 views per image)."
     assert said in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -513,11 +513,11 @@ def test_cells_of_unlike_code_stand_in_one_row_with_a_footnote(tmp_path: Path) -
     assert row(tmp_path / "out", "coop<sup>1</sup>")["4-shot"] == "**62.50 ± 1.29**"  # of 61, 62, 63, 64; softcpt's too
     text = (tmp_path / "out" / "table.md").read_text()
     assert (
-        "<sup>1</sup> Made by unlike code, of coop: 1 cell of code 11111111, numerics 1; 2 cells of code 22222222, "
+        "<sup>1</sup> Made by different code, of coop: 1 cell of code 11111111, numerics 1; 2 cells of code 22222222, "
         "numerics 1; 1 cell of code not recorded." in text.replace("\\", "")
     )
-    assert text.count("unlike code") == 2  # below the two tables, and not of softcpt
-    assert "Made by unlike code" in (tmp_path / "out" / "table.tex").read_text()
+    assert text.count("different code") == 2  # below the two tables, and not of softcpt
+    assert "Made by different code" in (tmp_path / "out" / "table.tex").read_text()
     records = pd.read_csv(tmp_path / "out" / "records.csv", dtype=str, keep_default_na=False)
     coop = records[(records["method"] == "coop") & (records["task"] == "a")]
     assert list(zip(coop["seed"], coop["code"], coop["numerics"], strict=True)) == [
@@ -553,7 +553,7 @@ def test_a_cell_run_again_with_other_code_counts_once_and_it_is_said(tmp_path: P
     by_code(tmp_path / "runs", [OLD])
     config = {"code": NEW[0], "numerics": "1"}
     put(tmp_path / "runs", "coop", 4, 1, {"a": 80.0, "b": 80.0}, config=config, finished="2026-02-01T00:00:00+00:00")
-    with pytest.warns(UserWarning, match="2 results are recorded twice, 2 of them by unlike code; the latest"):
+    with pytest.warns(UserWarning, match="2 results are recorded twice, 2 of them by different code; the latest"):
         report(tmp_path / "runs", tmp_path / "out")
     assert row(tmp_path / "out", "coop")["4-shot"] == "80.00"
 
@@ -648,7 +648,7 @@ def test_no_records_is_an_error_that_says_what_to_run(tmp_path: Path, folder: st
 def test_only_failures_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
     path = put(tmp_path / "runs", "coop", 1, 1, {"a": 1.0})
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed", "error": "no memory"}))
-    with pytest.raises(UserError, match=r"all 1 cells .* no memory"):
+    with pytest.raises(UserError, match=r"no finished cell below .*: 1 cell failed, .* no memory"):
         report(tmp_path / "runs", tmp_path / "out")
 
 

@@ -117,7 +117,7 @@ def of_images(tower, length):
     return [Prompts(random_contexts(tower, 2, length), ["cat", "golden retriever"])]
 
 
-def several_a_class(tower, length):
+def several_per_class(tower, length):
     """Two contexts for every class of a task, and two for each single class, side by side."""
     names = ["cat", "tabby cat"]
     return [
@@ -126,7 +126,7 @@ def several_a_class(tower, length):
     ]
 
 
-KINDS = [of_all, of_tasks, of_classes, of_images, several_a_class]
+KINDS = [of_all, of_tasks, of_classes, of_images, several_per_class]
 
 
 def of_every_kind(tower, length):

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     code = 0
     try:
-        with _warnings_in_a_line():
+        with _one_line_warnings():
             code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # here, where a closed pipe is caught
         return code
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError as error:
         if sys.getfilesystemencoding() == "utf-8":
             raise
-        known = f"this system's encoding of file names, {sys.getfilesystemencoding()}, lacks letters of it"
+        known = f"this system's encoding of file names, {sys.getfilesystemencoding()}, lacks some of its characters"
         return _say(f"error: {error.object!a}: {known}; set PYTHONUTF8=1, or a locale with UTF-8", 2)
     finally:
         _let_go()
@@ -80,7 +80,7 @@ def _nobody_reads(error: OSError) -> bool:
 
 
 def _let_go() -> None:
-    """Turn streams that nobody reads to nowhere: Python flushes them once more at its end, and would complain."""
+    """Redirect streams that nobody reads: Python flushes them once more at exit, and would complain."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -90,7 +90,7 @@ def _let_go() -> None:
 
 
 @contextlib.contextmanager
-def _warnings_in_a_line() -> Iterator[None]:
+def _one_line_warnings() -> Iterator[None]:
     """Warnings as errors are shown: without the place in the code that a user can do nothing about."""
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

@@ -68,8 +68,8 @@ def draws_of(a: argparse.Namespace) -> tuple[list[int], list[int]]:
     """The shots and seeds that were given, or the defaults."""
     from bench.options import numbers
 
-    shots = numbers(a.shots or [SHOTS], "--shots", least=1)
-    return shots, numbers(a.seeds or [SEEDS], "--seeds", least=0)
+    shots = numbers(a.shots or [SHOTS], "--shots", minimum=1)
+    return shots, numbers(a.seeds or [SEEDS], "--seeds", minimum=0)
 
 
 def tasks_of(a: argparse.Namespace) -> list[str] | None:
@@ -85,7 +85,7 @@ def tasks_of(a: argparse.Namespace) -> list[str] | None:
 
 
 def print_table(table: Any, floatfmt: str = "g") -> None:
-    """Print a table; long cells are wrapped so that it is no wider than the terminal."""
+    """Print a table; long cells are wrapped so that it is not wider than the terminal."""
     from tabulate import tabulate
 
     rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()

@@ -135,7 +135,9 @@ def _print_plan(plan: Any) -> None:
         return
     unknown = sum(step.size is None for step in plan.open)
     more = f" and {unknown} of unknown size" if unknown else ""
-    files = "1 file" if len(plan.open) == 1 else f"{len(plan.open)} files"
+    from bench.progress import count
+
+    files = count(len(plan.open), "file")
     print(f"To download: {files}, {human(plan.to_download)}{more}, into {printable(str(plan.root))}.")
     enough = "" if plan.needed <= plan.free else ": not enough"
     print(f"On disk, while unpacking: {human(plan.needed)} are needed, {human(plan.free)} are free{enough}.")

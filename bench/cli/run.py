@@ -41,13 +41,13 @@ def _parser() -> Parser:
     p = command_parser("run", about, RUN_EXAMPLES)
     p.add_argument(
         "experiment", nargs="?", metavar="EXPERIMENT.yaml",
-        help="a file with settings by their names below (methods: [coop, softcpt], shots: 16); options stand above it",
+        help="a file with settings by their names below (methods: [coop, softcpt], shots: 16); options override it",
     )  # fmt: skip
     add_settings(p)
     p.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
     p.add_argument(
         "--perturb", type=int, metavar="N",
-        help="tell how much of the accuracies is rounding: train each cell once as it is and N times from numbers "
+        help="measure how much of the accuracies is rounding: train each cell once as it is and N times from numbers "
         "changed by 1e-7 of themselves; records nothing",
     )  # fmt: skip
     return p
@@ -83,7 +83,7 @@ def run(argv: list[str]) -> int:
             raise UserError(f"--perturb {perturb}: at least 1")
         for given, name in ((config.profile, "--profile"), (config.seeds_at_once, "--seeds-at-once")):
             if given:
-                raise UserError(f"--perturb {perturb}: does not go with {name}, for it trains cell by cell")
+                raise UserError(f"--perturb {perturb}: does not go with {name}, because it trains cell by cell")
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import select_tasks
 
@@ -118,7 +118,7 @@ def run(argv: list[str]) -> int:
         with kept_heap():
             table = spread(run, perturb)
         print_table(table, floatfmt=".2f")
-        print(f"Accuracy over tasks and seeds, percent; sd and range (max - min) over {perturb + 1} trainings a")
+        print(f"Accuracy over tasks and seeds, percent; sd and range (max - min) over {perturb + 1} trainings per")
         print(f"cell, all but the first from numbers changed by {SIZE:g} of themselves. Nothing was recorded.")
         return 0
     failed = execute(run, around=kept_heap)

@@ -67,13 +67,14 @@ def report_command(argv: list[str]) -> int:
     p.add_argument("--results", metavar="DIR", default="runs", help="where the records are (default: %(default)s)")
     p.add_argument("--out", metavar="OUT", default="report", help="where the report goes (default: %(default)s)")
     a = p.read(argv)
+    from bench.progress import count
     from bench.reports import write
 
     written = write(a.results, a.out)
     n = len(written.figures)
-    figures = f"and {n} figure{'s' * (n > 1)} in {os.path.join(a.out, 'figures')}" if n else "and no figure"
+    figures = f"and {count(n, 'figure')} in {os.path.join(a.out, 'figures')}" if n else "and no figure"
     cells = written.records["key"].nunique()
-    print(f"Wrote table.md, table.csv, table.tex and records.csv into {a.out}, {figures}, from {cells} cells.")
+    print(f"Wrote table.md, table.csv, table.tex and records.csv into {a.out}, {figures}, from {count(cells, 'cell')}.")
     for reason in written.not_drawn:
         print(f"Not drawn: {reason}.")
     return 0

@@ -238,7 +238,7 @@ def _check_config(path: Path) -> None:
     kinds = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
     missing = [k for k, kind in kinds.items() if not isinstance(config, dict) or not isinstance(config.get(k), kind)]
     if missing:
-        raise UserError(f"--backbone {path.name}: not an open_clip model configuration, lacks {', '.join(missing)}")
+        raise UserError(f"--backbone {path.name}: not an open_clip model configuration: no {', '.join(missing)}")
     if path.stem in OPEN_CLIPS_OWN:  # records and reports would take it for open_clip's
         raise UserError(f"--backbone {path.name}: {path.stem} is a name of open_clip's own; give the file another name")
 
@@ -274,7 +274,7 @@ def _weights(model_name: str, pretrained: str | None) -> tuple[str | Path | None
         raise UserError(f"--backbone {model_name} needs --pretrained: {hint}")
     if pretrained in tags:
         # OpenAI's and a few other weights were trained with QuickGELU: open_clip only warns when the model
-        # of the plain name is built with GELU, and every number would be off.
+        # without "-quickgelu" is built with GELU, and every number would be off.
         quick = bool(open_clip.get_pretrained_cfg(model_name, pretrained).get("quick_gelu"))
         return pretrained, {"force_quick_gelu": quick}
     path = Path(pretrained).expanduser()

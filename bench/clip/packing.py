@@ -1,4 +1,4 @@
-"""How suffixes (a class name and EOT, behind a context) stand side by side: as trees in packs of like size."""
+"""How suffixes (a class name and EOT, after a context) are placed side by side: as trees in packs of like size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 
 PACK = 32  # tokens of a pack, about: attention looks at a whole pack to use a path's share of it
 
-Suffix = tuple[int, ...]  # token ids, from what stands behind the prefix to EOT
+Suffix = tuple[int, ...]  # token ids, from what follows the prefix to EOT
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Pack:
 
     @classmethod
     def of(cls, members: list[int], suffixes: Sequence[Suffix]) -> Pack:
-        """members : which suffixes, those that begin alike one behind the other."""
+        """members : which suffixes; those that begin alike follow each other."""
         pack = cls(members, [], [], [], [])
         before: Suffix = ()
         path: list[int] = []  # the tokens of the member before
@@ -49,7 +49,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class Placed:
-    """A pack behind a context; the rows of its members begin at first_row."""
+    """A pack after a context; the rows of its members begin at first_row."""
 
     pack: Pack
     context: int

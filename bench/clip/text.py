@@ -4,16 +4,16 @@ CLIP's text transformer is causal, so four savings are exact (they change the co
 
 1. tokens after EOT never reach the EOT row: sequences end there;
 2. the states of the prefix ``[SOT] v_1 … v_L`` do not depend on the name that follows: they are computed
-   once per context, and their keys and values are shared by all names that stand behind it;
+   once per context, and their keys and values are shared by all names that follow;
 3. nor on what follows where names begin alike: "2012 BMW X3" and "2012 BMW X6" share the states of "2012 BMW X";
 4. only the EOT row of the last block is read: its MLP runs on that row alone.
 
 What follows a prefix (name, EOT) is a *suffix*. Suffixes of one context stand side by side in *packs* of about PACK
 tokens, as trees: each is a path from a tree's root. In attention a token sees its prefix, those before it on its path,
-and itself. So a step is few large operations whatever the names' lengths, and little is padded: packs of like size
+and itself. So a step is a few large operations whatever the names' lengths, with little padding: packs of like size
 make a *segment*.
 
-Towers that are not causal, or that pool another token, take the plain full-length path (`TextTower.causal` says
+Towers that are not causal, or that pool another token, take the full-length path (`TextTower.causal` says
 which); it gives the same features as the tower's own forward because it is the tower's own forward.
 """
 
@@ -32,17 +32,18 @@ from torch import Tensor, nn
 
 from bench.clip.packing import Pack, Placed, Suffix, alike, packs_of
 from bench.errors import UserError
+from bench.progress import count
 
 Position = Literal["end", "middle", "front"]
 POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
 
-# What a further segment costs, in tokens: packs of another size are rather padded than computed apart.
+# What another segment costs, in tokens: padding a pack to a size that is there is cheaper than another segment.
 SEGMENT_COST = {"cpu": 16, "cuda": 512}
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Contexts and the names that stand behind (or before) them.
+    """Contexts and the names that follow (or precede) them.
 
     context : [P, L, w], P contexts of L vectors.
     names : class names.
@@ -57,7 +58,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Packs of one size: b packs of s tokens, each behind one context."""
+    """Packs of one size: b packs of s tokens, each after one context."""
 
     contexts: Tensor  # [b], which context
     ids: Tensor  # [b, s], token ids; -1-k stands for the context's vector k; padding is token 0
@@ -73,8 +74,6 @@ class _Plan:
 
     segments: list[_Segment]
     order: Tensor
-
-
 
 
 @dataclass
@@ -134,14 +133,14 @@ class TextTower:
     def _suffix(self, name: str, length: int, position: Position, ending: str) -> Suffix:
         """Ids that follow the prefix: "<name>.", the context vectors that come after the name, EOT."""
         ids = self.tokens(name + ending)
-        inside = length - _prefix_length(length, position)  # context vectors behind the name
+        inside = length - _prefix_length(length, position)  # context vectors after the name
         split = min(len(self.tokens(name)), len(ids))
         slots = [-1 - k for k in range(length - inside, length)]
         suffix = (*ids[:split], *slots, *ids[split:], self.tokenizer.eot_token_id)
         total = 1 + length - inside + len(suffix)
         if total > self.context_length:
             raise UserError(
-                f"class name {name!r} needs {total} tokens with a context of {length} vectors, the text tower "
+                f"class name {name!r} needs {total} tokens with a context of {count(length, 'vector')}, the text tower "
                 f"reads {self.context_length}: shorten the name or the context"
             )
         return suffix
@@ -163,9 +162,9 @@ class TextTower:
         Parameters
         ----------
         prompts : all with contexts of the same length L.
-        position : where the class name stands: after the context ("end"), after its first L//2 vectors
+        position : where the class name goes: after the context ("end"), after its first L//2 vectors
             ("middle") or before it ("front").
-        ending : what closes the sentence; behind the vectors where the name stands before them.
+        ending : what closes the sentence; after the vectors if the name precedes them.
 
         Returns
         -------
@@ -178,7 +177,7 @@ class TextTower:
         if self.causal:
             features = self._run_shared(context, plan.segments, n_prefix)
         else:
-            features = self._run_plain(context, plan.segments, n_prefix)
+            features = self._run_full_length(context, plan.segments, n_prefix)
         features = features.index_select(0, plan.order).float()
         out, start = [], 0
         for p in prompts:
@@ -192,7 +191,7 @@ class TextTower:
         """Sort all suffixes into packs and segments; depends on names and shapes only, so it is kept."""
         key = (length, position, ending, tuple((len(p.context), p.paired, tuple(p.names)) for p in prompts))
         if key not in self._plans:
-            if len(self._plans) >= 256:  # batches with ever new sets of tasks must not fill the memory
+            if len(self._plans) >= 256:  # batches with always new sets of tasks must not fill the memory
                 self._plans.clear()
             self._plans[key] = self._make_plan(prompts, length, position, ending)
         return self._plans[key]
@@ -203,7 +202,7 @@ class TextTower:
         for p in prompts:
             n, b = len(p.names), len(p.context)
             suffixes = [self._suffix(name, length, position, ending) for name in p.names]
-            # One pack a row where a context has one name; in full length, every row stands alone.
+            # One pack per row if a context has one name; at full length, every row is alone.
             alone = p.paired or not self.causal
             packs = [Pack.of([j], suffixes) for j in range(n)] if alone else packs_of(suffixes)
             for c in range(b):
@@ -285,7 +284,7 @@ class TextTower:
         heads, e = attn.num_heads, self.width // attn.num_heads
         bias = attn.in_proj_bias[: self.width].view(heads, e)
         of_prefixes, *of_segments = qkv
-        # Apart first, heads forward last: so the gradients come back in the layout of qkv, without a copy.
+        # Taken apart first, heads moved forward last: the gradients come back in the layout of qkv, without a copy.
         q, prefix_k, prefix_v = of_prefixes.view(-1, p, 3, heads, e).unbind(2)  # P, p, H, e each
         out = [] if last else [_flat(_attention(q + bias, prefix_k, prefix_v, is_causal=True))]
         for s, own, mask in zip(segments, of_segments, masks, strict=True):
@@ -302,9 +301,9 @@ class TextTower:
             return x
         return projection(x) if isinstance(projection, nn.Module) else x @ projection
 
-    # ---- the plain path ------------------------------------------------------------------------------
+    # ---- the full-length path ------------------------------------------------------------------------------
 
-    def _run_plain(self, context: Tensor, segments: list[_Segment], n_prefix: int) -> Tensor:
+    def _run_full_length(self, context: Tensor, segments: list[_Segment], n_prefix: int) -> Tensor:
         """EOT features [rows, d] by the tower's own forward over full-length sequences."""
         (s,) = segments  # one suffix a pack
         n, size = s.ids.shape
@@ -321,7 +320,7 @@ class TextTower:
 
 
 def _prefix_length(length: int, position: Position) -> int:
-    """How many of the context's vectors stand before the name."""
+    """How many of the context's vectors precede the name."""
     return {"end": length, "middle": length // 2, "front": 0}[position]
 
 

@@ -1,4 +1,4 @@
-"""Protocols: one file each; `find_protocol` gives the one behind a name."""
+"""Protocols: one file each; `find_protocol` finds one by its name."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def parts(self, task: Task) -> list[Part]:
-        """What is scored of a task (the whole one, not as trained)."""
+        """What is scored of a task (complete, not as trained)."""
 
     def summary(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Rows of a record that sum up a task's parts; the last row of a task is its score."""

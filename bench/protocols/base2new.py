@@ -25,7 +25,7 @@ class Base2New(Protocol):
     score = "Harmonic mean of base and new classes' accuracy,"
 
     def refusal(self, method: type[Method]) -> str:
-        return method.closed
+        return method.no_new_classes
 
     def n_base(self, task: Task) -> int:
         return (len(task.class_names) + 1) // 2

@@ -1,6 +1,6 @@
 """CoCoOp encodes every class for every image: sharing prefixes and ending at EOT makes that affordable.
 
-The plain way (77 tokens for each image and class) is 3200 sequences a step; with RN50's text tower that takes
+The plain way (77 tokens for each image and class) is 3200 sequences per step; with RN50's text tower that takes
 minutes. Here the tower has width 128 and 4 layers, and the plain way is measured on 2 of the 32 images and
 multiplied by 16: its cost is proportional to the images, each of which has its own 100 sequences. Both run on
 one thread, and the fastest of a few rounds counts: what else the machine does then disturbs both little.

@@ -3,7 +3,7 @@
 1191 classes of ten tasks, 32 images over all of them, forward and backward to u and P, float32. The plain side is what
 public implementations do: 77 tokens for every class at each step. At this size its activations do not fit into memory,
 so it runs on a part of the classes of each task and is multiplied up; its cost is proportional to them. The floor is
-the time of the matrix products alone, of the tokens that are needed: one prefix a task, and each name's own tokens,
+the time of the matrix products alone, of the tokens that are needed: one prefix per task, and each name's own tokens,
 those once that names of a task begin with alike. What they would be without that last saving is written down beside it.
 Both sides, and the floor, allocate as the harness lets a cell allocate (bench/system.py).
 """

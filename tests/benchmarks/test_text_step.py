@@ -1,4 +1,4 @@
-"""One training step's text side at RN50's size: prefix sharing against 77 tokens a class. Run: make benchmark."""
+"""One training step's text side at RN50's size: prefix sharing against 77 tokens per class. Run: make benchmark."""
 
 import statistics
 import sys
