@@ -106,7 +106,7 @@ def test_base_to_new_takes_the_images_of_the_base_classes(
 def test_mistakes_are_told_before_anything_runs(tiny: Any, tmp_path: Path, draws: Path) -> None:
     with pytest.raises(UserError, match=r"--draws .*nowhere: no such folder"):
         tiny.run(tmp_path / "runs", draws=tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"shot_4-seed_1\.json is not there"):
+    with pytest.raises(UserError, match=r"shot_4-seed_1\.json is missing"):
         tiny.run(tmp_path / "runs", draws=draws, shots=[4])
     file = draws / "Shade" / "shot_2-seed_2.json"
     content = json.loads(file.read_text())

@@ -230,7 +230,7 @@ def test_a_task_is_known_by_its_names_alone(name: str) -> None:
     method = fitted(name)
     images = some_images(method)
     for task in method.tasks:
-        bare = replace(task, views=torch.zeros(0), labels=torch.zeros(0), plain=torch.zeros(0), val=torch.zeros(0))
+        bare = replace(task, views=torch.zeros(0), labels=torch.zeros(0), test_view=torch.zeros(0), val=torch.zeros(0))
         assert torch.equal(method.predict(bare, images), method.predict(task, images))
 
 
