@@ -317,7 +317,7 @@ def test_a_second_fit_scores_with_what_it_has_learned_itself(backbone: Backbone)
     before = twice.predict(two_tasks()[0], images)
     twice.fit(backbone, two_tasks([2, 1, 0, 2, 1, 0]), 2, lambda done, total: None)
     once = fitted(backbone, "coop", 2, two_tasks([2, 1, 0, 2, 1, 0]))
-    assert torch.equal(twice.predict(two_tasks()[0], images), once.predict(0, images))
+    assert torch.equal(twice.predict(two_tasks()[0], images), once.predict(two_tasks()[0], images))
     assert not torch.allclose(twice.predict(two_tasks()[0], images), before)
 
 
