@@ -179,6 +179,11 @@ def _task(
     )
 
 
+def _check_loaded(kept: Kept) -> None:
+    if not isinstance(kept, Kept):
+        raise UserError(f"{kept!r} is not a loaded cell; give bench.load_cell({str(kept)!r})")
+
+
 # ---- words ---------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +195,7 @@ def words(kept: Kept, task: str | None = None, top: int = 3) -> pd.DataFrame:
     DataFrame : one row per vector with its context ("<task>", "<task>: <class>", or "task context"), place, and
         `top` words with their distances.
     """
+    _check_loaded(kept)
     if not isinstance(kept.method, PromptMethod):
         raise UserError(f"{kept.method.name} learns no context vectors: there are no words to show")
     chosen = _chosen(kept, task)
@@ -248,6 +254,7 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
     -------
     DataFrame : one row per image and rank: image, rank, class, probability (softmax of the method's scores; percent).
     """
+    _check_loaded(kept)
     if len(kept.tasks) > 1 and task is None:
         raise UserError(f"--task: the cell has several; name one of {', '.join(t.name for t in kept.tasks)}")
     (t,) = _chosen(kept, task)

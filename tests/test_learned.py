@@ -379,3 +379,9 @@ def test_a_plug_in_s_code_is_run_only_when_the_user_names_it(
         bench.load_cell(key, tmp_path / "runs", tiny.backbone)
     kept = bench.load_cell(key, tmp_path / "runs", tiny.backbone, method="their_method:Theirs")
     assert kept.method.name == "theirs"
+
+
+@pytest.mark.parametrize("call", [bench.words, lambda key: bench.predict(key, ["a.png"])])
+def test_a_key_in_place_of_a_loaded_cell_is_answered_with_what_to_call(call: Any) -> None:
+    with pytest.raises(UserError, match=r"'3f9a2c' is not a loaded cell; give bench\.load_cell\('3f9a2c'\)"):
+        call("3f9a2c")

@@ -14,7 +14,7 @@ from bench.errors import UserError, typed
 RUN_EXAMPLES = """\
 examples
   python -m bench run
-      the embedded demo: 4 methods, 5 shot counts, 3 seeds; a few minutes on two CPU cores
+      the embedded demo: 4 methods, 5 shot counts, 3 seeds; a minute or two on two CPU cores
   python -m bench run --suite plant6 --data ~/data --methods coop softcpt --shots 1 2 4 8 16
       the paper's setting on your own copy of the data (OpenAI's RN50 is downloaded once)
   python -m bench run --suite rs8 --data ~/data --backbone ViT-B-16 --views 10
@@ -41,7 +41,8 @@ def _parser() -> Parser:
     p = command_parser("run", about, RUN_EXAMPLES)
     p.add_argument(
         "experiment", nargs="?", metavar="EXPERIMENT.yaml",
-        help="a file with settings by their names below (methods: [coop, softcpt], shots: 16); options override it",
+        help="a file with settings as `bench.run` takes them (methods: [coop, softcpt], shots: 16, options: [coop.epochs=20], "
+        "keep: false); options on the command line override it",
     )  # fmt: skip
     add_settings(p)
     p.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
