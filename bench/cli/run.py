@@ -41,8 +41,8 @@ def _parser() -> Parser:
     p = command_parser("run", about, RUN_EXAMPLES)
     p.add_argument(
         "experiment", nargs="?", metavar="EXPERIMENT.yaml",
-        help="a file with settings as `bench.run` takes them (methods: [coop, softcpt], shots: 16, options: [coop.epochs=20], "
-        "keep: false); options on the command line override it",
+        help="a file with settings as `bench.run` takes them (methods: [coop, softcpt], shots: 16, "
+        "options: [coop.epochs=20], keep: false); options on the command line override it",
     )  # fmt: skip
     add_settings(p)
     p.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
