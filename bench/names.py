@@ -10,6 +10,7 @@ from bench.methods.base import Names
 from bench.options import Variant
 from bench.progress import count
 
+LONGEST = 60  # letters of a text, in the error
 SHOWN = 3  # of a kind of mistake, in the error
 
 
@@ -63,11 +64,12 @@ def _too_long(tower: TextTower, task: Names, settings: Sequence[Variant]) -> str
     if not worst:
         return ""
     said = []
-    for text, by_vectors in worst.items():
+    for long, by_vectors in worst.items():
+        text = long if len(long) <= LONGEST else f"{long[:LONGEST]}…"
         vectors = max(by_vectors)
         context = f" with {count(vectors, 'context vector')}" if vectors else ""
         methods = ", ".join(sorted(by_vectors[vectors]))
-        said.append(f"{text!r} takes {tower.length(text, vectors)} tokens{context} ({methods})")
+        said.append(f"{text!r} takes {tower.length(long, vectors)} tokens{context} ({methods})")
     return (
         f"task {task.name}: {_some(said)}; the tower reads {tower.context_length}. Shorten the text (in the suite "
         "file, the split file or the folder), or the context (-o METHOD.context=…)"

@@ -45,6 +45,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.protocols.few_shot": (),
     "bench.clip.packing": (),
     "bench.clip.text": (),
+    "bench.wording": (),
 }
 FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.features", "bench.clip.patches")  # of images
 
@@ -124,15 +125,23 @@ def _plain(node: Any) -> Any:
 def _own_modules(method: type) -> Iterator[str]:
     """The sources of a method's own modules."""
     package = method.__module__.partition(".")[0]
+    beside = _folder(method.__module__) if package != "bench" else None
     todo, seen = [kind.__module__ for kind in method.__mro__], set(SHARED)
     while todo:
         name = todo.pop()
         own = name.startswith("bench.methods.") or (package != "bench" and name.partition(".")[0] == package)
+        own = own or (beside is not None and _folder(name) == beside)  # a module beside a plug-in of one file
         if own and name not in seen:
             seen.add(name)
             source = _source(name)
             yield source
             todo += _imported(source, name)
+
+
+def _folder(name: str) -> Path | None:
+    """The folder of a module's file."""
+    spec = _spec(name)
+    return Path(spec.origin).parent if spec and spec.origin and spec.has_location else None
 
 
 def _imported(source: str, module: str) -> Iterator[str]:

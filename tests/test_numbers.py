@@ -37,7 +37,7 @@ from bench.plan import prepare
 from bench.protocols import find_protocol
 from bench.protocols.base2new import harmonic_mean
 from bench.reports import reference, report
-from bench.saved import words
+from bench.saved import Kept, words
 
 sys.path.append(str(Path(__file__).parent))
 import test_reports
@@ -376,7 +376,8 @@ def test_words_are_the_nearest_by_distance_not_by_angle() -> None:
         tokenizer=SimpleNamespace(decoder={0: "far</w>", 1: "near</w>", 2: "up</w>", 3: "over</w>"}),
     )
     task: Any = SimpleNamespace(name="t", class_names=("a",))
-    kept: Any = SimpleNamespace(method=method, tasks=[task], backbone=SimpleNamespace(tower=tower))
+    backbone: Any = SimpleNamespace(tower=tower)
+    kept = Kept(method, backbone, [task], {})
     table = words(kept, top=2)
     assert table["word 1"].tolist() == ["near (0.50)", "over (1.00)"]  # √(0.3² + 0.4²); of one direction, 9 is far
     assert table["norm"].tolist() == [1, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,33 @@ def test_the_code_is_the_one_that_is_loaded_not_what_its_file_has_become(
     assert numerics.method_code(find_method("edited_method:Theirs")) == before
     importlib.reload(sys.modules["edited_method"])
     assert numerics.method_code(find_method("edited_method:Theirs")) != before
+
+
+NO_NUMBERS = {"bench.errors", "bench.progress"}  # what methods import besides, and no number follows from
+
+
+def test_all_that_methods_import_from_the_bench_counts() -> None:
+    """Else code that makes their numbers could change and old scores would be given for it."""
+    folder = Path(__file__).parents[1] / "methods"
+    imported: set[str] = set()
+    for file in folder.glob("*.py"):
+        imported |= set(re.findall(r"^\s*from (bench[\w.]*) import", file.read_text(encoding="utf-8"), re.MULTILINE))
+    others = {name for name in imported if not name.startswith("bench.methods")}
+    assert others - set(numerics.SHARED) == NO_NUMBERS
+
+
+def test_a_module_beside_a_plug_in_of_one_file_is_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    codes = []
+    for number, value in ((1, "0.5"), (2, "0.5"), (3, "0.7")):
+        folder = tmp_path / f"place{number}"
+        folder.mkdir()
+        (folder / f"helping_{number}.py").write_text(f"VALUE = {value}\n")
+        text = "from bench.methods import Method\nfrom helping_{n} import VALUE\nclass Theirs(Method):\n    name = 'x'\n"
+        (folder / f"plugged_{number}.py").write_text(text.replace("{n}", str(number)))
+        monkeypatch.syspath_prepend(str(folder))
+        module = importlib.import_module(f"plugged_{number}")
+        codes.append({numerics.digest(source) for source in numerics._own_modules(module.Theirs)})
+    helpers = [numerics.digest(f"VALUE = {value}\n") for value in ("0.5", "0.5", "0.7")]
+    assert all(helper in code for helper, code in zip(helpers, codes, strict=True))
+    assert helpers[0] == helpers[1] != helpers[2]
