@@ -227,7 +227,8 @@ def test_a_module_beside_a_plug_in_of_one_file_is_its_code(tmp_path: Path, monke
         folder = tmp_path / f"place{number}"
         folder.mkdir()
         (folder / f"helping_{number}.py").write_text(f"VALUE = {value}\n")
-        text = "from bench.methods import Method\nfrom helping_{n} import VALUE\nclass Theirs(Method):\n    name = 'x'\n"
+        text = "from bench.methods import Method\nfrom helping_{n} import VALUE\nclass Theirs(Method):\n"
+        text += "    name = 'x'\n"
         (folder / f"plugged_{number}.py").write_text(text.replace("{n}", str(number)))
         monkeypatch.syspath_prepend(str(folder))
         module = importlib.import_module(f"plugged_{number}")
