@@ -6,9 +6,8 @@ import argparse
 import shutil
 from typing import Any, NoReturn
 
+from bench.config import RunConfig, many
 from bench.errors import UserError, nearest
-
-SHOTS, SEEDS = "1,2,4,8,16", "1,2,3"  # of the data commands
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -60,16 +59,15 @@ def add_tasks(p: Parser, group: Any = None) -> None:
 
 
 def add_draws(p: Parser, group: Any = None) -> None:
-    p.add_list("--shots", "--shot", metavar="N", group=group, help=f"training images per class (default: {SHOTS})")
-    p.add_list("--seeds", "--seed", metavar="N", group=group, help=f"of the few-shot draws (default: {SEEDS})")
+    shots, seeds = (",".join(map(str, numbers)) for numbers in (RunConfig.shots, RunConfig.seeds))
+    p.add_list("--shots", "--shot", metavar="N", group=group, help=f"training images per class (default: {shots})")
+    p.add_list("--seeds", "--seed", metavar="N", group=group, help=f"of the few-shot draws (default: {seeds})")
 
 
 def draws_of(a: argparse.Namespace) -> tuple[list[int], list[int]]:
-    """The shots and seeds that were given, or the defaults."""
-    from bench.options import numbers
-
-    shots = numbers(a.shots or [SHOTS], "--shots", minimum=1)
-    return shots, numbers(a.seeds or [SEEDS], "--seeds", minimum=0)
+    """The shots and seeds that were given, or a run's defaults."""
+    config = RunConfig(shots=a.shots or RunConfig.shots, seeds=a.seeds or RunConfig.seeds)
+    return list(many(config.shots)), list(many(config.seeds))
 
 
 def tasks_of(a: argparse.Namespace) -> list[str] | None:

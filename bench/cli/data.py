@@ -1,7 +1,4 @@
-"""The `data` commands: what of a suite is on disk, fetching the rest, and few-shot draws as files.
-
-`cli.py` loads this file when `data` is called, and holds what all commands need: the parser, the printing of tables.
-"""
+"""The `data` commands: what of a suite is on disk, fetching the rest, and few-shot draws as files."""
 
 from __future__ import annotations
 
@@ -166,7 +163,10 @@ def _write_draws(argv: list[str]) -> int:
     shots, seeds = draws_of(a)
     data = a.data or os.environ.get("BENCH_DATA")
     print_table(write_draws(a.suite, data, a.out, shots, seeds, tasks_of(a), a.allow_missing))
-    print(f"`python -m bench run {typed(['--suite', a.suite, '--draws', a.out])}` uses them.")
+    lists = {"--tasks": a.tasks, "--shots": shots, "--seeds": seeds}
+    given = [word for option, values in lists.items() if values for word in (option, *map(str, values))]
+    words = ["--suite", a.suite, *(["--data", a.data] if a.data else []), *given, "--draws", a.out]
+    print(f"`python -m bench run {typed(words)}` uses them.")
     return 0
 
 
