@@ -59,7 +59,7 @@ def add_tasks(p: Parser, group: Any = None) -> None:
 
 
 def add_draws(p: Parser, group: Any = None) -> None:
-    shots, seeds = (",".join(map(str, numbers)) for numbers in (RunConfig.shots, RunConfig.seeds))
+    shots, seeds = (",".join(map(str, many(numbers))) for numbers in (RunConfig.shots, RunConfig.seeds))
     p.add_list("--shots", "--shot", metavar="N", group=group, help=f"training images per class (default: {shots})")
     p.add_list("--seeds", "--seed", metavar="N", group=group, help=f"of the few-shot draws (default: {seeds})")
 
