@@ -21,9 +21,9 @@ from bench.options import names, numbers
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C")
 Names = str | Sequence[str]
 Numbers = int | Sequence[int]
-GROUPS = ("what to run", "on what", "how")
 ALIASES = {"tasks": "--task", "methods": "--method", "shots": "--shot", "seeds": "--seed"}  # one of what may be several
 FILES = (".yaml", ".yml", ".json", ".safetensors", ".pt")
 
@@ -39,7 +39,7 @@ def setting(
     minimum: int | None = None,
     path: str = "",
 ) -> Any:
-    """A field of a run.
+    """A field of a run or a report.
 
     Parameters
     ----------
@@ -51,7 +51,16 @@ def setting(
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class Settings:
+    """What a command takes: fields made by `setting`, checked when it is made."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+
+
+@dataclass(frozen=True)
+class RunConfig(Settings):
     """The settings of a run. Lists are given as lists, as texts with commas, or as a single value.
 
     Raises
@@ -167,8 +176,7 @@ class RunConfig:
     quiet: bool = setting(False, "show no progress", "how")
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+        super().__post_init__()
         check_device(self.device)
 
     def recorded(self) -> dict[str, Any]:
@@ -198,14 +206,14 @@ def many(value: T | Sequence[T]) -> tuple[T, ...]:
 
 
 def _checked(f: Field[Any], value: Any) -> Any:
-    """A field's value as a run has it: lists as tuples, `~` expanded, and within bounds."""
+    """A field's value as its command has it: lists as tuples, `~` expanded, and within bounds."""
     option, kind, minimum = option_of(f), str(f.type), f.metadata["minimum"]
     if value is None and f.default is None:
         return None
     if f.name == "options":  # commas within an option part its values
         return many(value)
     if kind.startswith("Names"):
-        return _names(many(value), option)
+        return _names(many(value), option, f.metadata["choices"])
     if kind.startswith("Numbers"):
         texts = [str(part) for part in many(value)]
         if not texts:
@@ -228,10 +236,13 @@ def _checked(f: Field[Any], value: Any) -> Any:
     return str(user_path(value)) if str(value).startswith("~") and f.metadata["path"] else str(value)
 
 
-def _names(texts: tuple[str, ...], option: str) -> tuple[str, ...]:
+def _names(texts: tuple[str, ...], option: str, choices: Sequence[str]) -> tuple[str, ...]:
     found = names([str(text) for text in texts])
     if not found:
         raise UserError(f"{option}: none given; name some, or leave {option} out")
+    for text in found:
+        if choices and text not in choices:
+            raise UserError(f"{option} {text!r}: one of {', '.join(choices)}")
     return ("all",) if option == "--methods" and "all" in found else tuple(found)
 
 
@@ -272,9 +283,9 @@ def _looks_like_path(text: str) -> bool:
     return text.startswith((".", "~", "/")) or text.endswith(FILES)
 
 
-def as_arguments(config: Callable[P, RunConfig], work: Callable[[RunConfig], T]) -> Callable[P, T]:
-    """A function of a `RunConfig` as one of its fields: their names, types and defaults are its signature."""
-    signature = inspect.signature(RunConfig)
+def as_arguments(config: Callable[P, C], work: Callable[[C], T]) -> Callable[P, T]:
+    """A function of `Settings` as one of their fields: their names, types and defaults are its signature."""
+    signature = inspect.signature(config)
     name = work.__name__.lstrip("_")
 
     @wraps(work)

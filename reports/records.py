@@ -6,14 +6,16 @@ import json
 import re
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bench.errors import UserError
+from bench.config import many
+from bench.errors import UserError, nearest
+from bench.files import user_path
 from bench.progress import count
 from bench.records import read_record
+from bench.reports.config import ReportConfig
 
 # Records are comparable when they agree in these; each combination gets its own tables and figures.
 BLOCK = ["suite", "backbone", "weights", "data", "protocol", "tasks", "demo"]
@@ -32,8 +34,10 @@ class Loaded:
     failed: list[dict[str, Any]]
 
 
-def load(results: Path) -> Loaded:
-    """Every record below `results`. A file that is not a record is named in a warning and left out."""
+def load(config: ReportConfig) -> Loaded:
+    """Every record below `results` that the configuration asks for. A file that is not a record is named in a warning
+    and left out."""
+    results = user_path(config.results)
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     for path in sorted(results.rglob("*.json")):
@@ -53,7 +57,28 @@ def load(results: Path) -> Loaded:
         raise UserError(f"no finished cell below '{results}': {n} failed, the first with: {first}")
     if not rows:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
-    return Loaded(_distinct(_with_settings(_with_variants(pd.DataFrame(rows)))), failed)
+    return Loaded(_distinct(_with_settings(_with_variants(_asked_for(pd.DataFrame(rows), config)))), failed)
+
+
+def _asked_for(rows: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
+    """The rows of the methods, tasks and shots that were named; of names that no record has, an error."""
+    for column, wanted in (("method", config.methods), ("task", config.tasks), ("shots", config.shots)):
+        for value in many(wanted) if wanted is not None else ():
+            known = dict.fromkeys(rows[column])
+            if value not in known:
+                hint = nearest(str(value), map(str, known))
+                raise UserError(f"--{column.rstrip('s')}s {value}: no finished cell has it; {hint}")
+    if config.methods is not None:
+        rows = rows[rows["method"].isin(many(config.methods))]
+    if config.shots is not None:
+        rows = rows[rows["shots"].isin([0, *many(config.shots)])]
+    if config.tasks is not None:
+        rows = rows[rows["task"].isin(many(config.tasks))]
+        held = rows.groupby("key")["task"].transform(lambda tasks: json.dumps(list(dict.fromkeys(tasks))))
+        rows = rows.assign(tasks=held, complete=rows["complete"] & (held == rows["tasks"]))
+    if rows.empty:
+        raise UserError(f"no finished cell below '{config.results}' has all of the methods, tasks and shots named")
+    return rows.reset_index(drop=True)
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
 from bench.reports import figures
+from bench.reports.config import ReportConfig
 from bench.reports.groups import Block, split
 from bench.reports.records import load
 
@@ -45,7 +46,7 @@ def about(points: list[Point]) -> Any:
 
 
 def a_block(root: Path) -> Block:
-    (block,) = split(load(root).rows)
+    (block,) = split(load(ReportConfig(root)).rows)
     return block
 
 

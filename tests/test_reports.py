@@ -21,6 +21,7 @@ from bench.cli import main
 from bench.errors import UserError
 from bench.records import COLUMNS
 from bench.reports import figures, fonts, reference, report, write
+from bench.reports.config import ReportConfig
 from bench.reports.groups import split
 from bench.reports.markup import escape_latex, escape_markdown
 from bench.reports.records import load
@@ -328,7 +329,7 @@ def test_a_sweep_over_two_parameters_is_said_to_have_no_figure(tmp_path: Path, c
         put(tmp_path / "runs", "coop", 4, 1, {"a": 50.0}, cell={"variant": variant}, config={"params": params})
     assert main(["report", "--results", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out.splitlines()
-    files = "table.md, table.csv, table.tex and records.csv"
+    files = "table.md, table.tex, records.csv, table.csv"
     assert said[0] == f"Wrote {files} into {tmp_path / 'out'}, and no figure, from 4 cells."
     assert said[1].startswith("Not drawn: toy · tiny: coop over context, epochs; a figure takes two or more numbers")
     assert len(said) == 2
@@ -342,7 +343,7 @@ def test_the_figures_that_are_announced_are_those_on_disk(toy: Path, tmp_path: P
         put(toy, "果物", 4, 1, {"a": value, "b": value}, cell={"variant": f"context={value}"}, config=config)
         put(toy, "漢字", 4, 1, {"a": value, "b": value}, cell={"variant": f"context={value}"}, config=config)
     with pytest.warns(UserWarning, match="no installed font") if not has_letters("果物漢字") else nullcontext():
-        written = write(toy, tmp_path / "out")
+        written = write(ReportConfig(toy, tmp_path / "out"))
     assert written.not_drawn == []
     assert len(set(written.figures)) == len(written.figures) == 7  # five kinds, and an ablation of each method
     on_disk = {f"figures/{path.name}" for path in (tmp_path / "out/figures").iterdir()}
@@ -382,7 +383,7 @@ def test_a_method_looks_the_same_in_all_blocks(toy: Path) -> None:
     put(toy, "own", 4, 1, {"a": 4.0}, cell={"suite": "other"})
     put(toy, "another", 4, 1, {"a": 4.0}, cell={"suite": "other"})
     put(toy, "coop", 4, 1, {"a": 4.0}, cell={"suite": "other"})
-    other, first = split(load(toy).rows)
+    other, first = split(load(ReportConfig(toy)).rows)
     assert figures._style(first, "own") == figures._style(other, "own")
     assert figures._style(first, "coop") == figures._style(other, "coop")
     looks = {(look["color"], look["marker"]) for look in (figures._style(other, name) for name in other.main)}

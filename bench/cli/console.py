@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import fields
 from typing import Any, NoReturn
 
-from bench.config import RunConfig, many
+from bench.config import ALIASES, RunConfig, Settings, is_list, many, option_of
 from bench.errors import UserError, nearest
 
 
@@ -29,6 +30,29 @@ class Parser(argparse.ArgumentParser):
     def add_list(self, *names: str, metavar: str, help: str, group: Any = None, action: str = "store") -> None:
         """An option that takes several values, with commas or blanks between them."""
         (group or self).add_argument(*names, metavar=metavar, nargs="+", action=action, help=help)
+
+    def add_settings(self, kind: type[Settings], lists: str) -> None:
+        """The fields of `kind` as options. What the parser returns holds only those that are typed.
+
+        lists : the group of options below which it is said how lists are written.
+        """
+        groups: dict[str, Any] = {}
+        for f in fields(kind):
+            about, default, name = f.metadata, f.default, f.metadata["group"]
+            if name not in groups:
+                groups[name] = self.add_argument_group(
+                    name + " (lists take commas or blanks between values)" * (name == lists)
+                )
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            how: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
+            how["help"] = about["help"].replace("%(default)s", shown)
+            if isinstance(default, bool):
+                how |= {"action": "store_const", "const": not default}
+            else:
+                how["metavar"] = about["metavar"] or "|".join(about["choices"])
+            if is_list(f):
+                how |= {"nargs": "+", "action": "extend" if option_of(f) == "-o" else "store"}
+            groups[name].add_argument(option_of(f), *([ALIASES[f.name]] if f.name in ALIASES else []), **how)
 
     def read(self, argv: list[str]) -> argparse.Namespace:
         lists = {name for action in self._actions if action.nargs == "+" for name in action.option_strings}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from dataclasses import fields
 from typing import Any
 
 from bench.cli.console import Parser, command_parser, print_table
-from bench.config import ALIASES, GROUPS, RunConfig, is_list, load_experiment, option_of
+from bench.config import RunConfig, load_experiment
 from bench.errors import UserError, typed
 
 RUN_EXAMPLES = """\
@@ -44,7 +42,7 @@ def _parser() -> Parser:
         help="a file with settings as `bench.run` takes them (methods: [coop, softcpt], shots: 16, "
         "options: [coop.epochs=20], keep: false); options on the command line override it",
     )  # fmt: skip
-    add_settings(p)
+    p.add_settings(RunConfig, "what to run")
     p.add_argument("--dry-run", action="store_true", help="print the cells and what is there already; run nothing")
     p.add_argument(
         "--perturb", type=int, metavar="N",
@@ -52,24 +50,6 @@ def _parser() -> Parser:
         "changed by 1e-7 of themselves; records nothing",
     )  # fmt: skip
     return p
-
-
-def add_settings(p: Parser) -> None:
-    """The fields of `RunConfig` as options. What the parser returns holds only those that are typed."""
-    lists = " (lists take commas or blanks between values)"
-    groups = {name: p.add_argument_group(name + lists * (name == GROUPS[0])) for name in GROUPS}
-    for f in fields(RunConfig):
-        about, default, group = f.metadata, f.default, groups[f.metadata["group"]]
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        how: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
-        how["help"] = about["help"].replace("%(default)s", shown)
-        if isinstance(default, bool):
-            how |= {"action": "store_const", "const": not default}
-        else:
-            how["metavar"] = about["metavar"] or "|".join(about["choices"])
-        if is_list(f):
-            how |= {"nargs": "+", "action": "extend" if option_of(f) == "-o" else "store"}
-        group.add_argument(option_of(f), *([ALIASES[f.name]] if f.name in ALIASES else []), **how)
 
 
 def run(argv: list[str]) -> int:

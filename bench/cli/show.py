@@ -15,6 +15,8 @@ examples
       everything below runs/, into report/: table.md, table.csv, table.tex, records.csv and figures/
   python -m bench report --results runs/rs8 --out rs8-report
       the records of one suite, into a folder of their own
+  python -m bench report --methods zero-shot coop softcpt --shots 1 16 --format tex pdf --no-title
+      for a paper: some methods at two shot counts, as LaTeX and PDF without titles
 """
 
 
@@ -63,18 +65,19 @@ examples
 
 
 def report_command(argv: list[str]) -> int:
+    from bench.reports.config import ReportConfig
+
     p = command_parser("report", "Write tables and figures from the records that `run` left.", REPORT_EXAMPLES)
-    p.add_argument("--results", metavar="DIR", default="runs", help="where the records are (default: %(default)s)")
-    p.add_argument("--out", metavar="OUT", default="report", help="where the report goes (default: %(default)s)")
-    a = p.read(argv)
+    p.add_settings(ReportConfig, "records")
+    config = ReportConfig(**vars(p.read(argv)))
     from bench.progress import count
     from bench.reports import write
 
-    written = write(a.results, a.out)
-    n = len(written.figures)
-    figures = f"and {count(n, 'figure')} in {os.path.join(a.out, 'figures')}" if n else "and no figure"
+    written = write(config)
+    out, n = str(config.out), len(written.figures)
+    figures = f"and {count(n, 'figure')} in {os.path.join(out, 'figures')}" if n else "and no figure"
     cells = written.records["key"].nunique()
-    print(f"Wrote table.md, table.csv, table.tex and records.csv into {a.out}, {figures}, from {count(cells, 'cell')}.")
+    print(f"Wrote {', '.join(written.files)} into {out}, {figures}, from {count(cells, 'cell')}.")
     for reason in written.not_drawn:
         print(f"Not drawn: {reason}.")
     return 0
