@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.config import as_arguments
@@ -64,7 +65,7 @@ def write(config: ReportConfig) -> Written:
             write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
             files.append(f"{name}.csv")
         if "parquet" in config.format:
-            write_whole(folder / f"{name}.parquet", lambda part, frame=frame: frame.to_parquet(part, index=False))
+            write_whole(folder / f"{name}.parquet", partial(frame.to_parquet, index=False))
             files.append(f"{name}.parquet")
     pngs = [name for names in drawn.values() for name in names]
     return Written(loaded.rows, files, pngs, [reason for block in blocks for reason in figures.not_drawn(block)])

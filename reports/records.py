@@ -62,7 +62,8 @@ def load(config: ReportConfig) -> Loaded:
 
 def _asked_for(rows: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
     """The rows of the methods, tasks and shots that were named; of names that no record has, an error."""
-    for column, wanted in (("method", config.methods), ("task", config.tasks), ("shots", config.shots)):
+    asked: dict[str, Any] = {"method": config.methods, "task": config.tasks, "shots": config.shots}
+    for column, wanted in asked.items():
         for value in many(wanted) if wanted is not None else ():
             known = dict.fromkeys(rows[column])
             if value not in known:
