@@ -13,7 +13,7 @@ import os
 import posixpath
 import zlib
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,11 @@ from bench.errors import UserError
 from bench.files import write_whole
 
 PARTS = ("train", "val", "test")
+COOP_ROW = "[path, label, class name]"
 MAX_PART = 255  # bytes of a file's or folder's name: what every usual disk takes
 MAX_JSON = 200_000_000  # bytes, unpacked: the rows of more than two million images
+
+Entries = tuple[dict[int, str], str, dict[str, list[Item]]]  # class names by label, task name, images
 
 
 def read_split(file: Path, root: Path, task: int = 0, allow_leak: bool = False) -> tuple[Split, str]:
@@ -37,10 +40,10 @@ def read_split(file: Path, root: Path, task: int = 0, allow_leak: bool = False) 
     content = read_json(file)
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in PARTS):
         raise UserError(f"{file}: a split file is an object with the lists 'train', 'val' and 'test'")
-    if "meta" in content:
-        names, task_name, parts = _authors_entries(file, content, task)
-    else:
-        names, task_name, parts = _coop_entries(file, content)
+    by_label, task_name, parts = (
+        _authors_entries(file, content, task) if "meta" in content else _coop_entries(file, content)
+    )
+    names = check_names(file, by_label)
     check_parts(file, parts, allow_leak)
     return Split.of(root, names, parts, source=file.name), task_name
 
@@ -67,12 +70,35 @@ def write_json(file: Path, content: Any) -> None:
     write_whole(file, json.dumps(content))
 
 
+def coop_rows(items: Sequence[Item], names: Sequence[str]) -> list[list[object]]:
+    """Images as CoOp's files list them."""
+    return [[item.path, item.label, names[item.label]] for item in items]
+
+
 def coop_form(split: Split) -> dict[str, list[list[object]]]:
     """A split as CoOp writes it."""
-    return {
-        part: [[item.path, item.label, split.class_names[item.label]] for item in items]
-        for part, items in split.parts.items()
-    }
+    return {part: coop_rows(items, split.class_names) for part, items in split.parts.items()}
+
+
+def rows_of(file: Path, part: str, rows: object, form: str, lengths: Container[int] = (3,)) -> Iterator[list[Any]]:
+    """The rows of a part, each a list of so many entries; `form` says which."""
+    if not isinstance(rows, list):
+        raise UserError(f"{file}: {part!r} must be a list of {form}, not {repr(rows)[:80]}")
+    for row in rows:
+        if not isinstance(row, list) or len(row) not in lengths:
+            raise UserError(f"{file}: an entry of {part!r} must be {form}, not {json.dumps(row)[:80]}")
+        yield row
+
+
+def item_of(file: Path, path: object, label: object, known: Container[str] = ()) -> Item:
+    """An image as a file names it, its path as in `safe_path`."""
+    return Item(safe_path(file, path, known), whole_number(file, "label", label))
+
+
+def whole_number(file: Path, what: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UserError(f"{file}: {what} {value!r} is not a whole number from 0 up")
+    return value
 
 
 def safe_path(file: Path, path: object, known: Container[str] = ()) -> str:
@@ -89,31 +115,23 @@ def safe_path(file: Path, path: object, known: Container[str] = ()) -> str:
     if normal == ".." or normal.startswith("../"):
         raise UserError(f"{file}: {path!r} leaves the image folder")
     if not path.isascii() or len(path) > MAX_PART:  # else there is nothing to look for: lists have millions of paths
-        _check_parts_of(file, normal)
+        bad = f"{file}: {path[:80]!r} is not an image path"
+        try:
+            longest = max(len(os.fsencode(part)) for part in normal.split("/"))
+        except UnicodeEncodeError:
+            raise UserError(f"{bad}; no file has a name of such characters") from None
+        if longest > MAX_PART:
+            raise UserError(f"{bad}; a name in it takes {longest} bytes, a file's has at most {MAX_PART}")
     return path if path in known else normal
 
 
-def _check_parts_of(file: Path, path: str) -> None:
-    try:
-        longest = max(len(os.fsencode(part)) for part in path.split("/"))
-    except UnicodeEncodeError:
-        raise UserError(f"{file}: {path[:80]!r} is not an image path; no file has a name of such characters") from None
-    if longest > MAX_PART:
-        raise UserError(
-            f"{file}: {path[:80]!r}... is not an image path; a name in it takes {longest} bytes, "
-            f"a file's has at most {MAX_PART}"
-        )
-
-
 def check_parts(file: Path, parts: Mapping[str, Sequence[Item]], allow_leak: bool) -> None:
-    """Refuse an image that stands twice: within a part always, across parts unless allowed."""
+    """Refuse an image that is listed twice: within a part always, across parts unless allowed."""
     for part, items in parts.items():
         twice = [path for path, count in Counter(item.path for item in items).items() if count > 1]
         if twice:
             raise UserError(f"{file}: {len(twice)} images stand twice in {part!r}, e.g. {min(twice)!r}")
-    if allow_leak:
-        return
-    for first, second in combinations(parts, 2):
+    for first, second in () if allow_leak else combinations(parts, 2):
         both = {item.path for item in parts[first]} & {item.path for item in parts[second]}
         if both:
             raise UserError(
@@ -122,7 +140,7 @@ def check_parts(file: Path, parts: Mapping[str, Sequence[Item]], allow_leak: boo
             )
 
 
-def check_names(file: Path, by_label: dict[int, str]) -> tuple[str, ...]:
+def check_names(file: Path, by_label: Mapping[int, str]) -> tuple[str, ...]:
     """Class names in label order; labels must be 0, 1, 2, ... and names must differ."""
     gaps = sorted(set(range(len(by_label))) - set(by_label))
     if gaps:
@@ -131,76 +149,49 @@ def check_names(file: Path, by_label: dict[int, str]) -> tuple[str, ...]:
             f"e.g. {gaps[0]} (highest label: {max(by_label)})"
         )
     names = tuple(class_name(by_label[label]) for label in range(len(by_label)))
-    for label, name in enumerate(names):
-        if not name:
-            raise UserError(f"{file}: label {label} has an empty class name")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        labels = [label for label, name in enumerate(names) if name == twice[0]]
-        raise UserError(f"{file}: labels {labels} have the same class name {twice[0]!r}")
+    if "" in names:
+        raise UserError(f"{file}: label {names.index('')} has an empty class name")
+    for name, count in Counter(names).items():
+        if count > 1:
+            labels = [label for label, other in enumerate(names) if other == name]
+            raise UserError(f"{file}: labels {labels} have the same class name {name!r}")
     return names
 
 
-def _coop_entries(file: Path, content: dict[str, Any]) -> tuple[tuple[str, ...], str, dict[str, list[Item]]]:
+def _coop_entries(file: Path, content: Mapping[str, Any]) -> Entries:
     by_label: dict[int, str] = {}
-    parts: dict[str, list[Item]] = {}
+    parts: dict[str, list[Item]] = {part: [] for part in PARTS}
     for part in PARTS:
-        parts[part] = []
-        for path, label, name in _triples(file, part, content[part], "[path, label, class name]"):
-            _check_number(file, "label", label)
+        for path, label, name in rows_of(file, part, content[part], COOP_ROW):
+            parts[part].append(item_of(file, path, label))
             if not isinstance(name, str):
                 raise UserError(f"{file}: the class name {name!r} of {path!r} is not text")
             if by_label.setdefault(label, name) != name:
                 raise UserError(f"{file}: label {label} has two class names, {by_label[label]!r} and {name!r}")
-            parts[part].append(Item(safe_path(file, path), label))
     if not by_label:
         raise UserError(f"{file}: holds no images")
-    return check_names(file, by_label), "", parts
+    return by_label, "", parts
 
 
-def _authors_entries(
-    file: Path, content: dict[str, Any], task: int
-) -> tuple[tuple[str, ...], str, dict[str, list[Item]]]:
+def _authors_entries(file: Path, content: Mapping[str, Any], task: int) -> Entries:
     meta = content["meta"]
-    names_by_task = _names_by_task(file, meta)
-    if task >= len(names_by_task):
-        raise UserError(f"{file}: holds tasks 0 to {len(names_by_task) - 1}, not task {task}")
-    names = check_names(file, dict(enumerate(names_by_task[task])))
-    parts: dict[str, list[Item]] = {}
+    names = meta.get("taskid2cname") if isinstance(meta, dict) else None
+    rows = names if isinstance(names, list) else []
+    if not rows or not all(isinstance(row, list) and row and all(isinstance(n, str) for n in row) for row in rows):
+        raise UserError(f"{file}: 'meta' must hold 'taskid2cname', a list of class names for each task")
+    if task >= len(rows):
+        raise UserError(f"{file}: holds tasks 0 to {len(rows) - 1}, not task {task}")
+    by_label: dict[int, str] = dict(enumerate(rows[task]))
+    parts: dict[str, list[Item]] = {part: [] for part in PARTS}
     for part in PARTS:
-        parts[part] = []
-        for path, labels, tasks in _triples(file, part, content[part], "[path, [label], [task]]"):
+        for path, labels, tasks in rows_of(file, part, content[part], "[path, [label], [task]]"):
             if not (isinstance(labels, list) and isinstance(tasks, list) and len(labels) == len(tasks) == 1):
                 raise UserError(f"{file}: {path!r} must have one label and one task, not {labels!r} and {tasks!r}")
-            _check_number(file, "task", tasks[0])
-            if tasks[0] != task:
-                continue
-            _check_number(file, "label", labels[0])
-            if labels[0] >= len(names):
-                raise UserError(
-                    f"{file}: label {labels[0]} of {path!r} is out of range; {len(names)} classes have names"
-                )
-            parts[part].append(Item(safe_path(file, path), labels[0]))
+            if whole_number(file, "task", tasks[0]) == task:
+                parts[part].append(item_of(file, path, labels[0]))
+                if labels[0] not in by_label:
+                    has = f"{len(by_label)} classes have names"
+                    raise UserError(f"{file}: label {labels[0]} of {path!r} is out of range; {has}")
     task_names = meta.get("taskid2tname") or []
     named = isinstance(task_names, list) and task < len(task_names) and isinstance(task_names[task], str)
-    return names, class_name(task_names[task]) if named else "", parts
-
-
-def _names_by_task(file: Path, meta: object) -> list[list[str]]:
-    names = meta.get("taskid2cname") if isinstance(meta, dict) else None
-    good = isinstance(names, list) and names and all(isinstance(row, list) and row for row in names)
-    if not isinstance(names, list) or not good or not all(isinstance(name, str) for row in names for name in row):
-        raise UserError(f"{file}: 'meta' must hold 'taskid2cname', a list of class names for each task")
-    return names
-
-
-def _triples(file: Path, part: str, rows: Iterable[Any], form: str) -> Iterator[tuple[Any, Any, Any]]:
-    for row in rows:
-        if not isinstance(row, list) or len(row) != 3:
-            raise UserError(f"{file}: an entry of {part!r} must be {form}, not {json.dumps(row)[:80]}")
-        yield row[0], row[1], row[2]
-
-
-def _check_number(file: Path, what: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(f"{file}: {what} {value!r} is not a whole number from 0 up")
+    return by_label, class_name(task_names[task]) if named else "", parts

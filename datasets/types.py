@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.datasets.images import SUFFIXES, is_image
 from bench.errors import UserError
 from bench.files import user_path
+from bench.progress import count
 
 # Files and folders that systems leave beside images.
 SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "lost+found"})
@@ -135,21 +136,16 @@ def image_files(given: Sequence[Path | str]) -> list[Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    images, others = [], []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            if is_image_file(place, name):
-                images.append(Path(place, name))
-            elif not is_passed_over(name):
-                others.append(name)
-    n = len(others)
+    files = list(files_below(folder))
+    images = [path for path in files if is_image_file(folder, path)]
+    others = sorted({*files} - {*images})
     if not images:
-        raise UserError(f"{folder}: holds no images, neither in it nor below it ({n} other file{'s' * (n != 1)})")
+        said = count(len(others), "other file")
+        raise UserError(f"{folder}: holds no images, neither in it nor below it ({said})")
     if others:
-        said = f"{n} file{'s' * (n != 1)} left out, not images by name or content"
+        said = f"{count(len(others), 'file')} left out, not images by name or content"
         warnings.warn(f"{folder}: {said}, e.g. {others[0]!r}", stacklevel=3)
-    return images
+    return [folder / path for path in images]
 
 
 def list_folder(folder: Path | str) -> tuple[list[str], list[str]]:
@@ -163,23 +159,21 @@ def list_folder(folder: Path | str) -> tuple[list[str], list[str]]:
 
 def _scan(folder: Path | str) -> tuple[list[str], list[str]]:
     """Sub-folders and files of a folder, sorted, but for those passed over."""
-    folders: list[str] = []
-    files: list[str] = []
+    kept = [entry for entry in _entries(folder) if not is_passed_over(entry.name)]
+    folders = {entry.name for entry in kept if entry.is_dir()}  # known from the directory: no system call per file
+    return sorted(folders), sorted(entry.name for entry in kept if entry.name not in folders)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if not is_passed_over(entry.name):
-                    # Known from the directory itself: no system call a file.
-                    (folders if entry.is_dir() else files).append(entry.name)
-    except FileNotFoundError:
-        raise MissingData(f"{folder}: no such folder") from None
-    except NotADirectoryError:
-        raise UserError(f"{folder}: a folder is expected here, this is a file") from None
-    except PermissionError:
-        raise UserError(f"{folder}: cannot be read; give yourself permission to read it") from None
+            return list(entries)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
-    return sorted(folders), sorted(files)
+        if error.errno in NOT_THERE:
+            raise MissingData(f"{folder}: no such folder") from None
+        denied = isinstance(error, PermissionError)
+        why = "; give yourself permission to read it" if denied else f" ({error.strerror})"
+        raise UserError(f"{folder}: cannot be read{why}") from None
 
 
 def files_below(
@@ -205,20 +199,14 @@ def missing_images(root: Path, items: Iterable[Item]) -> set[str]:
     """The paths of `items` that are not below `root`, found by listing each folder once."""
     by_folder: dict[str, set[str]] = {}
     for item in items:
-        folder, _, name = item.path.rpartition("/")
-        by_folder.setdefault(folder, set()).add(name)
+        by_folder.setdefault(item.path.rpartition("/")[0], set()).add(item.path)
     missing: set[str] = set()
-    for folder, names in by_folder.items():
-        try:
-            with os.scandir(root / folder) as entries:
-                names = names - {entry.name for entry in entries}
-        except PermissionError:
-            raise UserError(f"{root / folder}: cannot be read; give yourself permission to read it") from None
-        except OSError as error:
-            if error.errno not in NOT_THERE:
-                raise UserError(f"{root / folder}: cannot be read ({error.strerror})") from None
+    for folder, paths in by_folder.items():
         prefix = f"{folder}/" if folder else ""
-        missing.update(prefix + name for name in names)
+        try:
+            missing |= paths - {prefix + entry.name for entry in _entries(root / folder)}
+        except MissingData:
+            missing |= paths
     return missing
 
 
@@ -229,15 +217,11 @@ def left_out(
 
     `classes` are the paths of the class folders, `exclude` names of folders that the user has left out.
     """
-    odd: list[str] = []
-    deeper: list[str] = []
-    for folder in classes:
-        for path in files_below(root, folder, exclude=exclude):
-            if path not in read:
-                (deeper if is_image_file(root, path) else odd).append(path)
-    around = files_below(root, top, skip=classes, exclude=exclude)
+    inside = [p for folder in classes for p in files_below(root, folder, exclude=exclude) if p not in read]
+    deeper = [path for path in inside if is_image_file(root, path)]
+    around = [path for path in files_below(root, top, skip=classes, exclude=exclude) if is_image_file(root, path)]
     found = LeftOut()
-    found.add("files in class folders whose suffix is not an image's", odd)
+    found.add("files in class folders whose suffix is not an image's", sorted({*inside} - {*deeper}))
     found.add("images in folders inside a class folder; the reader's `deep: true` takes them", deeper)
-    found.add("images outside the class folders", [p for p in around if is_image_file(root, p)])
+    found.add("images outside the class folders", around)
     return found
