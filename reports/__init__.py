@@ -49,7 +49,7 @@ def write(config: ReportConfig) -> Written:
     loaded = load(config)
     folder = user_path(config.out)
     blocks = split(loaded.rows)
-    drawn = {block.slug: figures.draw(block, folder / "figures") for block in blocks}
+    drawn = {block.slug: figures.draw(block, folder / "figures", config.pictures, config.title) for block in blocks}
     built = tables.build(blocks)
     cells = len(loaded.rows[[*BLOCK, *ROW, "shots", "seed"]].drop_duplicates())
     files = []

@@ -626,7 +626,7 @@ def test_every_command_is_a_python_call_that_returns_a_dataframe(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("bench.reports.figures.draw", lambda *a: drawn.append(a) or [])  # drawn in test_reports
+    monkeypatch.setattr("bench.reports.figures.draw", lambda *a, **_: drawn.append(a) or [])  # drawn in test_reports
     table = bench.run(results=tmp_path / "runs", quiet=True, **tiny.arguments)
     records = bench.report(tmp_path / "runs", tmp_path / "report")
     tables = [table, records, bench.cache(), *(bench.listing(w) for w in ("suites", "tasks", "methods", "backbones"))]
@@ -643,7 +643,7 @@ def test_every_command_is_a_python_call_that_returns_a_dataframe(
 def test_report_of_a_run_says_what_it_wrote(
     tiny: Any, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.reports.figures.draw", lambda *_: [])
+    monkeypatch.setattr("bench.reports.figures.draw", lambda *_, **__: [])
     tiny.run(tmp_path / "runs")
     assert main(["report", "--results", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out

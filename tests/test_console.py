@@ -147,7 +147,7 @@ def test_a_tilde_is_the_home_folder_in_every_command_and_call(
     (home / "data").symlink_to(tiny.data)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(here)
-    monkeypatch.setattr("bench.reports.figures.draw", lambda *_: [])  # drawn in test_reports
+    monkeypatch.setattr("bench.reports.figures.draw", lambda *_, **__: [])  # drawn in test_reports
     few = ["--methods=coop", "--shots=1", "--seeds=1"]
     assert main(tiny.command(Path("~/runs"), *few, "--data=~/data")) == 0
     (record,) = (home / "runs").rglob("*.json")
@@ -254,7 +254,7 @@ def test_a_system_without_the_module_resource_has_no_peak_memory_and_records_all
     monkeypatch.setattr(bench.records, "Path", lambda *_: tmp_path / "no/such/file")
     assert PeakMemory(torch.device("cpu")).megabytes() is None
     monkeypatch.setattr(bench.records.PeakMemory, "megabytes", lambda _: None)
-    monkeypatch.setattr("bench.reports.figures.draw", lambda *_: [])
+    monkeypatch.setattr("bench.reports.figures.draw", lambda *_, **__: [])
     tiny.run(tmp_path / "runs", methods=["coop"], shots=[1], seeds=[1])
     rows = bench.report(tmp_path / "runs", tmp_path / "report")
     assert rows["peak_memory_mb"].isna().all()

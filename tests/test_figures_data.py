@@ -12,8 +12,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
-from bench.reports import figures
 from bench.reports.config import ReportConfig
+from bench.reports.figures import drawable
+from bench.reports.figures.gain import Gain
 from bench.reports.groups import Block, split
 from bench.reports.records import load
 
@@ -45,6 +46,12 @@ def about(points: list[Point]) -> Any:
     return [(pytest.approx(x, rel=0.07), pytest.approx(y), pytest.approx(std, abs=0.005)) for x, y, std in points]
 
 
+def draw(block: Block, name: str) -> Figure:
+    """A figure by its name, as the report draws it."""
+    (found,) = (figure for figure in drawable(block) if figure.name == name)
+    return found.draw(block)
+
+
 def a_block(root: Path) -> Block:
     (block,) = split(load(ReportConfig(root)).rows)
     return block
@@ -62,7 +69,7 @@ def block(tmp_path: Path) -> Block:
 
 
 def test_accuracy_is_drawn_over_shots_with_the_sample_deviation_over_seeds(block: Block) -> None:
-    (axes,) = figures.accuracy(block).axes
+    (axes,) = draw(block, "accuracy").axes
     coop, softcpt = points(axes)
     assert coop == about([(1, 57, 2.65), (4, 49, 2.65), (16, 75, 2.65)])
     # Suite means of a seed: (56 + 60 + 2 · extra) / 2, so the deviation is that of `extra`.
@@ -73,8 +80,7 @@ def test_accuracy_is_drawn_over_shots_with_the_sample_deviation_over_seeds(block
 
 
 def test_every_task_has_a_panel_of_its_own_numbers(block: Block) -> None:
-    figure = figures.tasks(block)
-    assert figure is not None
+    figure = draw(block, "tasks")
     first, second = figure.axes
     assert (first.get_title(), second.get_title()) == ("a", "b")
     assert points(first)[0] == about([(1, 52, 2.65), (4, 42, 2.65), (16, 68, 2.65)])
@@ -85,8 +91,7 @@ def test_every_task_has_a_panel_of_its_own_numbers(block: Block) -> None:
 
 
 def test_gain_is_what_a_method_adds_to_zero_shot_at_the_most_shots_the_largest_on_top(block: Block) -> None:
-    figure = figures.gain(block)
-    assert figure is not None
+    figure = draw(block, "gain")
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a"]  # from below: mean gains 33 and 40
     nothing, coop, softcpt = axes.lines
@@ -94,12 +99,12 @@ def test_gain_is_what_a_method_adds_to_zero_shot_at_the_most_shots_the_largest_o
     assert list(coop.get_xdata()) == pytest.approx([82 - 50, 68 - 30])
     assert list(softcpt.get_xdata()) == pytest.approx([84 - 50, 72 - 30])
     assert list(coop.get_ydata()) == pytest.approx([0, 1], abs=0.3)
-    assert "16 shots" in axes.get_title(loc="left")
+    assert Gain().heading(block) == "gain over zero-shot at 16 shots"
 
 
-@pytest.mark.parametrize(("draw", "costs"), [(figures.time, (32, 48)), (figures.params, (1000, 1000))])
-def test_cost_stands_against_accuracy_at_the_most_shots(block: Block, draw: Any, costs: tuple[float, float]) -> None:
-    (axes,) = draw(block).axes
+@pytest.mark.parametrize(("name", "costs"), [("time", (32, 48)), ("params", (1000, 1000))])
+def test_cost_stands_against_accuracy_at_the_most_shots(block: Block, name: str, costs: tuple[float, float]) -> None:
+    (axes,) = draw(block, name).axes
     assert points(axes) == [about([(costs[0], 75, 2.65)]), about([(costs[1], 78, 2.65)])]
     assert dashed(axes) == [40]
 
@@ -108,7 +113,7 @@ def test_new_classes_stand_over_base_classes_with_lines_of_equal_harmonic_mean(t
     put_halves(tmp_path, "zero-shot", 0, 0, {"a": (40.0, 60.0), "b": (60.0, 60.0)})
     put_halves(tmp_path, "coop", 4, 1, {"a": (80.0, 20.0), "b": (60.0, 60.0)})  # 70, 40
     put_halves(tmp_path, "coop", 4, 2, {"a": (80.0, 30.0), "b": (64.0, 70.0)})  # 72, 50
-    panel = figures.new_over_base(a_block(tmp_path)).axes[0]
+    panel = draw(a_block(tmp_path), "new-over-base").axes[0]
     (container,) = panel.containers
     assert isinstance(container, ErrorbarContainer)
     line, _, (wide, high) = container.lines
@@ -138,7 +143,7 @@ def test_an_ablation_stands_over_the_values_a_line_a_shot_count(tmp_path: Path) 
                 config = {"params": {"epochs": 20, "context": value}}
                 scores = {"a": score + shots + extra, "b": score + shots + extra}
                 put(tmp_path, "coop", shots, seed, scores, cell={"variant": variant}, config=config)
-    figure: Figure = figures.ablation("coop", "context", a_block(tmp_path))
+    figure: Figure = draw(a_block(tmp_path), "ablation")
     one, eight = points(figure.axes[0])
     assert one == about([(2, 32, 1.414), (4, 52, 1.414), (16, 42, 1.414)])
     assert eight == about([(2, 39, 1.414), (4, 59, 1.414), (16, 49, 1.414)])

@@ -22,6 +22,8 @@ from bench.errors import UserError
 from bench.records import COLUMNS
 from bench.reports import figures, fonts, reference, report, write
 from bench.reports.config import ReportConfig
+from bench.reports.figures.common import style
+from bench.reports.figures.cost import Time
 from bench.reports.groups import split
 from bench.reports.markup import escape_latex, escape_markdown
 from bench.reports.records import load
@@ -84,7 +86,7 @@ def drawn() -> None:
 @pytest.fixture(autouse=True)
 def no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("bench.reports.figures.draw", lambda block, folder: [])
+        monkeypatch.setattr("bench.reports.figures.draw", lambda *_, **__: [])
 
 
 def put_halves(root: Path, method: str, shots: int, seed: int, scores: dict[str, tuple[float, float]]) -> None:
@@ -210,9 +212,7 @@ def test_the_time_figure_names_the_processors_and_cards_it_was_taken_on(tmp_path
     records = report(tmp_path / "runs", tmp_path / "out")
     assert sorted(records["device"]) == ["CPU One", "CPU Two", "Card", "cpu"]
     (block,) = split(records)
-    figure = figures.time(block)
-    assert figure is not None
-    assert figure.axes[0].get_xlabel() == "training time, seconds (CPU One, CPU Two, Card, cpu)"
+    assert Time().draw(block).axes[0].get_xlabel() == "training time, seconds (CPU One, CPU Two, Card, cpu)"
 
 
 def test_records_csv_has_a_row_a_cell_and_task(toy: Path, tmp_path: Path) -> None:
@@ -291,16 +291,16 @@ def test_demo_figures_carry_the_word(toy: Path, monkeypatch: pytest.MonkeyPatch,
     titles: list[str] = []
 
     def save(figure: Figure, path: Path) -> None:
-        titles.append(figure.get_suptitle() or figure.axes[0].get_title(loc="left"))
+        titles.append(figure.get_suptitle())
 
-    monkeypatch.setattr(figures, "_save", save)
+    monkeypatch.setattr(figures, "save", save)
     put(tmp_path / "demo", "zero-shot", 0, 0, {"a": 40.0}, demo=True)
     put(tmp_path / "demo", "coop", 4, 1, {"a": 50.0}, demo=True)
     report(tmp_path / "demo", tmp_path / "out")
-    assert len(titles) == 4 and all(title.startswith("DEMO") for title in titles)
+    assert len(titles) == 2 * 4 and all(title.startswith("DEMO") for title in titles)
     titles.clear()
     report(toy, tmp_path / "out")
-    assert len(titles) == 5 and not any("DEMO" in title for title in titles)
+    assert len(titles) == 2 * 5 and not any("DEMO" in title for title in titles)
 
 
 @pytest.mark.usefixtures("drawn")
@@ -331,8 +331,8 @@ def test_a_sweep_over_two_parameters_is_said_to_have_no_figure(tmp_path: Path, c
     said = capsys.readouterr().out.splitlines()
     files = "table.md, table.tex, records.csv, table.csv"
     assert said[0] == f"Wrote {files} into {tmp_path / 'out'}, and no figure, from 4 cells."
-    assert said[1].startswith("Not drawn: toy · tiny: coop over context, epochs; a figure takes two or more numbers")
-    assert len(said) == 2
+    why = "it takes two or more numbers, with every other parameter as it is by default."
+    assert said[1:] == [f"Not drawn: toy · tiny: coop, {name} varied; {why}" for name in ("context", "epochs")]
     assert not (tmp_path / "out" / "figures").exists()
 
 
@@ -370,9 +370,9 @@ def test_letters_that_no_font_has_are_named_once_with_their_scripts(
     monkeypatch.setattr(fonts, "_installed", lambda: iter(()))
     monkeypatch.setattr(fonts, "_letters", lambda _: frozenset(map(chr, range(0x250))) | {"·"})
     with matplotlib.rc_context(figures.LOOK):
-        figure = figures.Figure(figsize=(2, 2))
+        figure = Figure(figsize=(2, 2))
         figure.text(0, 0, "果物 हिन्दी", fontfamily=fonts.families("果物 हिन्दी"))
-        figures._save(figure, tmp_path / "figure")
+        figures.save(figure, tmp_path / "figure.png")
     (warning,) = recwarn  # matplotlib's own, one for each letter, are left out
     said = "figures: no installed font has द न ह 果 物 ि ी ् (CJK, DEVANAGARI): drawn as boxes"
     assert str(warning.message).startswith(said)
@@ -384,9 +384,9 @@ def test_a_method_looks_the_same_in_all_blocks(toy: Path) -> None:
     put(toy, "another", 4, 1, {"a": 4.0}, cell={"suite": "other"})
     put(toy, "coop", 4, 1, {"a": 4.0}, cell={"suite": "other"})
     other, first = split(load(ReportConfig(toy)).rows)
-    assert figures._style(first, "own") == figures._style(other, "own")
-    assert figures._style(first, "coop") == figures._style(other, "coop")
-    looks = {(look["color"], look["marker"]) for look in (figures._style(other, name) for name in other.main)}
+    assert style(first, "own") == style(other, "own")
+    assert style(first, "coop") == style(other, "coop")
+    looks = {(look["color"], look["marker"]) for look in (style(other, name) for name in other.main)}
     assert len(looks) == 3
 
 
