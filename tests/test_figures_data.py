@@ -12,6 +12,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
+from bench.reports import figures
 from bench.reports.config import ReportConfig
 from bench.reports.figures import drawable
 from bench.reports.figures.gain import Gain
@@ -147,3 +148,17 @@ def test_an_ablation_stands_over_the_values_a_line_a_shot_count(tmp_path: Path) 
     one, eight = points(figure.axes[0])
     assert one == about([(2, 32, 1.414), (4, 52, 1.414), (16, 42, 1.414)])
     assert eight == about([(2, 39, 1.414), (4, 59, 1.414), (16, 49, 1.414)])
+
+
+def test_a_figure_is_written_in_every_format_asked_for_and_without_its_title(block: Block, tmp_path: Path) -> None:
+    titles = []
+    for folder, titled in (("with", True), ("without", False)):
+        names = figures.draw(block, tmp_path / folder, ("pdf", "svg"), titled)
+        assert names[0] == f"{folder}/toy-tiny-accuracy.pdf"
+        assert {path.suffix for path in (tmp_path / folder).iterdir()} == {".pdf", ".svg"}
+        assert (tmp_path / folder / "toy-tiny-accuracy.pdf").read_bytes().startswith(b"%PDF")
+        titles.append(
+            "<!-- toy · tiny: accuracy over shots -->" in (tmp_path / folder / "toy-tiny-accuracy.svg").read_text()
+        )
+    assert titles == [True, False]
+    assert figures.draw(block, tmp_path / "none", ()) == [] and not (tmp_path / "none").exists()

@@ -77,7 +77,9 @@ def save(drawing: Drawing, path: Path) -> None:
 
 def _of(block: Block) -> list[Figure]:
     """The figures that are about such a block; none where nothing was trained."""
-    kinds = find(sys.modules[__name__], Figure) if block.shots else []
+    if not block.shots:
+        return []
+    kinds = find(sys.modules[__name__], Figure)  # type: ignore[type-abstract]
     return [figure for kind in kinds for figure in kind.each(block)]
 
 
