@@ -18,6 +18,7 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from bench.catalogue import cache, check, explain, fetch, listing, write_draws
     from bench.perturb import rounding
+    from bench.predictions import load_predictions
     from bench.reports import report
     from bench.runner import run
     from bench.saved import load_cell, predict, words
@@ -31,6 +32,7 @@ __all__ = [
     "fetch",
     "listing",
     "load_cell",
+    "load_predictions",
     "predict",
     "report",
     "rounding",
@@ -51,6 +53,7 @@ _HOMES = {
     "write_draws": "bench.catalogue",
     "explain": "bench.catalogue",
     "load_cell": "bench.saved",
+    "load_predictions": "bench.predictions",
     "words": "bench.saved",
     "predict": "bench.saved",
 }

@@ -157,7 +157,9 @@ class RunConfig(Settings):
     )
     keep: bool = setting(
         True,
-        "do not keep what was learned (it is kept beside each record; SoftCPT's takes 34 MB per cell with RN50)",
+        "keep records alone: neither what was learned (SoftCPT's takes 34 MB per cell with RN50), which `words` and "
+        "`predict` need, nor each test image's predicted class and confidence (about 10 bytes an image), which "
+        "`predictions`, calibration and comparisons over images need",
         "how",
         option="--discard",
     )

@@ -21,16 +21,15 @@ from bench.devices import device_name, synchronise
 from bench.errors import UserError
 from bench.features import View
 from bench.methods import Method, TaskData
-from bench.methods.base import likeliest
-from bench.metrics import METRICS
 from bench.plan import Plan
+from bench.predictions import NUMBERS, SUFFIX, PartPredictions, images_digest, write
 from bench.profile import profiled
 from bench.progress import absolute, bar, note
 from bench.protocols import Part
 from bench.records import PeakMemory, Record, processor, versions
 from bench.saved import keep_state
+from bench.scoring import Scored, mean_over_tasks, score
 
-SCORE_CHUNK = 1024  # test images scored at a time
 SMALL_WIDTH = 128  # text towers up to this width train on one thread
 
 
@@ -96,20 +95,24 @@ def _train(plan: Plan, cells: Sequence[Cell]) -> _Trained:
 def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], trained: _Trained) -> Record:
     """Test a cell's method, keep what it learned; the cell's record."""
     start = time.perf_counter()
-    scored = [
-        row
-        for task, own, blocks in zip(plan.tasks, data, trained.tests, strict=True)
-        for row in _score(plan, method, task, own, blocks)
-    ]
+    rows: list[dict[str, Any]] = []
+    said = []
+    for task, own, blocks in zip(plan.tasks, data, trained.tests, strict=True):
+        scores, parts = score(plan.protocol, method, task, own, blocks, plan.backbone.device)
+        rows += scores
+        said += [_predictions(task, own, part, found) for part, found in parts]
     end = time.perf_counter()
-    learned = plan.store.path(cell.name, cell.key).with_suffix(".safetensors")
+    beside = plan.store.path(cell.name, cell.key)
+    learned, predictions = beside.with_suffix(".safetensors"), beside.with_suffix(SUFFIX)
     kept = plan.config.keep and keep_state(learned, method, data, cell.config)
+    if plan.config.keep:
+        write(predictions, cell.key, said)
     n = len(trained.seeds)
     return Record(
         "done",
         **_head(cell),
-        tasks=scored,
-        score=_mean_over_tasks(scored),
+        tasks=rows,
+        score=mean_over_tasks(rows),
         n_params=method.n_params,
         feature_seconds=trained.feature_seconds / n,
         train_seconds=trained.train_seconds / n,
@@ -127,6 +130,7 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         run=plan.config.recorded(),
         draws=str(plan.draws) if plan.draws else None,
         learned=learned.name if kept else None,
+        predictions=predictions.name if plan.config.keep else None,
         fingerprints={"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
         splits={task.name: task.split.source for task in plan.tasks},
         copies={task.name: _copies(plan, task, cell) for task in plan.tasks},
@@ -139,49 +143,12 @@ def _copies(plan: Plan, task: Task, cell: Cell) -> int:
     return sum(plan.tested[task.name][digest] for digest in set(plan.features.hashes.of(few)))
 
 
-def _score(
-    plan: Plan, method: Method, task: Task, trained: TaskData, blocks: Sequence[torch.Tensor]
-) -> list[dict[str, Any]]:
-    """One row for each part of a task's test images; base-to-new adds the harmonic mean of its two.
-
-    task : the whole one. trained : what of it the method was trained on.
-    """
-    rows: list[dict[str, Any]] = []
-    for part in plan.protocol.parts(task):
-        predicted = predictions(method, trained, blocks, part, plan.backbone.device)
-        rows.append(
-            {
-                "task": task.name,
-                "part": part.name,
-                "metric": task.metric,
-                "accuracy": METRICS[task.metric](predicted, part.labels),
-                "n_test": len(part.labels),
-                "n_train": len(trained.labels),
-                "n_classes": part.n_classes,
-            }
-        )
-    return [*rows, *plan.protocol.summary(rows)]
-
-
-def predictions(
-    method: Method, task: TaskData, blocks: Sequence[torch.Tensor], part: Part, device: torch.device
-) -> torch.Tensor:
-    """The likeliest class [n] of each of a part's images, whose features are in consecutive blocks [m, d]; these may be
-    mapped from disk, and are read a chunk at a time."""
-    found, first = [], 0
-    for block in blocks:
-        inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
-        first += len(block)
-        for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
-            scores = method.predict(task, block[rows].to(device), part.class_names)
-            found.append(likeliest(scores, method.name, task.name, len(rows), part.n_classes).cpu())
-    return torch.cat(found)
-
-
-def _mean_over_tasks(rows: list[dict[str, Any]]) -> float:
-    """The suite's score: unweighted mean over tasks (of the harmonic means, where there are two parts)."""
-    last = {row["task"]: row["accuracy"] for row in rows}  # the last part of a task sums it up
-    return sum(last.values()) / len(last)
+def _predictions(task: Task, trained: TaskData, part: Part, found: Scored) -> PartPredictions:
+    """What is kept of a part's images."""
+    columns = (part.rows, part.labels, *found)
+    rows = dict(zip(NUMBERS, (x.numpy() for x in columns), strict=True))
+    names = trained.class_names if part.class_names is None else part.class_names
+    return PartPredictions(task.name, part.name, task.metric, names, images_digest(task.split.test), rows)
 
 
 def _head(cell: Cell) -> dict[str, Any]:

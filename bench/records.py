@@ -55,7 +55,8 @@ class Record:
     tasks : one dict a task and part: task, part, metric, accuracy (percent), n_test, n_train, n_classes.
     score : mean over tasks, percent. n_params : learned numbers. Times in seconds, of a training that several seeds
         share (`trained_together`) the share of one. threads : of the training.
-    run : the run's settings that are not defaults. draws : the folder of the user's own. learned : the file beside.
+    run : the run's settings that are not defaults. draws : the folder of the user's own.
+    learned, predictions : the files beside.
     fingerprints : hashes of weights, test data and draw. splits : where each task's split comes from.
     copies : test images of each task that have the same bytes as a few-shot image.
 
@@ -91,6 +92,7 @@ class Record:
     run: dict[str, Any] = field(default_factory=dict)  # older records have none
     draws: str | None = None
     learned: str | None = None
+    predictions: str | None = None  # older records have none
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)

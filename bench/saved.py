@@ -20,7 +20,7 @@ from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
 from bench.files import user_path, write_whole
 from bench.methods import Method, TaskData, find_method, method_names
-from bench.methods.base import likeliest
+from bench.methods.base import check_scores
 from bench.methods.prompt import PromptMethod
 from bench.options import restored
 
@@ -60,29 +60,31 @@ class Kept:
     config: dict[str, Any]
 
 
-def find_cell(cell: str, results: str | Path) -> Path:
-    """The file of learned parameters that `cell` stands for: a path, a record's path, or a key's beginning.
+def find_cell(cell: str, results: str | Path, suffix: str = ".safetensors", what: str = "learned parameters") -> Path:
+    """The file beside a cell's record that `cell` stands for: a path, a record's path, or a key's beginning.
+
+    suffix, what : which file, and what it holds.
 
     Raises
     ------
-    UserError : none or several fit, or the cell's parameters were not kept.
+    UserError : none or several fit, or the file was not kept.
     """
     path = user_path(cell)
-    if path.suffix in (".json", ".safetensors"):
+    if path.suffix == ".json" or path.name.endswith(suffix):
         if not path.is_file():
             raise UserError(f"--cell {cell}: no such file")
-        found = [path.with_suffix(".safetensors")]
+        found = [path.with_suffix(suffix) if path.suffix == ".json" else path]
     elif not cell.strip() or not cell.isalnum():
         raise UserError(f"--cell {cell!r}: a record's path, or the beginning of its key (in records.csv and its name)")
     else:
-        found = sorted(user_path(results).rglob(f"*-seed*-{cell}*.safetensors"))
+        found = sorted(user_path(results).rglob(f"*-seed*-{cell}*{suffix}"))
     if not found:
-        raise UserError(f"--cell {cell}: no learned parameters below {results} have a key that begins with it")
+        raise UserError(f"--cell {cell}: no {what} below {results} have a key that begins with it")
     if len(found) > 1:
         two = f"{found[0].stem} and {found[1].stem} among them"
         raise UserError(f"--cell {cell}: {len(found)} keys begin with it, {two}")
     if not found[0].is_file():
-        raise UserError(f"--cell {cell}: its learned parameters were not kept ({found[0].name} is not beside it)")
+        raise UserError(f"--cell {cell}: its {what} were not kept ({found[0].name} is not beside it)")
     return found[0]
 
 
@@ -262,7 +264,7 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
     features = ImageFeatures(kept.backbone).get(paths, View(), kept.method.image)[0]
     with torch.no_grad():
         scores = kept.method.predict(kept.tasks[t], features.to(kept.backbone.device))
-    likeliest(scores, kept.method.name, kept.tasks[t].name, len(paths), len(kept.tasks[t].class_names))
+    check_scores(scores, kept.method.name, kept.tasks[t].name, len(paths), len(kept.tasks[t].class_names))
     shares = scores.float().softmax(dim=-1).cpu()
     best, classes = shares.topk(min(top, shares.shape[1]), dim=-1)
     names = kept.tasks[t].class_names

@@ -211,8 +211,8 @@ class Method(ABC):
         raise UserError(f"{self.name} does not keep what it has learned")
 
 
-def likeliest(scores: Any, method: str, task: str, n_images: int, n_classes: int) -> Tensor:
-    """The likeliest class [n] of each image, from what a method's `predict` returned.
+def check_scores(scores: Any, method: str, task: str, n_images: int, n_classes: int) -> Tensor:
+    """What a method's `predict` returned, where it is scores of that many images and classes.
 
     Raises
     ------
@@ -223,10 +223,9 @@ def likeliest(scores: Any, method: str, task: str, n_images: int, n_classes: int
         kind = f"{scores.dtype} {list(scores.shape)}" if is_tensor else f"a {type(scores).__name__}"
         wanted = f"a floating-point tensor [{n_images}, {n_classes}] (images, classes)"
         raise UserError(f"{method}, task {task}: predict returned {kind}; expected {wanted}")
-    best, classes = scores.max(dim=1)
-    if not best.isfinite().all():  # not a number is the largest of all: it would make an accuracy all the same
+    if not scores.amax(dim=1).isfinite().all():  # not a number is the largest of all: it would make an accuracy, too
         raise UserError(f"{method}, task {task}: scores are not finite; did the training diverge?")
-    return classes
+    return scores
 
 
 def check_shapes(name: str, wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> None:

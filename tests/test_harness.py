@@ -30,7 +30,6 @@ from bench import numerics
 from bench.cli import main
 from bench.config import RunConfig
 from bench.errors import UserError
-from bench.evaluate import predictions
 from bench.features import ImageFeatures
 from bench.methods import TaskData
 from bench.methods.coop import CoOp
@@ -38,6 +37,7 @@ from bench.methods.zero_shot import ZeroShot
 from bench.plan import prepare
 from bench.protocols import Part
 from bench.records import Record, RecordStore, cell_key
+from bench.scoring import scored
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -395,13 +395,13 @@ def test_predictions_do_not_depend_on_how_test_features_are_kept(size: int, monk
         def predict(self, task: TaskData, features: Any, class_names: Any = None) -> Any:
             return features
 
-    monkeypatch.setattr("bench.evaluate.SCORE_CHUNK", 3)
+    monkeypatch.setattr("bench.scoring.SCORE_CHUNK", 3)
     features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     rows = torch.tensor([0, 1, 2, 7, 8, 9, 10, 19])
     task = TaskData("task", "", tuple("abcd"), "{}", torch.zeros(1, 0, 4), rows[:0])
     part = Part("some", rows, torch.zeros(8, dtype=torch.long), 4)
-    found = predictions(Nearest(), task, features.split(size), part, torch.device("cpu"))
-    assert found.tolist() == features[rows].argmax(dim=1).tolist()
+    found = scored(Nearest(), task, features.split(size), part, torch.device("cpu"))
+    assert found.predicted.tolist() == features[rows].argmax(dim=1).tolist()
 
 
 def test_seeds_at_once_of_which_one_fails_are_run_one_by_one(tiny: Any, flaky: str, tmp_path: Path) -> None:

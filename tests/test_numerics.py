@@ -90,7 +90,7 @@ def edit(monkeypatch: pytest.MonkeyPatch) -> Any:
         ("bench.methods.training", "(epoch - 1) - 1", "(epoch - 1) - 2"),
         ("bench.methods.prompt", '"start"', '"begin"'),
         ("bench.methods.base", "digest_size=8", "digest_size=4"),
-        ("bench.evaluate", "sum(last.values()) / len(last)", "max(last.values())"),
+        ("bench.scoring", "sum(last.values()) / len(last)", "max(last.values())"),
         ("bench.datasets.fewshot", "seed", "seeds"),
         ("bench.features", "CROP_AREAS = (0.08", "CROP_AREAS = (0.5"),
     ],

@@ -1,4 +1,4 @@
-"""The commands that show something: report, list, explain, words, predict, cache."""
+"""The commands that show something: report, list, explain, words, predict, predictions, cache."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ examples
   python -m bench predict photos --cell 3f9a2c --task PlantVillage --top 1
       all images in a folder and in the folders below it
   python -m bench predict photos/*.jpg --cell 3f9a2c --task PlantVillage --backbone my/clip.json
+"""
+
+
+PREDICTIONS_EXAMPLES = """\
+examples
+  python -m bench predictions --cell 3f9a2c
+      accuracy of each class, how often it was said, and how sure; you find a cell's key in records.csv
+  python -m bench predictions --cell 3f9a2c --task PlantVillage --confusion
+      which classes were taken for which
 """
 
 
@@ -116,12 +125,16 @@ def explain_command(argv: list[str]) -> int:
     return 0
 
 
-def _cell_arguments(p: Parser) -> None:
+def _which_cell(p: Parser) -> None:
     p.add_argument(
         "--cell", metavar="KEY|FILE", required=True, help="the cell's key (the beginning is enough), or its record"
     )
     p.add_argument("--results", metavar="DIR", default="runs", help="where its record is (default: %(default)s)")
     p.add_argument("--task", "--tasks", metavar="TASK", help="one of the cell's tasks")
+
+
+def _cell_arguments(p: Parser) -> None:
+    _which_cell(p)
     p.add_argument("--backbone", metavar="NAME|JSON", help="needed if the cell's backbone was a file that has moved")
     p.add_argument("--pretrained", metavar="TAG|FILE", help="its weights, as for `run`")
     p.add_argument("--method", metavar="MODULE:CLASS", help="needed if the cell's method was a class of your own")
@@ -164,6 +177,22 @@ def predict_command(argv: list[str]) -> int:
     if names.nunique() == table["image"].nunique():  # a table of long paths is hard to read
         table = table.assign(image=names)
     print_table(table, floatfmt=".1f")
+    return 0
+
+
+def predictions_command(argv: list[str]) -> int:
+    about = "What a finished cell said of its test images: accuracy per class, confusion, calibration."
+    p = command_parser("predictions", about, PREDICTIONS_EXAMPLES)
+    _which_cell(p)
+    p.add_argument("--confusion", action="store_true", help="show which classes were taken for which, most often first")
+    a = p.read(argv)
+    from bench.predictions import BINS, chosen, confused, ece, load_predictions, per_class
+
+    frame = chosen(load_predictions(a.cell, a.results), a.task)
+    print_table(confused(frame) if a.confusion else per_class(frame), floatfmt=".1f")
+    for (task, part), own in frame.groupby(["task", "part"], sort=False, observed=True):
+        name = task if part == "all" else f"{task}, {part} classes"
+        print(f"{name}: expected calibration error {ece(own):.1f} points ({BINS} bins), of {len(own)} test images")
     return 0
 
 

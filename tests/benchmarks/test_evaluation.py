@@ -19,10 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bench.clip.text import TextTower
-from bench.evaluate import predictions
 from bench.methods import TaskData
 from bench.methods.coop import CoOp
 from bench.protocols import Part
+from bench.scoring import scored
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))
@@ -42,7 +42,8 @@ def test_a_million_images_are_scored_in_seconds(benchmark: Any, tmp_path: Path) 
     tower = TextTower(model, reference.clip_tokenizer())
     clip: Any = SimpleNamespace(tower=tower, scale=50.0, embed_dim=EMBED, device=torch.device("cpu"))
     method = CoOp()
-    method.setup(clip, [TaskData("task", "", sizes.names(CLASSES), "{}", *torch.zeros(2, 0))], seed=1)
+    task = TaskData("task", "", sizes.names(CLASSES), "{}", *torch.zeros(2, 0))
+    method.setup(clip, [task], seed=1)
     labels = torch.randint(CLASSES, (IMAGES,), generator=rng)
     save_file({"features": torch.randn(IMAGES, EMBED, generator=rng)}, str(tmp_path / "features.safetensors"))
     with safe_open(str(tmp_path / "features.safetensors"), framework="pt") as file:
@@ -50,8 +51,8 @@ def test_a_million_images_are_scored_in_seconds(benchmark: Any, tmp_path: Path) 
     part = Part("all", torch.arange(IMAGES), labels, CLASSES)
 
     def ours() -> int:
-        found = predictions(method, 0, features.split(2048), part, clip.device, "task")
-        return int((found == labels).sum())
+        found = scored(method, task, features.split(2048), part, clip.device)
+        return int((found.predicted == labels).sum())
 
     def plain() -> int:
         hits = 0
@@ -70,7 +71,7 @@ def test_a_million_images_are_scored_in_seconds(benchmark: Any, tmp_path: Path) 
     assert ours() == expected
     end = time.perf_counter()
     few = Part("few", part.rows[:8192], labels[:8192], CLASSES)
-    benchmark.pedantic(predictions, (method, 0, features.split(2048), few, clip.device, "task"), rounds=3)
+    benchmark.pedantic(scored, (method, task, features.split(2048), few, clip.device), rounds=3)
     a, b = torch.randn(8192, EMBED), F.normalize(torch.randn(CLASSES, EMBED), dim=-1)
     product = min(_seconds(lambda: a @ b.T) for _ in range(5)) * IMAGES / 8192
     figures = {

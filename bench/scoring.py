@@ -1,0 +1,82 @@
+"""A method's scores of a task's test images: the class each image is given, and the task's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.datasets.splits import Task
+from bench.methods import Method, TaskData
+from bench.methods.base import check_scores
+from bench.metrics import METRICS
+from bench.protocols import Part, Protocol
+
+SCORE_CHUNK = 1024  # test images scored at a time
+
+
+class Scored(NamedTuple):
+    """What a method says of n images, on the CPU.
+
+    predicted : [n], the class with the highest score. margin : [n], by how much it is above the second highest (NaN
+    where there is one class). confidence : [n], its share of the scores' softmax. Both float32.
+    """
+
+    predicted: Tensor
+    margin: Tensor
+    confidence: Tensor
+
+
+def scored(method: Method, task: TaskData, blocks: Sequence[Tensor], part: Part, device: torch.device) -> Scored:
+    """What a method says of a part's images, whose features are in consecutive blocks [m, d]; these may be mapped from
+    disk, and are read a chunk at a time."""
+    found, first = [], 0
+    for block in blocks:
+        inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
+        first += len(block)
+        for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
+            scores = method.predict(task, block[rows].to(device), part.class_names)
+            found.append(said(check_scores(scores, method.name, task.name, len(rows), part.n_classes)))
+    return Scored(*(torch.cat(several) for several in zip(*found, strict=True)))
+
+
+def said(scores: Tensor) -> Scored:
+    """What scores [n, C] say of n images."""
+    best, predicted = scores.max(dim=1)
+    second = scores.topk(2, dim=1).values[:, 1] if scores.shape[1] > 1 else torch.full_like(best, float("nan"))
+    confidence = 1 / (scores - best[:, None]).float().exp().sum(dim=1)  # the largest term of the softmax
+    return Scored(predicted.cpu(), (best - second).float().cpu(), confidence.cpu())
+
+
+def score(
+    protocol: Protocol, method: Method, task: Task, trained: TaskData, blocks: Sequence[Tensor], device: torch.device
+) -> tuple[list[dict[str, Any]], list[tuple[Part, Scored]]]:
+    """A row for each part of a task's test images (base-to-new adds the harmonic mean of its two), and what was said.
+
+    task : the whole one. trained : what of it the method was trained on.
+    """
+    rows: list[dict[str, Any]] = []
+    parts = []
+    for part in protocol.parts(task):
+        found = scored(method, trained, blocks, part, device)
+        parts.append((part, found))
+        rows.append(
+            {
+                "task": task.name,
+                "part": part.name,
+                "metric": task.metric,
+                "accuracy": METRICS[task.metric](found.predicted, part.labels),
+                "n_test": len(part.labels),
+                "n_train": len(trained.labels),
+                "n_classes": part.n_classes,
+            }
+        )
+    return [*rows, *protocol.summary(rows)], parts
+
+
+def mean_over_tasks(rows: list[dict[str, Any]]) -> float:
+    """The suite's score: unweighted mean over tasks (of the harmonic means, where there are two parts)."""
+    last = {row["task"]: row["accuracy"] for row in rows}  # the last part of a task sums it up
+    return sum(last.values()) / len(last)
