@@ -3,7 +3,8 @@
 A cell's key holds both, so that no score of an older formula is taken for one of the present code:
 
 - `code` hashes what is a method's own: the modules of its class and its bases, and what they import from `methods/` (of
-  a plug-in: from its own package). Comments, docstrings and layout do not count. Whoever edits it gets other cells.
+  a plug-in: from its own package, and from beside it). Comments, docstrings and layout do not count. Whoever edits it
+  gets other cells.
 - `numerics` is a version that developers raise. It stands for the modules in `SHARED`, because cleaning up one of those
   should not make everybody train again. `numerics.json` holds it with the hashes of the code that it was given to. If
   the code differs, the version is "1+<hash>": other cells again, until a developer has said which it is,
@@ -17,13 +18,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import inspect
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+
+from bench.errors import UserError
 
 CONFIRMED = Path(__file__).with_name("numerics.json")
 
@@ -48,12 +53,19 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.clip.text": (),
     "bench.wording": (),
 }
+INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders of libraries
 FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.features", "bench.clip.patches")  # of images
 
 
 def method_code(method: type) -> str:
-    """The hash of a method's own code; a plug-in's is preceded by its module and class."""
-    digests = sorted(digest(source) for source in _own_modules(method))
+    """The hash of a method's own code; a plug-in's is preceded by its module and class.
+
+    Raises
+    ------
+    UserError : nobody can say what its code is.
+    """
+    sources = list(_own_modules(method)) if _source(method.__module__) else [_of_class(method)]
+    digests = sorted(map(digest, sources))
     found = hashlib.blake2b("".join(digests).encode(), digest_size=12).hexdigest()
     own = method.__module__.startswith("bench.methods.")
     return found if own else f"{method.__module__}:{method.__qualname__}:{found}"
@@ -125,18 +137,46 @@ def _plain(node: Any) -> Any:
 
 def _own_modules(method: type) -> Iterator[str]:
     """The sources of a method's own modules."""
-    package = method.__module__.partition(".")[0]
-    beside = _folder(method.__module__) if package != "bench" else None
     todo, seen = [kind.__module__ for kind in method.__mro__], set(SHARED)
     while todo:
         name = todo.pop()
-        own = name.startswith("bench.methods.") or (package != "bench" and name.partition(".")[0] == package)
-        own = own or (beside is not None and _folder(name) == beside)  # a module beside a plug-in of one file
-        if own and name not in seen:
+        if name not in seen and _is_own(name, method.__module__):
             seen.add(name)
             source = _source(name)
             yield source
             todo += _imported(source, name)
+
+
+def _of_class(method: type) -> str:
+    """The source of a class whose module has none: a notebook's."""
+    try:
+        return textwrap.dedent(inspect.getsource(method))
+    except (OSError, TypeError):
+        name = f"{method.__module__}:{method.__qualname__}"
+        raise UserError(
+            f"--methods {name}: its source is not at hand, and an edited method would be taken for the old one; put "
+            "the class into a file of its own"
+        ) from None
+
+
+def _is_own(name: str, plug_in: str) -> bool:
+    """Whether a module is a method's own code, not a library's: one of `methods/`; of a plug-in also what is in its
+    package or folder, or anywhere below the folder that it was imported from.
+
+    plug_in : the module of the method's class.
+    """
+    package, top = plug_in.partition(".")[0], name.partition(".")[0]
+    if top == "bench" or package == "bench":
+        return name.startswith("bench.methods.")
+    if top == package:
+        return True
+    here, there = _folder(plug_in), _folder(name)
+    if here is None or there is None or top in sys.stdlib_module_names:
+        return False
+    deep = plug_in.count(".") + bool(getattr(_spec(plug_in), "submodule_search_locations", None))
+    above = here.parents[deep - 1] if deep else here  # on the import path
+    libraries = INSTALLED & {above.name, *there.parts[len(above.parts) :]}
+    return there == here or (there.is_relative_to(above) and not libraries)
 
 
 def _folder(name: str) -> Path | None:
@@ -163,7 +203,14 @@ def _spec(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        return None
+        return _script() if name == "__main__" else None
+
+
+@lru_cache(maxsize=1)
+def _script() -> ModuleSpec | None:
+    """The file that Python was started with, which may hold a method and call `bench.run`."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return importlib.util.spec_from_file_location("__main__", file) if file else None
 
 
 _loaded: dict[int, tuple[ModuleSpec, str]] = {}  # by the identity of a module's spec, which a reload replaces

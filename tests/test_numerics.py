@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from bench import numerics
 from bench.clip.backbone import load_backbone
+from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.methods import find_method, method_names
 
@@ -236,3 +239,62 @@ def test_a_module_beside_a_plug_in_of_one_file_is_its_code(tmp_path: Path, monke
     helpers = [numerics.digest(f"VALUE = {value}\n") for value in ("0.5", "0.5", "0.7")]
     assert all(helper in code for helper, code in zip(helpers, codes, strict=True))
     assert helpers[0] == helpers[1] != helpers[2]
+
+
+@pytest.mark.parametrize("place", ["one{k}", "two{k}/alone", "three{k}/inner/alone", "four{k}/__init__"])
+def test_an_edited_helper_on_the_plug_in_s_import_path_makes_other_cells_wherever_the_class_lies(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file stands in the current folder, the class beside it or in a package; a library's file is no part of it."""
+    method = "from bench.methods import Method\nimport {}, {}, json, numpy\nclass Theirs(Method):\n    name = 'x'\n"
+    found = []
+    for k, value in enumerate(("1", "1", "2")):
+        root, file = tmp_path / f"root{k}", tmp_path / f"root{k}" / f"{place.format(k=k)}.py"
+        unique = place.partition("/")[0].format(k=k)  # no test finds another's module
+        file.parent.mkdir(parents=True)
+        (root / "site-packages").mkdir()
+        (root / f"helper_{unique}.py").write_text(f"VALUE = {value}\n")
+        (root / "site-packages" / f"library_{unique}.py").write_text("VALUE = 'library'\n")
+        file.write_text(method.format(f"helper_{unique}", f"library_{unique}"))
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(root / "site-packages"))
+            patch.syspath_prepend(str(root))
+            name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            module = importlib.import_module(name)
+            found.append(set(numerics._own_modules(module.Theirs)))
+    assert [{s.strip() for s in sources if s.startswith("VALUE")} for sources in found] == [
+        {"VALUE = 1"}, {"VALUE = 1"}, {"VALUE = 2"},
+    ]  # fmt: skip
+
+
+SCRIPT = """
+from bench import numerics
+from bench.methods import Method
+import beside
+class Theirs(Method):
+    name = "theirs"
+    value = VALUE
+print(numerics.method_code(Theirs))
+"""
+
+
+def test_an_edited_method_in_the_script_that_python_was_started_with_has_another_code(tmp_path: Path) -> None:
+    found = []
+    for value, helped in (("1", "1"), ("1", "1"), ("2", "1"), ("1", "2")):
+        (tmp_path / "script.py").write_text(SCRIPT.replace("VALUE", value))
+        (tmp_path / "beside.py").write_text(f"number = {helped}\n")
+        done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        found.append(done.stdout.strip())
+    assert found[0] == found[1] and len(set(found)) == 3
+
+
+def test_a_method_without_a_source_is_refused_and_a_notebook_s_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "class Theirs:\n    name = 'theirs'\n"
+    space: dict[str, Any] = {"__name__": "no_such_module"}
+    exec(source, space)
+    with pytest.raises(UserError, match="no_such_module:Theirs: its source is not at hand"):
+        numerics.method_code(space["Theirs"])
+    monkeypatch.setattr(inspect, "getsource", lambda of: source)  # what IPython keeps of its cells
+    first = numerics.method_code(space["Theirs"])
+    monkeypatch.setattr(inspect, "getsource", lambda of: source.replace("'theirs'", "'others'"))
+    assert numerics.method_code(space["Theirs"]) != first
