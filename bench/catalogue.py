@@ -138,7 +138,7 @@ def explain(method: str) -> str:
 
     from bench.methods import find_method
 
-    found = find_method(method)
+    found = find_method(method, "explain")
     head = inspect.getdoc(inspect.getmodule(found)) or ""
     lines = [f"{found.name}: {inspect.getdoc(found) or ''}", "", textwrap.dedent(head)]
     rows = [

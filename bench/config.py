@@ -17,7 +17,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from bench.devices import check_device
 from bench.errors import UserError, nearest
 from bench.files import user_path
-from bench.options import names, numbers
+from bench.options import names, numbers, option_texts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -212,8 +212,8 @@ def _checked(f: Field[Any], value: Any) -> Any:
     option, kind, minimum = option_of(f), str(f.type), f.metadata["minimum"]
     if value is None and f.default is None:
         return None
-    if f.name == "options":  # commas within an option part its values
-        return many(value)
+    if f.name == "options":
+        return option_texts(value)
     if kind.startswith("Names"):
         return _names(many(value), option, f.metadata["choices"])
     if kind.startswith("Numbers"):

@@ -67,7 +67,11 @@ class ImageHashes:
 
         decode : decode every image (once: the result is kept), not only those that look doubtful.
         """
-        faults: list[str] = []
+        return list(self.faults(paths, bar, decode).values())
+
+    def faults(self, paths: Sequence[Path], bar: Bar | None = None, decode: bool = False) -> dict[Path, str]:
+        """`broken` by path."""
+        faults: dict[Path, str] = {}
         with _pool() as pool:
             for first in range(0, len(paths), HASHES_PER_COMMIT):
                 part = paths[first : first + HASHES_PER_COMMIT]
@@ -83,7 +87,7 @@ class ImageHashes:
                 with self._errors(), self._db:
                     self._db.executemany("INSERT OR REPLACE INTO image VALUES (?, ?)", states)
                 reasons |= said
-                faults += [reasons[path] for path in dict.fromkeys(part) if reasons.get(path)]
+                faults |= {path: reasons[path] for path in part if reasons.get(path)}
                 if bar:
                     bar(len(part))
         return faults

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -69,6 +70,38 @@ def variants(
         if target == "all" and not any(name in {f.name for f in fields(m.Params)} for m in methods):
             raise UserError(f"-o {option}: none of the methods has a parameter {name!r}")
     return list({(v.method.name, str(v.params)): v for v in out}.values())
+
+
+def option_texts(given: Any) -> tuple[str, ...]:
+    """Options as texts, "coop.epochs=20", from such texts or from maps as YAML has them.
+
+    given : a text, a map {"coop.epochs": 20} or {"coop": {"epochs": 20}} in which a list of values is a sweep, or a list
+        of these.
+
+    Raises
+    ------
+    UserError : anything else.
+    """
+    if isinstance(given, Mapping):
+        return tuple(text for name, value in given.items() for text in _option_texts(str(name), value))
+    if isinstance(given, str):
+        return (given,)
+    if not isinstance(given, Sequence) or not all(isinstance(part, str | Mapping) for part in given):
+        raise UserError(f"-o {given!r}: write texts such as coop.epochs=20, or a map such as {{coop.epochs: 20}}")
+    return tuple(text for part in given for text in option_texts(part))
+
+
+def _option_texts(name: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for inner, one in value.items():
+            yield from _option_texts(f"{name}.{inner}", one)
+        return
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values or not all(isinstance(one, str | int | float) for one in values):
+        raise UserError(f"-o {name}: {value!r} is no value; write {name}: 20, or {name}: [20, 50] for a sweep")
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow([str(one) for one in values])  # a comma within a text stays in it
+    yield f"{name}={row.getvalue()}"
 
 
 def _parse(option: str, methods: Sequence[str]) -> tuple[str, str, list[str], str]:

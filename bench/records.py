@@ -39,6 +39,8 @@ COLUMNS = [
 # the two accuracies' harmonic mean.
 PARTS = {"all": "", "base": "Base", "new": "New", "harmonic": "H"}
 
+KEY_SHOWN = 8  # characters of a key in messages: a beginning is enough for `words` and `predict`
+
 FAILED = ("status", "key", "cell", "config", "defaults", "finished", "error", "traceback", "versions")
 """What the record of a failed cell has."""
 

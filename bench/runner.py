@@ -16,7 +16,7 @@ from bench.config import RunConfig, as_arguments
 from bench.evaluate import evaluate
 from bench.plan import Plan, prepare
 from bench.progress import count, duration, has_bars, note
-from bench.records import Record
+from bench.records import KEY_SHOWN, Record
 
 OTHER_CODE = (
     "{} of this grid finished with other code (of the method, or of what all methods share): run again; the old "
@@ -115,7 +115,7 @@ def _outcome(cell: Cell, record: Record) -> str:
     if not record.done:
         return f"failed: {_described([cell])}: {record.reason}"
     seconds = sum(getattr(record, f"{what}_seconds") for what in ("feature", "train", "test"))
-    return f"{_described([cell])}: {record.score:.1f} % in {duration(seconds)}"
+    return f"{_described([cell])}: {record.score:.1f} % in {duration(seconds)}, key {record.key[:KEY_SHOWN]}"
 
 
 def _groups(plan: Plan, todo: Sequence[Cell]) -> list[list[Cell]]:

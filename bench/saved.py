@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,15 @@ from bench.devices import find_device
 from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
 from bench.files import user_path, write_whole
+from bench.hashes import named
 from bench.methods import Method, TaskData, find_method, method_names
 from bench.methods.base import check_scores
 from bench.methods.prompt import PromptMethod
 from bench.options import restored
+from bench.progress import bar, count
+from bench.records import KEY_SHOWN
+
+SHOWN = 5  # keys in an error
 
 # Of a task, all that a trained method needs of it.
 NAMES = ("name", "task_name", "template", "class_names", "descriptions")
@@ -45,6 +51,18 @@ def keep_state(path: Path, method: Method, tasks: Sequence[TaskData], config: di
     tensors = {name: value.contiguous() for name, value in state.items()}
     write_whole(path, lambda part: save_file(tensors, str(part), metadata=metadata))
     return True
+
+
+def _keys(results: str | Path, suffix: str) -> str:
+    """Some of the cells below a folder that have kept a file of this kind, with their keys."""
+    found = sorted(user_path(results).rglob(f"*-seed*-*{suffix}"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        return "nothing of the kind is there: is it the folder that `run --results` named?"
+    some = []
+    for path in reversed(found[-SHOWN:]):
+        name, _, key = path.name.removesuffix(suffix).rpartition("-")
+        some.append(f"{key[:KEY_SHOWN]} ({path.parent.name} {name})")
+    return f"{'the last of ' * (len(found) > SHOWN)}{count(len(found), 'key')} there: {', '.join(some)}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +97,8 @@ def find_cell(cell: str, results: str | Path, suffix: str = ".safetensors", what
     else:
         found = sorted(user_path(results).rglob(f"*-seed*-{cell}*{suffix}"))
     if not found:
-        raise UserError(f"--cell {cell}: no {what} below {results} have a key that begins with it")
+        there = _keys(results, suffix)
+        raise UserError(f"--cell {cell}: no {what} below {results} have a key that begins with it; {there}")
     if len(found) > 1:
         two = f"{found[0].stem} and {found[1].stem} among them"
         raise UserError(f"--cell {cell}: {len(found)} keys begin with it, {two}")
@@ -126,7 +145,7 @@ def load_cell(
         raise UserError(f"{path}: {wanted!r} is not the bench's own method; name its class with --method module:Class")
     if not foreign and wanted not in method_names():  # never "module:Class": a file does not say what code is run
         raise UserError(f"{path}: {wanted!r} is not one of the bench's methods")
-    found = find_method(method if foreign and method else wanted)
+    found = find_method(method if foreign and method else wanted, "--method")
     loaded = _backbone_of(str(named), str(tag), str(weights), (backbone, pretrained), device, precision)
     made = found(restored(found, params, str(path)))
     try:
@@ -254,27 +273,43 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
 
     Returns
     -------
-    DataFrame : one row per image and rank: image, rank, class, probability (softmax of the method's scores; percent).
+    DataFrame : one row per image and rank: image, rank, class, percent (softmax of the method's scores). Images that
+        cannot be read are left out with a warning, and stand in `.attrs["broken"]` with the reason.
+
+    Raises
+    ------
+    UserError : none of the images can be read.
     """
     _check_loaded(kept)
     if len(kept.tasks) > 1 and task is None:
         raise UserError(f"--task: the cell has several; name one of {', '.join(t.name for t in kept.tasks)}")
     (t,) = _chosen(kept, task)
-    paths = image_files(images)
-    features = ImageFeatures(kept.backbone).get(paths, View(), kept.method.image)[0]
+    given = image_files(images)
+    encoder = ImageFeatures(kept.backbone)
+    with bar("reading images", len(given), "image", None, position=0) as shown:
+        broken = encoder.hashes.faults(given, shown.update, decode=True)
+    paths = [path for path in given if path not in broken]
+    if broken:
+        said = f"{count(len(broken), 'image')} cannot be read: {named(list(broken.values()))}"
+        if not paths:
+            raise UserError(said)
+        warnings.warn(f"left out, {said}", stacklevel=2)
+    with bar("encoding", len(paths), "image", None, position=0) as shown:
+        features = encoder.get(paths, View(), kept.method.image, shown.update)[0]
     with torch.no_grad():
         scores = kept.method.predict(kept.tasks[t], features.to(kept.backbone.device))
     check_scores(scores, kept.method.name, kept.tasks[t].name, len(paths), len(kept.tasks[t].class_names))
     shares = scores.float().softmax(dim=-1).cpu()
     best, classes = shares.topk(min(top, shares.shape[1]), dim=-1)
     names = kept.tasks[t].class_names
-    return pd.DataFrame(
-        [
-            {"image": str(path), "rank": k + 1, "class": names[c], "percent": 100 * p}
-            for path, ps, cs in zip(paths, best.tolist(), classes.tolist(), strict=True)
-            for k, (p, c) in enumerate(zip(ps, cs, strict=True))
-        ]
-    )
+    rows = [
+        {"image": str(path), "rank": k + 1, "class": names[c], "percent": 100 * p}
+        for path, ps, cs in zip(paths, best.tolist(), classes.tolist(), strict=True)
+        for k, (p, c) in enumerate(zip(ps, cs, strict=True))
+    ]
+    table = pd.DataFrame(rows)
+    table.attrs["broken"] = {str(path): reason for path, reason in broken.items()}
+    return table
 
 
 def _chosen(kept: Kept, task: str | None) -> list[int]:

@@ -46,12 +46,12 @@ def method_names() -> list[str]:
     return sorted(own, key=lambda name: (own[name].order, name)) + sorted(set(plugins) - set(own))
 
 
-def find_method(name: str) -> type[Method]:
+def find_method(name: str, argument: str = "--methods") -> type[Method]:
     """The class of a name.
 
     Parameters
     ----------
-    name : a method's name, an entry point's name, or "package.module:Class".
+    name : a method's name, an entry point's name, or "package.module:Class". argument : what gave it, for the error.
 
     Raises
     ------
@@ -62,14 +62,14 @@ def find_method(name: str) -> type[Method]:
         try:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise UserError(f"--methods {name!r}: {error}; give package.module:Class on the import path") from error
+            raise UserError(f"{argument} {name!r}: {error}; give package.module:Class on the import path") from error
     else:
         plugins = {e.name: e for e in entry_points(group="bench.methods")}
         own = _own()
         name = {known.lower(): known for known in (*own, *plugins)}.get(name.lower(), name)
         if name not in own and name not in plugins:
-            raise UserError(f"--methods {name!r} is unknown; {nearest(name, method_names())}")
+            raise UserError(f"{argument} {name!r} is unknown; {nearest(name, method_names())}")
         found = own[name] if name in own else plugins[name].load()
     if not _is_method(found):
-        raise UserError(f"--methods {name!r} is not a method: subclass bench.methods.Method and give it a `name`")
+        raise UserError(f"{argument} {name!r} is not a method: subclass bench.methods.Method and give it a `name`")
     return found

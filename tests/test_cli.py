@@ -252,17 +252,18 @@ def test_progress_shows_time_left_on_a_terminal_and_a_line_a_cell_everywhere(
     records = {r["cell"]["method"] + str(r["cell"]["shots"]) + str(r["cell"]["seed"]): r
                for r in tiny.records(tmp_path / "plain").values()}  # fmt: skip
     first, *trained = capsys.readouterr().err.splitlines()
-    took = r"\d+(\.\d)? s"
-    assert re.fullmatch(rf"zero-shot: {records['zero-shot00']['score']:.1f} % in {took} \(1 of 5\)", first)
+    took, key = r"\d+(\.\d)? s", "key [0-9a-f]{8}"
+    assert f", key {records['zero-shot00']['key'][:8]} (" in first  # what `words` and `predict` ask for
+    assert re.fullmatch(rf"zero-shot: {records['zero-shot00']['score']:.1f} % in {took}, {key} \(1 of 5\)", first)
     cells = [(1, "1 shot"), (2, "2 shots"), (1, "1 shot"), (2, "2 shots")]  # seed by seed
     for line, (n, shots), seed, place in zip(trained, cells, (1, 1, 2, 2), (2, 3, 4, 5), strict=True):
         score = f"{records[f'coop{n}{seed}']['score']:.1f}"
-        assert re.fullmatch(rf"coop, {shots}, seed {seed}: {score} % in {took} \({place} of 5\)", line)
+        assert re.fullmatch(rf"coop, {shots}, seed {seed}: {score} % in {took}, {key} \({place} of 5\)", line)
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(tiny.command(tmp_path / "runs", "--seeds", "1")) == 0
     assert re.search(r"coop, 2 shots, seed 1: .*\d/3 \[\d+:\d+<\d+:\d+", terminal.getvalue())
-    assert re.search(rf"\rcoop, 2 shots, seed 1: \d+\.\d % in {took} \(3 of 3\)\n", terminal.getvalue())
+    assert re.search(rf"\rcoop, 2 shots, seed 1: \d+\.\d % in {took}, {key} \(3 of 3\)\n", terminal.getvalue())
     shown = terminal.getvalue()
     bench.run(results=str(tmp_path / "quiet"), quiet=True, **tiny.arguments)
     assert terminal.getvalue() == shown
@@ -275,6 +276,12 @@ def test_tables_are_no_wider_than_the_terminal(capsys: Capture, monkeypatch: pyt
         lines = capsys.readouterr().out.splitlines()
         assert max(map(len, lines)) <= 100, what
         assert len(lines) > 5
+
+
+def test_an_unknown_method_is_said_as_the_command_took_it(capsys: Capture) -> None:
+    assert main(["explain", "sofcpt"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: explain 'sofcpt' is unknown; did you mean 'softcpt'?") and "--methods" not in said
 
 
 # ---- list ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import bench
 from bench.cli import main
 from bench.config import RunConfig, load_experiment, option_of
 from bench.errors import UserError
+from bench.plan import prepare
 
 
 def test_the_signature_of_run_is_the_config_s() -> None:
@@ -42,6 +43,11 @@ def test_every_field_is_an_option_with_its_help(capsys: pytest.CaptureFixture[st
         ({"tasks": ["Colour", "Shade"]}, "tasks", ("Colour", "Shade")),
         ({"methods": "coop, softcpt"}, "methods", ("coop", "softcpt")),
         ({"options": ["coop.words=a, b"]}, "options", ("coop.words=a, b",)),
+        ({"options": "coop.epochs=2,3"}, "options", ("coop.epochs=2,3",)),
+        ({"options": {"coop.epochs": 2}}, "options", ("coop.epochs=2",)),
+        ({"options": [{"coop.epochs": 2}, "coop.lr=1"]}, "options", ("coop.epochs=2", "coop.lr=1")),
+        ({"options": {"coop": {"epochs": [2, 3], "lr": 0.5}}}, "options", ("coop.epochs=2,3", "coop.lr=0.5")),
+        ({"options": {"coop.words": "a photo, of a"}}, "options", ('coop.words="a photo, of a"',)),
         ({"views": "3"}, "views", 3),
         ({"data": Path("here")}, "data", "here"),
     ],
@@ -60,6 +66,8 @@ def test_a_value_is_taken_for_what_is_meant(given: dict[str, Any], name: str, va
         ({"keep": "yes"}, "--discard 'yes': write true or false"),
         ({"precision": "half"}, "--precision 'half': one of float32, bfloat16"),
         ({"suite": 3}, "--suite 3: write a text"),
+        ({"options": {"coop.epochs": None}}, "-o coop.epochs: None is no value; write coop.epochs: 20, or"),
+        ({"options": [["coop.epochs", 2]]}, "-o [['coop.epochs', 2]]: write texts such as coop.epochs=20"),
     ],
 )
 def test_a_value_that_no_run_can_have_is_refused(given: dict[str, Any], says: str) -> None:
@@ -92,6 +100,15 @@ def test_an_experiment_file_gives_settings_and_options_stand_above_it(
     assert (record["cell"]["method"], record["cell"]["shots"], record["cell"]["seed"]) == ("coop", 2, 1)
     assert record["run"]["shots"] == [2] and record["run"]["tasks"] == ["Colour"]
     assert record["run"]["suite"] == "tiny.yaml"  # no folder of this machine
+
+
+def test_options_as_a_yaml_map_are_those_of_the_command_line(tiny: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("options:\n  coop.epochs: [3, 2]\n  coop.words: a picture, of\n")
+    plan = prepare(RunConfig(**{**tiny.arguments, **load_experiment(file), "methods": "coop", "shots": 1, "seeds": 1}))
+    assert [(c.config["params"]["epochs"], c.config["params"]["words"]) for c in plan.cells] == [
+        (3, "a picture, of"), (2, "a picture, of"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

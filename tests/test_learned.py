@@ -177,6 +177,27 @@ def test_predict_on_a_folder_without_images_says_what_is_there(tmp_path: Path) -
         image_files([tmp_path / "nowhere"])
 
 
+def test_predict_goes_on_past_a_broken_image_names_it_and_ends_with_1(
+    runs: Path, tiny: Any, tmp_path: Path, capsys: Any
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, source in zip("ac", tiny.images("colour"), strict=False):
+        shutil.copy(source, photos / f"{name}.png")
+    (photos / "b.png").write_bytes((photos / "a.png").read_bytes()[:-100])
+    key = key_of(runs, "coop")
+    kept = bench.load_cell(key, runs, tiny.backbone)
+    with pytest.warns(UserWarning, match=r"left out, 1 image cannot be read: .*b\.png: "):
+        table = bench.predict(kept, [photos], task="Colour", top=1)
+    assert list(table["image"]) == [str(photos / "a.png"), str(photos / "c.png")]
+    assert list(table.attrs["broken"]) == [str(photos / "b.png")]
+    where = ["--results", str(runs), "--backbone", tiny.backbone, "--task", "Colour", "--cell", key]
+    with pytest.warns(UserWarning, match="left out"):
+        assert main(["predict", str(photos), *where]) == 1
+    assert "c.png" in capsys.readouterr().out
+    assert "b.png" in mistake(["predict", str(photos / "b.png"), *where], capsys)  # nothing is left
+
+
 def test_both_commands_print_a_table(runs: Path, tiny: Any, capsys: Any) -> None:
     where = ["--results", str(runs), "--backbone", tiny.backbone]
     assert main(["words", "--cell", key_of(runs, "coop")[:9], "--task", "Colour", *where]) == 0
@@ -270,6 +291,10 @@ def test_mistakes_are_one_line(runs: Path, tiny: Any, tmp_path: Path, capsys: An
     where = ["--results", str(runs), "--backbone", tiny.backbone]
     assert "'nothing'" in mistake(["predict", "--cell", "noth/ing", image], capsys).replace("noth/ing", "nothing")
     assert "have a key that begins with it" in mistake(["predict", "--cell", "0000", image, *where], capsys)
+    kept = mistake(["words", "--cell", "0000", *where], capsys)
+    n = len(method_names())  # one cell each; all but the last few are left out
+    assert f"the last of {n} keys there: " in kept and re.search(r" [0-9a-f]{8} \([\w-]+ 2shot-seed1\)", kept)
+    assert "is it the folder that `run --results` named?" in mistake(["words", "--cell", "0", "--results", "no"], capsys)
     assert "no such file" in mistake(["predict", "--cell", "runs/nothing.json", image, *where], capsys)
     assert "Colour, Shade, Stripes" in mistake(["predict", "--cell", key, image, *where], capsys)
     assert "'Color'" in mistake(["predict", "--cell", key, "--task", "Color", image, *where], capsys)

@@ -30,7 +30,8 @@ examples
 WORDS_EXAMPLES = """\
 examples
   python -m bench words --cell 3f9a2c
-      the words nearest to each learned vector; you find a cell's key in the name of its record and in records.csv
+      the words nearest to each learned vector; a cell's key stands in the line that `run` printed when it was
+      finished, in the name of its record and in records.csv
   python -m bench words --cell runs/demo/demo-clip/coop/16shot-seed1-3f9a2c….json --task scenes --top 5
       the same for one task, with five words for each vector
 """
@@ -177,7 +178,7 @@ def predict_command(argv: list[str]) -> int:
     if names.nunique() == table["image"].nunique():  # a table of long paths is hard to read
         table = table.assign(image=names)
     print_table(table, floatfmt=".1f")
-    return 0
+    return 1 if table.attrs["broken"] else 0
 
 
 def predictions_command(argv: list[str]) -> int:
