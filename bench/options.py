@@ -75,8 +75,8 @@ def variants(
 def option_texts(given: Any) -> tuple[str, ...]:
     """Options as texts, "coop.epochs=20", from such texts or from maps as YAML has them.
 
-    given : a text, a map {"coop.epochs": 20} or {"coop": {"epochs": 20}} in which a list of values is a sweep, or a list
-        of these.
+    given : a text, a map {"coop.epochs": 20} or {"coop": {"epochs": 20}} in which a list of values is a sweep, or a
+        list of these.
 
     Raises
     ------

@@ -294,7 +294,8 @@ def test_mistakes_are_one_line(runs: Path, tiny: Any, tmp_path: Path, capsys: An
     kept = mistake(["words", "--cell", "0000", *where], capsys)
     n = len(method_names())  # one cell each; all but the last few are left out
     assert f"the last of {n} keys there: " in kept and re.search(r" [0-9a-f]{8} \([\w-]+ 2shot-seed1\)", kept)
-    assert "is it the folder that `run --results` named?" in mistake(["words", "--cell", "0", "--results", "no"], capsys)
+    nowhere = mistake(["words", "--cell", "0", "--results", "no"], capsys)
+    assert "is it the folder that `run --results` named?" in nowhere
     assert "no such file" in mistake(["predict", "--cell", "runs/nothing.json", image, *where], capsys)
     assert "Colour, Shade, Stripes" in mistake(["predict", "--cell", key, image, *where], capsys)
     assert "'Color'" in mistake(["predict", "--cell", key, "--task", "Color", image, *where], capsys)
