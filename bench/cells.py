@@ -78,8 +78,9 @@ def make_cells(
             images = [drawn(t, protocol, n, seed, draws) for t in tasks]
             seen = protocol.trained_tasks(tasks)
             draw = _digest([_description(t, features, items) for t, items in zip(seen, images, strict=True)])
-        for variant in chosen:
+        for variant in (v.at(n, [t.name for t in tasks]) for v in chosen):
             params = asdict(variant.params)
+            by_task = variant.by_task_values()
             config = {
                 "suite": suite.name,
                 "backbone": backbone.name,
@@ -98,6 +99,7 @@ def make_cells(
                 "code": method_code(variant.method),
                 "numerics": version,
                 **({} if backbone.precision == "float32" else {"precision": backbone.precision}),
+                **({"params_by_task": by_task} if by_task else {}),
             }
             yield Cell(variant, config, cell_key(config))
 

@@ -74,11 +74,11 @@ def _train(plan: Plan, cells: Sequence[Cell]) -> _Trained:
     """Features, and training side by side."""
     memory = PeakMemory(plan.backbone.device)
     start = time.perf_counter()
-    kind, params = cells[0].variant.method, cells[0].variant.params
+    kind = cells[0].variant.method
     tests = _test_features(plan, kind.image)
     data = [[_task_data(plan, task, cell) for task in plan.tasks] for cell in cells]
     encoded = time.perf_counter()
-    methods, seeds = [kind(params) for _ in cells], [cell.seed for cell in cells]
+    methods, seeds = [cell.variant.make() for cell in cells], [cell.seed for cell in cells]
     with bar("  training", 0, "step", plan.hide, every=60) as shown, _threads(plan.backbone) as threads:
         beside = plan.store.path(cells[0].name, cells[0].key)
         trace = beside.with_suffix(".trace.json.gz") if plan.config.profile else None

@@ -58,7 +58,7 @@ def _too_long(tower: TextTower, task: Names, settings: Sequence[Variant]) -> str
     """Texts with more tokens than the tower reads, each with those methods whose context is the longest."""
     worst: dict[str, dict[int, set[str]]] = {}
     for setting in settings:
-        for text, vectors in setting.method.texts(setting.params, task):
+        for text, vectors in setting.method.texts(setting.by_task.get(task.name, setting.params), task):
             if tower.length(text, vectors) > tower.context_length:
                 worst.setdefault(text, {}).setdefault(vectors, set()).add(setting.method.name)
     if not worst:

@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from bench.errors import UserError, nearest
@@ -17,22 +17,66 @@ if TYPE_CHECKING:  # methods bring torch: the command line reads numbers without
 
 
 @dataclass(frozen=True)
+class Rule:
+    """Values of one method that hold for some shot counts or some tasks (None: for all), by parameter."""
+
+    shots: tuple[int, ...] | None
+    tasks: tuple[str, ...] | None
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One setting of a method: its parameters, and those of the method in the suite where nothing else is asked for."""
+    """One setting of a method: its parameters, and those of the method in the suite where nothing else is asked for.
+
+    Attributes
+    ----------
+    label : what differs from the defaults ("" if nothing), in the parameters' own order, however it was asked for. Of a
+        recipe with rules for the method: its name, and what differs from it. So all shots of a recipe are one row.
+    rules : of the recipe, not yet applied; a later one stands above an earlier.
+    by_task : the parameters of tasks that differ from `params`, by the task's name.
+    """
 
     method: type[Method]
     params: Any
     defaults: Any
+    label: str = ""
+    rules: tuple[Rule, ...] = ()
+    by_task: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def label(self) -> str:
-        """What differs from the defaults ("" if nothing), in the parameters' own order, however it was asked for."""
-        values = [(f.name, getattr(self.params, f.name)) for f in fields(self.params)]
-        return ",".join(f"{name}={value}" for name, value in values if value != getattr(self.defaults, name))
+    def at(self, shots: int, tasks: Sequence[str]) -> Variant:
+        """The variant in cells of this shot count on these tasks: its rules applied."""
+        rules = [rule for rule in self.rules if rule.shots is None or shots in rule.shots]
+        params = replace(self.params, **{k: v for rule in rules if rule.tasks is None for k, v in rule.values.items()})
+        by_task = {}
+        for task in tasks:
+            own = {k: v for rule in rules if rule.tasks and task in rule.tasks for k, v in rule.values.items()}
+            if own and (changed := replace(params, **own)) != params:
+                by_task[task] = changed
+        return replace(self, params=params, rules=(), by_task=by_task)
+
+    def make(self) -> Method:
+        """A method with these parameters, not yet trained."""
+        method = self.method(self.params)
+        if self.by_task:
+            method.by_task = self.by_task
+        return method
+
+    def by_task_values(self) -> dict[str, dict[str, Any]]:
+        """What `by_task` changes, by task and parameter: as a record's configuration holds it."""
+        names = [f.name for f in fields(self.params)]
+        return {
+            task: {n: getattr(own, n) for n in names if getattr(own, n) != getattr(self.params, n)}
+            for task, own in self.by_task.items()
+        }
 
 
 def variants(
-    methods: Sequence[type[Method]], options: Sequence[str], recipes: Sequence[Mapping[str, Mapping[str, Any]]]
+    methods: Sequence[type[Method]],
+    options: Sequence[str],
+    recipes: Sequence[Mapping[str, Mapping[str, Any]]],
+    rules: Mapping[str, Sequence[Rule]] | None = None,
+    recipe: str = "",
 ) -> list[Variant]:
     """Every combination of the values that `options` give, method by method.
 
@@ -42,6 +86,7 @@ def variants(
         double quotes keeps its commas: 'coop.words="a photo of a, well, "'.
     recipes : values by method name, or for "all" that have the parameter; below `options`, above the methods'
         defaults, a later one above an earlier. The first is the suite's own: with it alone stand a variant's defaults.
+    rules : of the last recipe, by method name: above its values, below `options`. recipe : that recipe's name.
 
     Raises
     ------
@@ -52,20 +97,29 @@ def variants(
     for method in methods:
         known = {f.name for f in fields(method.Params)}
         own: list[dict[str, Any]] = [{}]  # of the suite, then of what else is given
-        for recipe in recipes:
-            values = {**recipe.get("all", {}), **recipe.get(method.name, {})}
+        for content in recipes:
+            values = {**content.get("all", {}), **content.get(method.name, {})}
             found = {k: _convert(method, k, str(v), f"recipe {k}") for k, v in values.items() if k in known}
             own.append({**own[-1], **found})
         base, defaults = own[-1], _make(method, own[min(1, len(recipes))], "recipe")
+        ruled = (rules or {}).get(method.name, ())
+        plain = _make(method, base, "recipe") if ruled else defaults
         axes: dict[str, list[Any]] = {}
         for target, name, texts, option in parsed:
             if target == method.name or (target == "all" and name in known):
                 _check_cut(method, name, option)
                 axes[name] = [_convert(method, name, text, f"-o {option}") for text in texts]
+        left = [replace(r, values={k: v for k, v in r.values.items() if k not in axes}) for r in ruled]
+        dropped = {name for rule in ruled for name in rule.values if name in axes}  # by -o, which stands above
         for point in itertools.product(*axes.values()):
             chosen = dict(zip(axes, point, strict=True))
             params = _make(method, {**base, **chosen}, f"-o {method.name}")
-            out.append(Variant(method, params, defaults))
+            told = [f"recipe={recipe}"] if ruled else []
+            for f in fields(params):
+                value = getattr(params, f.name)
+                if value != getattr(plain, f.name) or f.name in dropped:
+                    told.append(f"{f.name}={value}")
+            out.append(Variant(method, params, defaults, ",".join(told), tuple(rule for rule in left if rule.values)))
     for target, name, _, option in parsed:
         if target == "all" and not any(name in {f.name for f in fields(m.Params)} for m in methods):
             raise UserError(f"-o {option}: none of the methods has a parameter {name!r}")
@@ -156,7 +210,12 @@ def _convert(method: type[Method], name: str, text: str, where: str) -> Any:
 
 def restored(method: type[Method], values: Mapping[str, Any], where: str) -> Any:
     """A method's parameters as a record holds them."""
-    return _make(method, {k: _convert(method, k, str(v), where) for k, v in values.items()}, where)
+    return _make(method, converted(method, values, where), where)
+
+
+def converted(method: type[Method], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values of some of a method's parameters, each by the type of its field."""
+    return {name: _convert(method, name, str(value), where) for name, value in values.items()}
 
 
 def _make(method: type[Method], values: dict[str, Any], where: str) -> Any:

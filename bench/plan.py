@@ -120,16 +120,20 @@ def prepare(config: RunConfig) -> Plan:
     classes, left_out = _methods(tuple(config.methods), protocol)
     check_values(f"{suite.path}: recipe", {"all": suite.recipe}, classes)
     recipe = load_recipe(config.recipe, classes) if config.recipe else None
-    settings = variants(classes, tuple(config.options), [{"all": suite.recipe}, recipe.values if recipe else {}])
+    if recipe:
+        recipe.check_tasks(suite)
+    contents = [{"all": suite.recipe}, recipe.values if recipe else {}]
+    named = (recipe.rules, recipe.name) if recipe else (None, "")
+    settings = variants(classes, tuple(config.options), contents, *named)
     hide = True if config.quiet else None
     wanted = None if config.tasks is None else tuple(config.tasks)
     root = _data_root(suite, config, hide)
     tasks = load_tasks(suite, root, wanted, config.allow_missing, missing_advice(suite, root))
     name = config.backbone or suite.backbone or "RN50"
     backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision)
-    check_names(backbone.tower, tasks, settings)
-    features = ImageFeatures(backbone)
     shots, seeds = many(config.shots), many(config.seeds)
+    check_names(backbone.tower, tasks, [v.at(n, [t.name for t in tasks]) for v in settings for n in shots])
+    features = ImageFeatures(backbone)
     tested = _look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide)
     views = config.views or (recipe.views if recipe else suite.views)
     return Plan(

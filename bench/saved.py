@@ -138,6 +138,7 @@ def load_cell(
         tasks = [_task(**{"descriptions": {}, **task}) for task in json.loads(metadata["tasks"])]
         wanted, weights, params = config["method"], config["weights"], dict(config["params"])
         named, tag = config["backbone"], config["pretrained"]
+        by_task = {str(t): dict(own) for t, own in config.get("params_by_task", {}).items()}
         foreign, precision = ":" in config.get("code", ""), config.get("precision", "float32")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not what a run keeps of a cell ({type(error).__name__}: {error})") from error
@@ -148,6 +149,7 @@ def load_cell(
     found = find_method(method if foreign and method else wanted, "--method")
     loaded = _backbone_of(str(named), str(tag), str(weights), (backbone, pretrained), device, precision)
     made = found(restored(found, params, str(path)))
+    made.by_task = {t: restored(found, {**params, **own}, str(path)) for t, own in by_task.items()}
     try:
         made.restore(loaded, tasks, state)
     except UserError as error:

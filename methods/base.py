@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 import torch
@@ -84,12 +85,18 @@ Fit = tuple[Any, Sequence[TaskData], int]
 """A method, the few-shot sets it is to learn from, and its seed."""
 
 
-def param(default: Any, help: str, minimum: float | None = None, choices: Sequence[Any] = ()) -> Any:
+def param(
+    default: Any, help: str, minimum: float | None = None, choices: Sequence[Any] = (), by_task: bool = False
+) -> Any:
     """A field of a method's `Params`.
 
+    Parameters
+    ----------
     help : what `python -m bench explain` says of it. minimum, choices : the values `Parameters` lets through.
+    by_task : a recipe may give tasks values of their own; the method reads it through `params_of`.
     """
-    return field(default=default, metadata={"help": help, "minimum": minimum, "choices": tuple(choices)})
+    about = {"help": help, "minimum": minimum, "choices": tuple(choices), "by_task": by_task}
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)
@@ -141,9 +148,14 @@ class Method(ABC):
 
     Params: ClassVar[Any] = Parameters
     tasks: Sequence[TaskData]  # set by `fit` and `restore`
+    by_task: Mapping[str, Any] = MappingProxyType({})  # parameters of tasks whose own differ, by the task's name
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = self.Params() if params is None else params
+
+    def params_of(self, task: Names) -> Any:
+        """A task's parameters: the method's, or what a recipe gives this task."""
+        return self.by_task.get(task.name, self.params)
 
     @abstractmethod
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:

@@ -35,7 +35,11 @@ class CoOp(PromptMethod):
         return not self.params.joint
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
-        return {"context": self.start_context(len(tasks), rng)}  # T, L, w
+        start = self.start_context(len(tasks), rng)  # T, L, w
+        for own, task in zip(start, tasks, strict=True):
+            if task.name in self.by_task and (words := self.params_of(task).words):
+                own.copy_(self.word_context(words))
+        return {"context": start}
 
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         # 1, L, w each

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.methods.base import Clip, Names, TaskData, param
 from bench.methods.coop import CoOp
 from bench.methods.training import Batch
-from bench.methods.zero_shot import ZeroShot, template_features
+from bench.methods.zero_shot import Teacher, template_features
 
 
 class KgCoOp(CoOp):
@@ -27,18 +27,18 @@ class KgCoOp(CoOp):
     source = "KgCoOp, arXiv 2303.13283"
 
     @dataclass(frozen=True)
-    class Params(CoOp.Params):
+    class Params(CoOp.Params, Teacher):
         context: int = param(4, "class-context length L", minimum=1)
-        words: str = param("a photo of a", "start from these words' embeddings; empty: from noise")
+        words: str = param("a photo of a", "start from these words' embeddings; empty: from noise", by_task=True)
         pull: float = param(8.0, "weight of the pull to the hand-written prompts' features", minimum=0)
 
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
-        return [*super().texts(params, task), *ZeroShot.texts(params, task)]
+        return [*super().texts(params, task), *params.texts(task)]
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         super().setup(clip, tasks, seed)
-        self.written = [template_features(clip, task) for task in tasks]  # C, d each
+        self.written = [template_features(clip, t, template=self.params_of(t).template) for t in tasks]  # C, d each
 
     def loss(self, batch: Batch, text: Sequence[Tensor]) -> Tensor:
         likeness = [(f * self.written[t]).sum(-1).mean() for f, t in zip(text, batch.present, strict=True)]

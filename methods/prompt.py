@@ -106,14 +106,18 @@ class PromptMethod(Method):
 
     def start_context(self, n: int, rng: torch.Generator) -> Tensor:
         """n contexts [n, L, w]: the embeddings of `words`, or noise."""
-        p, tower = self.params, self.clip.tower
+        p = self.params
         if not p.words:
-            return torch.randn(n, p.context, tower.width, generator=rng) * p.init_std
-        vectors = tower.word_vectors(p.words).cpu()  # L, w
-        if len(vectors) != p.context:
+            return torch.randn(n, p.context, self.clip.tower.width, generator=rng) * p.init_std
+        return self.word_context(p.words).expand(n, -1, -1).clone()
+
+    def word_context(self, words: str) -> Tensor:
+        """A context [L, w] that starts as these words."""
+        vectors, length = self.clip.tower.word_vectors(words).cpu(), self.params.context
+        if len(vectors) != length:
             tokens = count(len(vectors), "token")
-            raise UserError(f"words={p.words!r} are {tokens}, context={p.context}: make them equal")
-        return vectors.expand(n, -1, -1).clone()
+            raise UserError(f"words={words!r} are {tokens}, context={length}: make them equal")
+        return vectors
 
     def rows(self, values: Tensor, which: Sequence[int]) -> Tensor:
         """Some rows of a tensor; unlike `values[list]`, the host does not wait for the device."""

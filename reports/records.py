@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +103,7 @@ def _with_variants(rows: pd.DataFrame) -> pd.DataFrame:
         defaults = _defaults(group)
         order = list(dict.fromkeys(name for values in group["parameters"] for name in values))
         rows.loc[group.index, "variant"] = [
-            _variant(values, defaults, changes(said), order)
+            said if by_recipe(said) else _variant(values, defaults, changes(said), order)
             for values, said in zip(group["parameters"], group["variant"], strict=True)
         ]
     return rows
@@ -142,18 +143,38 @@ def changes(variant: str) -> dict[str, str]:
     return dict(text.split("=", 1) for text in re.findall(r"\w+=.*?(?=,\s*\w+=|$)", variant))
 
 
+def by_recipe(variant: str) -> bool:
+    """Whether a variant is a recipe with values that depend on shots or task: one row, whatever they are."""
+    return variant.startswith("recipe=")
+
+
 def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
     """Add `setting`: within a block, records of one method and variant that differ in any setting are told apart.
 
     Without it a run with `--views 10` and one with 50 would be averaged as if they were seeds of one experiment.
+    The parameters that a recipe sets by shots are compared among records of one shot count.
     """
-    for _, group in rows.groupby([*BLOCK, "method", "variant"], sort=False):
+    for (*_, variant), group in rows.groupby([*BLOCK, "method", "variant"], sort=False):
         configs = [dict(_flat(config)) for config in group["config"]]
         names = sorted({name for config in configs for name in config})
-        differing = [name for name in names if len({config.get(name) for config in configs}) > 1]
+        shots = list(group["shots"])
+        if by_recipe(variant):
+            for config in configs:
+                if config.get("views") == config.get("params.epochs"):  # one per epoch, however many these are
+                    config["views"] = "epochs"
+        differing = [
+            name
+            for name in names
+            if _differ([c.get(name) for c in configs], shots if by_recipe(variant) and name.startswith("params") else [])
+        ]
         told = [", ".join(f"{n.rsplit('.')[-1]}={config.get(n, '—')}" for n in differing) for config in configs]
         rows.loc[group.index, "setting"] = told
     return rows
+
+
+def _differ(values: Sequence[Any], among: Sequence[Any]) -> bool:
+    """Whether values are not all the same; with `among`, whether those of the same mark are not."""
+    return len({*zip(values, among, strict=True)} if among else {*values}) > (len({*among}) or 1)
 
 
 def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
