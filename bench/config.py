@@ -130,8 +130,8 @@ class RunConfig(Settings):
     recipe: str | None = setting(
         None,
         "values for the methods' parameters: paper (SoftCPT's shared recipe, a fresh view each epoch), softcpt-public "
-        "(the loop of its public code), or a YAML file of your own (default: the suite's recipe if it has one, else "
-        "each method's defaults, which are its paper's)",
+        "(the loop of its public code), authors (what each method's authors published), or a YAML file of your own "
+        "(default: the suite's recipe if it has one, else each method's defaults, which are its paper's)",
         "how",
         metavar="NAME|FILE",
         path="maybe",

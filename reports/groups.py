@@ -111,10 +111,11 @@ class Block:
 
     def changed(self, name: str) -> list[str]:
         """The parameters that a label's variant ("context=8,epochs=5") changes, but for those that all variants of
-        its method change alike: beside "context=4,epochs=5" it is the context."""
+        its method change alike: beside "context=4,epochs=5" it is the context. A recipe is a row of its own."""
         texts = self._first.loc[self._first["method"] == self.of(name, "method"), "variant"]
         alike = set.intersection(*(set(changes(text).items()) for text in texts))
-        return [change[0] for change in changes(self.of(name, "variant")).items() if change not in alike]
+        own = changes(self.of(name, "variant")).items()
+        return [change[0] for change in own if change not in alike and change[0] != "recipe"]
 
     @cached_property
     def _first(self) -> pd.DataFrame:

@@ -157,15 +157,15 @@ def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
     for (*_, variant), group in rows.groupby([*BLOCK, "method", "variant"], sort=False):
         configs = [dict(_flat(config)) for config in group["config"]]
         names = sorted({name for config in configs for name in config})
-        shots = list(group["shots"])
-        if by_recipe(variant):
+        shots = list(group["shots"]) if by_recipe(variant) else []
+        if shots:
             for config in configs:
                 if config.get("views") == config.get("params.epochs"):  # one per epoch, however many these are
                     config["views"] = "epochs"
         differing = [
             name
             for name in names
-            if _differ([c.get(name) for c in configs], shots if by_recipe(variant) and name.startswith("params") else [])
+            if _differ([config.get(name) for config in configs], shots if name.startswith("params") else [])
         ]
         told = [", ".join(f"{n.rsplit('.')[-1]}={config.get(n, '—')}" for n in differing) for config in configs]
         rows.loc[group.index, "setting"] = told

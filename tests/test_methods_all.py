@@ -7,7 +7,7 @@ The test files of the single methods give `check_steps` the method's loss as a f
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -99,15 +99,21 @@ class Step:
     loss: float
 
 
-def fit(name: str, where: World, epochs: int | None = None, **params: Any) -> tuple[Any, Parameters, list[Step]]:
-    """A trained method, its start values, and what each of its steps saw; epochs for at least ten steps a training."""
+def fit(
+    name: str, where: World, epochs: int | None = None, by_task: Mapping[str, Any] | None = None, **params: Any
+) -> tuple[Any, Parameters, list[Step]]:
+    """A trained method, its start values, and what each of its steps saw; epochs for at least ten steps a training.
+
+    by_task : parameters of a task that differ, by its name.
+    """
     chosen: Any = find_method(name)
     if epochs is None:  # alone, a task has one or two batches an epoch, all tasks together have four
         epochs = 10 if chosen(chosen.Params(**params)).separate else 3
     settings = chosen.Params(epochs=epochs, **{**RECIPE, **params})
-    start = chosen(settings)
+    start, method = chosen(settings), chosen(settings)
+    for made in (start, method):
+        made.by_task = {task: replace(settings, **own) for task, own in (by_task or {}).items()}
     start.setup(where.clip, where.tasks, seed=1)
-    method: Any = chosen(settings)
     steps: list[Step] = []
     inner = method.gradients
 

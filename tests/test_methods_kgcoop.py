@@ -47,3 +47,20 @@ def test_a_stronger_pull_ends_nearer_to_the_hand_written_prompts() -> None:
 
     assert KgCoOp.Params().pull == 8.0
     assert distance(8.0) < 0.8 * distance(0.0)
+
+
+def test_a_task_may_be_held_near_another_sentence() -> None:
+    """Task 1 alone: its prompts end nearer to "my <name> there" than they do with the task's own sentence."""
+
+    def written() -> Tensor:
+        features = world().model.encode_text(world().tokenizer([f"my {name} there" for name in NAMES[1]]))
+        return features / features.norm(dim=1, keepdim=True)
+
+    def loss_of(parameters: Parameters, images: Images) -> Tensor:
+        if images[0][0] != 1:
+            return loss(parameters, images)
+        text = world().text(parameters["context"], NAMES[1])
+        errors = [cross_entropy(world().scale * text @ image, label) for _, image, label in images]
+        return torch.stack(errors).mean() + 8.0 * (1 - (text * written()).sum(dim=1).mean())
+
+    check_steps("kgcoop", loss_of, by_task={"task 1": {"template": "my {} there"}})

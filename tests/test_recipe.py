@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+import bench
 from bench.cli import main
 from bench.config import RunConfig
+from bench.datasets.spec import load_suite
 from bench.errors import UserError
 from bench.methods import find_method, method_names
 from bench.methods.training import Recipe as Training
+from bench.options import variants
 from bench.plan import prepare
 from bench.recipe import load_recipe
 
@@ -87,6 +90,18 @@ def test_a_file_of_one_s_own(tiny: Any, tmp_path: Path) -> None:
         ("views: many", "`views` must be"),
         ("- a list", "a map"),
         ("all: {epochs: [", "not YAML"),
+        ("when: {shots: 1}", "`when` must be a list"),
+        ("when: [{coop: {epochs: 3}}]", "`when`, entry 1 must be a map with `shots` or `task`"),
+        ("when: [{shots: 1, coop: {epochs: 3}}, {shots: 1}]", "`when`, entry 2: name the methods"),
+        ("when: [{shots: 1, all: {epochs: 3}}]", "`when`, entry 1: name the methods"),
+        ("when: [{shots: one, coop: {epochs: 3}}]", r"`shots` must be numbers such as \[8, 16\], not 'one'"),
+        ("when: [{shots: [true], coop: {epochs: 3}}]", "`shots` must be numbers"),
+        ("when: [{task: 3, kgcoop: {words: a}}]", r"`task` must be names of tasks such as \[DTD\], not 3"),
+        ("when: [{shots: 1, coopp: {epochs: 3}}]", "entry 1: 'coopp' is not a method; did you mean 'coop'"),
+        ("when: [{shots: 1, coop: {epoch: 3}}]", "entry 1: coop has no parameter 'epoch'; did you mean 'epochs'"),
+        ("when: [{shots: 1, coop: {epochs: 0}}]", "epochs=0: at least 1"),
+        ("when: [{task: DTD, coop: {epochs: 3}}]", "coop: `epochs` is one for all tasks; it has none that may differ"),
+        ("when: [{task: DTD, kgcoop: {pull: 3}}]", "kgcoop: `pull` is one for all .*; by task it has template, words"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_an_error_that_names_the_file(tmp_path: Path, content: str, said: str) -> None:
@@ -113,9 +128,7 @@ def test_a_mistake_in_a_suite_s_recipe_is_named(own_tiny: Any, tmp_path: Path, r
     assert str(suite) in str(error.value)
 
 
-def test_a_recipe_may_name_the_user_s_own_method(
-    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recipe_may_name_the_user_s_own_method(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_coop.py").write_text(
         "from dataclasses import dataclass\nfrom bench.methods import param\nfrom bench.methods.coop import CoOp\n"
         "class Own(CoOp):\n    name = 'own'\n    @dataclass(frozen=True)\n    class Params(CoOp.Params):\n"
@@ -134,3 +147,112 @@ def test_an_unknown_recipe_is_an_error(tmp_path: Path) -> None:
         load_recipe("papers")
     with pytest.raises(UserError, match=r"--recipe nothing\.yaml: no such file"):
         load_recipe("nothing.yaml")
+
+
+RULES = """
+kgcoop: {epochs: 7}
+when:
+  - {shots: [1, 2], kgcoop: {epochs: 3}}
+  - {shots: 2, kgcoop: {epochs: 4}}
+  - {task: Shade, kgcoop: {template: "my {}"}}
+  - {shots: 2, task: [Colour, Shade], kgcoop: {words: "my very own photo"}}
+"""
+
+
+def test_values_by_shots_and_by_task(tiny: Any, tmp_path: Path) -> None:
+    """A later entry stands above an earlier one; shot counts that none names have the values above."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(RULES)
+    run = prepare(
+        RunConfig(**{**tiny.arguments, "shots": [1, 2, 4], "seeds": [1], "methods": ["kgcoop"], "recipe": str(file)})
+    )
+    found = {c.shots: (c.config["params"]["epochs"], c.views, c.config["params_by_task"]) for c in run.cells}
+    own = {"template": "my {}"}
+    assert found == {
+        1: (3, 3, {"Shade": own}),
+        2: (4, 4, {"Colour": {"words": "my very own photo"}, "Shade": {**own, "words": "my very own photo"}}),
+        4: (7, 7, {"Shade": own}),
+    }
+    assert {c.variant.label for c in run.cells} == {"recipe=mine"}
+    by_shots = {c.shots: c.variant.make() for c in run.cells}
+    assert [by_shots[n].params.epochs for n in (1, 2, 4)] == [3, 4, 7]
+    colour, shade, size = run.tasks[0], next(t for t in run.tasks if t.name == "Shade"), by_shots[2]
+    assert (size.params_of(colour).template, size.params_of(shade).template) == ("", "my {}")
+
+
+def test_an_option_stands_above_a_rule_and_the_row_says_so(tiny: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(RULES)
+    arguments = {**tiny.arguments, "shots": [1, 2], "seeds": [1], "methods": ["kgcoop"], "recipe": str(file)}
+    run = prepare(RunConfig(**arguments, options=["kgcoop.epochs=7", "kgcoop.template=a {}"]))
+    assert [c.config["params"]["epochs"] for c in run.cells] == [7, 7]
+    assert [set(c.config.get("params_by_task", {})) for c in run.cells] == [set(), {"Colour", "Shade"}]
+    assert {c.variant.label for c in run.cells} == {"recipe=mine,template=a {},epochs=7"}
+
+
+def test_without_rules_for_it_a_method_s_key_is_as_before(tiny: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("coop: {epochs: 3}\n" + RULES.replace("kgcoop: {epochs: 7}", ""))
+    ruled, plain = (
+        planned(tiny, tmp_path, methods=["coop"], **given)["coop"]
+        for given in ({"recipe": str(file)}, {"options": ["coop.epochs=3"]})
+    )
+    assert ruled == plain
+
+
+def test_a_rule_for_a_task_that_no_suite_has_is_an_error(tiny: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text('when: [{task: Shad, kgcoop: {template: "my {}"}}]')
+    with pytest.raises(UserError, match="no suite has a task 'Shad'; did you mean 'Shade'"):
+        planned(tiny, tmp_path, methods=["coop"], recipe=str(file))
+    file.write_text('when: [{task: DTD, kgcoop: {template: "my {}"}}]')  # of another suite: passed over
+    assert "params_by_task" not in planned(tiny, tmp_path, methods=["kgcoop"], recipe=str(file))["kgcoop"]
+
+
+def test_a_recipe_with_rules_is_one_row_of_the_table(tiny: Any, tmp_path: Path) -> None:
+    file, results = tmp_path / "mine.yaml", tmp_path / "runs"
+    file.write_text(RULES.replace("kgcoop", "prograd").replace("my very own photo", ""))
+    common = {**tiny.arguments, "shots": [1, 2], "seeds": [1, 2], "methods": ["prograd"], "results": results}
+    bench.run(**common, recipe=str(file), quiet=True)
+    bench.run(**common, quiet=True)
+    table = bench.report(results, tmp_path / "out")
+    rows = table.groupby(["variant", "setting"])["shots"].agg(lambda shots: sorted(set(shots)))
+    assert dict(rows) == {("", ""): [1, 2], ("recipe=mine", ""): [1, 2]}
+    first = next(p for p in (tmp_path / "out" / "table.md").read_text().split("\n\n") if p.startswith("|"))
+    assert "prograd (recipe=mine)" in first and "| prograd  " in first
+    learned = results.rglob("2shot-seed1-*.safetensors")
+    (kept,) = [path for path in learned if "recipe=mine" in path.with_suffix(".json").read_text()]
+    loaded = bench.load_cell(str(kept))
+    templates = {task.name: loaded.method.params_of(task).template for task in loaded.tasks}
+    assert templates == {"Colour": "", "Shade": "my {}", "Stripes": ""}
+    assert loaded.method.params.epochs == 4
+
+
+AUTHORS = {  # epochs, share of OxfordFlowers, by shots
+    1: (50, 1.0),
+    2: (100, 1.0),
+    4: (100, 1.0),
+    8: (200, 0.8),
+    16: (200, 0.8),
+}
+
+
+def test_the_authors_recipe_is_prograd_s_and_kgcoop_s_public_one() -> None:
+    recipe = load_recipe("authors")
+    prograd, kgcoop = variants(
+        [find_method(name) for name in ("prograd", "kgcoop")], [], [{}, recipe.values], recipe.rules, recipe.name
+    )
+    names = [task.name for task in load_suite("general10").tasks]
+    for shots, (epochs, share) in AUTHORS.items():
+        made = prograd.at(shots, names).make()
+        assert (made.params.epochs, made.params.batch, made.params.context) == (epochs, 32, 16)
+        shares = {name: made.by_task.get(name, made.params).projection for name in names}
+        assert shares == {name: share if name in ("OxfordFlowers", "DTD", "EuroSAT") else 1.0 for name in names}
+        assert made.by_task["DTD"].words == "a texture of"
+        assert made.by_task["Food101"].template == "a type of food, a photo of {}."
+        pulled = kgcoop.at(shots, names).make()
+        assert (pulled.params.epochs, pulled.params.batch, pulled.params.pull) == (100, 128, 8.0)
+        assert (pulled.params.context, pulled.params.words) == (4, "a photo of a")
+        assert {name: own.template for name, own in pulled.by_task.items()} == {
+            "DTD": "a photo of a {}, a type of texture."
+        }
