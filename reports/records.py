@@ -157,7 +157,7 @@ def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
     for (*_, variant), group in rows.groupby([*BLOCK, "method", "variant"], sort=False):
         configs = [dict(_flat(config)) for config in group["config"]]
         names = sorted({name for config in configs for name in config})
-        shots = list(group["shots"]) if by_recipe(variant) else []
+        shots = list(group["shots"]) if by_recipe(str(variant)) else []
         if shots:
             for config in configs:
                 if config.get("views") == config.get("params.epochs"):  # one per epoch, however many these are
