@@ -3,12 +3,14 @@
 A class feature g_c = E("z_1 … z_K <class name>.") is joined to the task feature f_t: context of class c of task
 t = reshape([g_c ; f_t] · P, (L, w)), P ∈ R^{2d × L·w}. The name says what is shared: "ca" one z for all classes,
 "cs" one z per class; "ta" one task context u for all tasks, "ts" one per task.
-On General-10 the authors score a batch's own classes and a tenth of the others (`absent`); how they draw it is
-our interpretation. Learned: 2d · L · w + (1 or Σ|C_t|) · K · w + (1 or T) · M · w numbers.
+On General-10 the authors score a batch's own classes and a tenth of the others, rounded up and drawn again at each
+step, task by task (`absent`; trainers/mtcoop.py of github.com/kding1225/softcpt).
+Learned: 2d · L · w + (1 or Σ|C_t|) · K · w + (1 or T) · M · w numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -39,7 +41,9 @@ class SoftCPTCATA(SoftCPT):
     class Params(SoftCPT.Params):
         class_context: int = param(4, "length K of the context that class features are read from", minimum=1)
         absent: float = param(
-            1.0, "share of the classes without an image in the batch that a step scores (General-10: 0.1)", minimum=0
+            1.0,
+            "share of the classes without an image in the batch that a step scores, rounded up (General-10: 0.1)",
+            minimum=0,
         )
 
     @classmethod
@@ -89,7 +93,8 @@ class SoftCPTCATA(SoftCPT):
     def _some_classes(self, n: int, present: Tensor) -> Tensor:
         """Classes a step scores, ascending: those of its images, and a random share of the task's others."""
         absent = torch.ones(n, dtype=torch.bool).index_fill_(0, present, False).nonzero()[:, 0]
-        taken = absent[torch.randperm(len(absent), generator=self._draw)[: round(self.params.absent * len(absent))]]
+        n_taken = math.ceil(len(absent) * self.params.absent)
+        taken = absent[torch.randperm(len(absent), generator=self._draw)[:n_taken]]
         return torch.cat([present.unique(), taken]).sort().values
 
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
