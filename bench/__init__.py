@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UserError
+from bench.errors import CellFailed, UserError
 
 if TYPE_CHECKING:
     from bench.catalogue import cache, check, explain, fetch, listing, write_draws
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
+    "CellFailed",
     "UserError",
     "cache",
     "check",

@@ -169,6 +169,17 @@ class RunConfig(Settings):
         "equal up to the rounding of sums; a kill loses all seeds of the cell in flight",
         "how",
     )
+    cell_timeout: int | None = setting(
+        None,
+        "a cell whose training and test take longer fails, and the run goes on with the next one (default: no limit; "
+        "the encoding of images is not counted)",
+        "how",
+        metavar="SECONDS",
+        minimum=1,
+    )
+    fail_fast: bool = setting(
+        False, "stop at the first cell that fails; bench.run raises CellFailed instead of warning in the end", "how"
+    )
     profile: bool = setting(
         False,
         "write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of seeds at "

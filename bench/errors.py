@@ -7,12 +7,25 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 WINDOWS = os.name == "nt"
 
 
 class UserError(Exception):
     """A mistake in what the user gave: the command line prints its message alone and exits with code 2."""
+
+
+class CellFailed(Exception):
+    """The first cell that failed, where a run was asked to stop at it (`fail_fast`); its record is written.
+
+    failure : as one of `.attrs["failed"]`.
+    """
+
+    def __init__(self, failure: dict[str, Any]) -> None:
+        names = [f"{name} {failure[name]}" for name in ("method", "variant", "shots", "seed") if failure[name] != ""]
+        super().__init__(f"{', '.join(names)}: {failure['error']}\n{failure['traceback']}".rstrip())
+        self.failure = failure
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

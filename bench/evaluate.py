@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -18,8 +17,8 @@ from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
 from bench.datasets.types import Item
 from bench.devices import device_name, synchronise
-from bench.errors import UserError
 from bench.features import View
+from bench.guard import Deadline, ends_run, own_traceback, reason
 from bench.methods import Method, TaskData
 from bench.plan import Plan
 from bench.predictions import NUMBERS, SUFFIX, PartPredictions, images_digest, write
@@ -36,9 +35,12 @@ SMALL_WIDTH = 128  # text towers up to this width train on one thread
 def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
     """The records of cells that are trained together; what fails together is tried cell by cell."""
     trained = None
+    limit = plan.config.cell_timeout
     try:
-        trained = _train(plan, cells)
-    except Exception as error:
+        trained = _train(plan, cells, Deadline(limit and limit * len(cells)))
+    except BaseException as error:
+        if ends_run(error):
+            raise
         failure = _failure(cells[0], error)
     if trained is None:  # out of the handler, whose traceback would hold all that the training had allocated
         if len(cells) == 1:
@@ -50,8 +52,11 @@ def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
         return
     for cell, method, data in zip(cells, trained.methods, trained.data, strict=True):
         try:
-            record = _record(plan, cell, method, data, trained)
-        except Exception as error:
+            with trained.deadline.running():
+                record = _record(plan, cell, method, data, trained)
+        except BaseException as error:
+            if ends_run(error):
+                raise
             record = _failure(cell, error)
         yield record
 
@@ -68,9 +73,10 @@ class _Trained:
     memory: PeakMemory
     threads: int
     seeds: list[int]
+    deadline: Deadline
 
 
-def _train(plan: Plan, cells: Sequence[Cell]) -> _Trained:
+def _train(plan: Plan, cells: Sequence[Cell], deadline: Deadline) -> _Trained:
     """Features, and training side by side."""
     memory = PeakMemory(plan.backbone.device)
     start = time.perf_counter()
@@ -82,14 +88,14 @@ def _train(plan: Plan, cells: Sequence[Cell]) -> _Trained:
     with bar("  training", 0, "step", plan.hide, every=60) as shown, _threads(plan.backbone) as threads:
         beside = plan.store.path(cells[0].name, cells[0].key)
         trace = beside.with_suffix(".trace.json.gz") if plan.config.profile else None
-        with profiled(trace, absolute(shown)) as report:
+        with deadline.running(), profiled(trace, absolute(shown)) as report:
             if len(cells) == 1:
                 methods[0].fit(plan.backbone, data[0], seeds[0], report)
             else:
                 kind.fit_together(list(zip(methods, data, seeds, strict=True)), plan.backbone, report)
     synchronise(plan.backbone.device)
     seconds = time.perf_counter() - encoded
-    return _Trained(methods, data, tests, encoded - start, seconds, memory, threads, seeds)
+    return _Trained(methods, data, tests, encoded - start, seconds, memory, threads, seeds, deadline)
 
 
 def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], trained: _Trained) -> Record:
@@ -162,10 +168,9 @@ def _head(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _failure(cell: Cell, error: Exception) -> Record:
-    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    trace = "".join(traceback.format_exception(error))
-    return Record("failed", **_head(cell), error=reason, traceback=trace)
+def _failure(cell: Cell, error: BaseException) -> Record:
+    trace = own_traceback(error, cell.variant.method)
+    return Record("failed", **_head(cell), error=reason(error), traceback=trace)
 
 
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:

@@ -111,8 +111,8 @@ class Record:
 
     @property
     def failure(self) -> dict[str, Any]:
-        """What is told of a failed cell: its names, and the error."""
-        return {**self.cell, "error": self.error or "no reason recorded"}
+        """What is told of a failed cell: its names, the error, and where it broke."""
+        return {**self.cell, "key": self.key, "error": self.error or "no reason recorded", "traceback": self.traceback}
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in its file: of a failed cell without what only a finished one has."""

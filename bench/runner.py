@@ -13,7 +13,9 @@ from tqdm.auto import tqdm
 
 from bench.cells import Cell
 from bench.config import RunConfig, as_arguments
+from bench.errors import CellFailed
 from bench.evaluate import evaluate
+from bench.guard import frames, telling_interrupts
 from bench.plan import Plan, prepare
 from bench.progress import count, duration, has_bars, note
 from bench.records import KEY_SHOWN, Record
@@ -37,11 +39,12 @@ def _run(config: RunConfig) -> pd.DataFrame:
     -------
     DataFrame : one row a finished cell and task (columns as in a report's records.csv). Cells that fail are recorded
         with their reason, left out here, summed up in a warning, and listed in `.attrs["failed"]`: one dict each, with
-        suite, backbone, method, variant, protocol, shots, seed and error.
+        suite, backbone, method, variant, protocol, shots, seed, key, error and traceback (from its own code on).
 
     Raises
     ------
     UserError : something given does not fit; nothing was run. Interrupted : Ctrl-C; finished cells are kept.
+    CellFailed : with `fail_fast`, at the first cell that fails.
     """
     plan = prepare(config)
     failed = execute(plan)
@@ -68,9 +71,13 @@ def execute(
     """Run what is not finished; returns the records of cells that failed.
 
     around : what each training and its test happen within.
+
+    Raises
+    ------
+    CellFailed : with `fail_fast`, at the first of them.
     """
     todo = plan.todo()
-    failed = []
+    failed: list[Record] = []
     hide = plan.hide
     plan.store.folder.mkdir(parents=True, exist_ok=True)  # better now than after the first training
     other = plan.of_other_code()
@@ -87,14 +94,18 @@ def execute(
                 continue
             cells.set_description(_described(left))
             try:
-                with around():
+                with telling_interrupts(), around():
                     for cell, record in zip(left, evaluate(plan, left), strict=True):
                         if record.done or not plan.is_done(cell):
                             plan.store.write(record)
-                        failed += [] if record.done else [record]
                         finished += 1
                         note(f"{_outcome(cell, record)} ({finished} of {len(plan.cells)})", hide)
                         cells.update()
+                        if not record.done:
+                            _tell(record, failed, hide)
+                            failed.append(record)
+                            if plan.config.fail_fast:
+                                raise CellFailed(record.failure)
             except KeyboardInterrupt as stop:
                 done = len(plan.cells) - len(plan.todo())  # without those that failed
                 raise Interrupted(f"{done} of {len(plan.cells)} cells are finished") from stop
@@ -116,6 +127,13 @@ def _outcome(cell: Cell, record: Record) -> str:
         return f"failed: {_described([cell])}: {record.reason}"
     seconds = sum(getattr(record, f"{what}_seconds") for what in ("feature", "train", "test"))
     return f"{_described([cell])}: {record.score:.1f} % in {duration(seconds)}, key {record.key[:KEY_SHOWN]}"
+
+
+def _tell(record: Record, before: Sequence[Record], hide: bool | None) -> None:
+    """Where a method's code broke; once for all cells that break there."""
+    where = frames(record.traceback)
+    if where and where not in [frames(other.traceback) for other in before]:
+        note(where, hide)
 
 
 def _groups(plan: Plan, todo: Sequence[Cell]) -> list[list[Cell]]:

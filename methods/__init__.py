@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import traceback
 from importlib.metadata import entry_points
 from typing import Any, TypeGuard
 
@@ -46,6 +47,15 @@ def method_names() -> list[str]:
     return sorted(own, key=lambda name: (own[name].order, name)) + sorted(set(plugins) - set(own))
 
 
+def _broken(error: BaseException) -> str:
+    """Why a plug-in's module could not be imported, and the last line of it that ran."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):  # it says where
+        return said
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{said} ({last.filename}, line {last.lineno})"
+
+
 def find_method(name: str, argument: str = "--methods") -> type[Method]:
     """The class of a name.
 
@@ -63,13 +73,18 @@ def find_method(name: str, argument: str = "--methods") -> type[Method]:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise UserError(f"{argument} {name!r}: {error}; give package.module:Class on the import path") from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"{argument} {name!r}: {_broken(error)}") from error
     else:
         plugins = {e.name: e for e in entry_points(group="bench.methods")}
         own = _own()
         name = {known.lower(): known for known in (*own, *plugins)}.get(name.lower(), name)
         if name not in own and name not in plugins:
             raise UserError(f"{argument} {name!r} is unknown; {nearest(name, method_names())}")
-        found = own[name] if name in own else plugins[name].load()
+        try:
+            found = own[name] if name in own else plugins[name].load()
+        except (Exception, SystemExit) as error:
+            raise UserError(f"{argument} {name!r}: {_broken(error)}") from error
     if not _is_method(found):
         raise UserError(f"{argument} {name!r} is not a method: subclass bench.methods.Method and give it a `name`")
     return found

@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that a console or pipe cannot take becomes "?"
             stream.reconfigure(errors="replace")
+    if argv is None:
+        _find_here()
     code = 0
     try:
         with _one_line_warnings():
@@ -66,6 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(f"error: {error.object!a}: {known}; set PYTHONUTF8=1, or a locale with UTF-8", 2)
     finally:
         _let_go()
+
+
+def _find_here() -> None:
+    """The installed script finds methods in the current folder, as `python -m bench` does.
+
+    Last on the path, where a file of the folder cannot stand for a library's module.
+    """
+    here = os.getcwd()
+    if not getattr(sys.flags, "safe_path", False) and not {"", here} & set(sys.path):
+        sys.path.append(here)
 
 
 def _say(text: str, code: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.cli.console import Parser, command_parser, print_table
 from bench.config import RunConfig, load_experiment
-from bench.errors import UserError, typed
+from bench.errors import CellFailed, UserError, typed
 
 RUN_EXAMPLES = """\
 examples
@@ -102,7 +102,12 @@ def run(argv: list[str]) -> int:
         print(f"Accuracy over tasks and seeds, percent; sd and range (max - min) over {perturb + 1} trainings per")
         print(f"cell, all but the first from numbers changed by {SIZE:g} of themselves. Nothing was recorded.")
         return 0
-    failed = execute(run, around=kept_heap)
+    try:
+        failed = execute(run, around=kept_heap)
+    except CellFailed as stop:
+        beside = run.store.path(stop.failure, stop.failure["key"])
+        print(f"stopped at the first cell that failed (--fail-fast); its traceback is in {beside}", file=sys.stderr)
+        return 1
     _print_summary(run)
     if failed:
         beside = run.store.path(failed[0].cell, failed[0].key)
