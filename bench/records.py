@@ -26,13 +26,14 @@ SCHEMA = 1
 
 # The columns of records.csv. accuracy: percent, by the task's metric; part: one of PARTS;
 # setting: what else differs among records of one method and variant ("views=10"); views, epochs: empty where the method
-# has none; weights, data (the test sets): fingerprints; code, numerics: of the method's own code and of what all share
+# has none; together: the seeds that were trained side by side (`--seeds-at-once`), empty for one alone;
+# weights, data (the test sets): fingerprints; code, numerics: of the method's own code and of what all share
 # (bench/numerics.py; empty in older records); times in seconds of the whole cell (all its tasks).
 COLUMNS = [
     "suite", "backbone", "method", "variant", "setting", "protocol", "shots", "seed", "task", "part", "metric",
-    "accuracy", "n_test", "n_train", "n_classes", "params", "epochs", "views", "train_seconds", "feature_seconds",
-    "test_seconds", "peak_memory_mb", "device", "pretrained", "weights", "data", "code", "numerics", "demo", "key",
-    "finished",
+    "accuracy", "n_test", "n_train", "n_classes", "params", "epochs", "views", "together", "train_seconds",
+    "feature_seconds", "test_seconds", "peak_memory_mb", "device", "pretrained", "weights", "data", "code", "numerics",
+    "demo", "key", "finished",
 ]  # fmt: skip
 
 # What is scored of a task and how tables call it, in their order: all its classes, or base2new's two halves of them and
@@ -177,6 +178,7 @@ class Record:
             "params": self.n_params,
             "epochs": parameters.get("epochs"),
             "views": config.get("views"),
+            "together": " ".join(map(str, self.trained_together or ())),
             **{name: getattr(self, name) for name in ("train_seconds", "feature_seconds", "test_seconds")},
             "peak_memory_mb": self.peak_memory_mb,
             "device": (self.processor or self.device) if self.device == "cpu" else self.device,

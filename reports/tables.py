@@ -253,13 +253,19 @@ def _count(value: Any) -> str:
 
 
 def _footnotes(block: Block, name: str) -> list[str]:
-    """What must be known of a row: what its method says, and which code made its cells where that is not one."""
+    """What must be known of a row: what its method says, which code made its cells where that is not one, and which of
+    them were trained with other seeds."""
     rows = block.rows[block.rows["label"] == name]
     cells = rows.drop_duplicates(["shots", "seed"])
     made = Counter(_code(code, numerics) for code, numerics in zip(cells["code"], cells["numerics"], strict=True))
     told = "; ".join(f"{count(n, 'cell')} {by}" for by, n in sorted(made.items()))
     mixed = [f"Made by different code, of {name}: {told}."] if len(made) > 1 else []
-    return [*(text for text in rows["footnote"].unique() if text), *mixed]
+    together = f"{(cells['together'] != '').sum()} of {count(len(cells), 'cell')}"
+    beside = [
+        f"Trained with other seeds side by side (--seeds-at-once), of {name}: {together}. As alone but for the "
+        "rounding of sums, which an unstable training makes a difference of points."
+    ]
+    return [*(text for text in rows["footnote"].unique() if text), *mixed, *(beside if any(cells["together"]) else [])]
 
 
 def _code(code: str, numerics: str) -> str:

@@ -526,6 +526,19 @@ def test_cells_of_unlike_code_stand_in_one_row_with_a_footnote(tmp_path: Path) -
     ]  # fmt: skip
 
 
+def test_cells_trained_side_by_side_are_told_from_those_trained_alone(tmp_path: Path) -> None:
+    for seed, beside in ((1, [1, 2]), (2, [1, 2]), (3, None)):
+        put(tmp_path / "runs", "coop", 4, seed, {"a": 60.0, "b": 61.0}, trained_together=beside)
+        put(tmp_path / "runs", "softcpt", 4, seed, {"a": 60.0, "b": 61.0})
+    table = report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "coop<sup>1</sup>" in text and "softcpt<sup>" not in text
+    note = "<sup>1</sup> Trained with other seeds side by side (--seeds-at-once), of coop: 2 of 3 cells."
+    assert note in text.replace("\\", "")
+    coop = table[(table["method"] == "coop") & (table["task"] == "a")]
+    assert dict(zip(coop["seed"], coop["together"], strict=True)) == {1: "1 2", 2: "1 2", 3: ""}
+
+
 @pytest.mark.parametrize("code", [OLD, None])
 def test_cells_of_one_code_have_no_footnote(tmp_path: Path, code: tuple[str, str] | None) -> None:
     by_code(tmp_path / "runs", [code, code])
