@@ -259,7 +259,7 @@ def _root(data: str | None) -> Path:
 
 def cache(clear: bool = False) -> pd.DataFrame:
     """What is cached: one row a backbone and kind of view with files and megabytes; `clear` deletes it all."""
-    from bench.features import cache_contents, clear_cache
+    from bench.features.cache import cache_contents, clear_cache
 
     columns = ["backbone", "what", "files", "MB"]
     blocks = pd.DataFrame(cache_contents(), columns=["backbone", "what", "MB", "file"])

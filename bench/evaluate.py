@@ -7,17 +7,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from itertools import chain
 from typing import Any
 
 import torch
 
-from bench.cells import Cell, drawn, few_shot_set, needed, paths
+from bench.cells import Cell, needed
 from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
-from bench.datasets.types import Item
 from bench.devices import device_name, synchronise
-from bench.features import View
+from bench.features import Images, View
+from bench.files import user_path
 from bench.guard import Deadline, ends_run, own_traceback, reason
 from bench.methods import Method, TaskData
 from bench.plan import Plan
@@ -134,19 +133,19 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         footnote=method.footnote,
         recipe=plan.config.recipe or "",
         run=plan.config.recorded(),
-        draws=str(plan.draws) if plan.draws else None,
+        draws=str(user_path(plan.config.draws)) if plan.config.draws else None,
         learned=learned.name if kept else None,
         predictions=predictions.name if plan.config.keep else None,
         fingerprints={"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
         splits={task.name: task.split.source for task in plan.tasks},
-        copies={task.name: _copies(plan, task, cell) for task in plan.tasks},
+        copies={name: _copies(plan.draw(cell).images(name), images) for name, images in plan.images.tests.items()},
     )
 
 
-def _copies(plan: Plan, task: Task, cell: Cell) -> int:
-    """How many of a task's test images have the same bytes as one of the cell's few-shot images."""
-    few = paths(task, drawn(task, plan.protocol, cell.shots, cell.seed, plan.draws))
-    return sum(plan.tested[task.name][digest] for digest in set(plan.features.hashes.of(few)))
+def _copies(few: Images, tested: Images) -> int:
+    """How many test images of a task have the same bytes as one of its few-shot images."""
+    learned_from = set(few.digests)
+    return sum(digest in learned_from for digest in tested.digests)
 
 
 def _predictions(task: Task, trained: TaskData, part: Part, found: Scored) -> PartPredictions:
@@ -176,13 +175,12 @@ def _failure(cell: Cell, error: BaseException) -> Record:
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
     method = cell.variant.method
     found: dict[str, torch.Tensor] = {}
-    train, val = few_shot_set(task, plan.protocol, cell.shots, cell.seed, plan.draws)
-    task = plan.protocol.trained(task)
-    for need, (view, parts) in needed(cell, train, val).items():
-        total = sum(map(len, parts)) * (view.last - view.first)
-        naming = plan.features.naming_broken(paths(task, [*chain(*train, *val)]), plan.hide)
+    draw, task = plan.draw(cell), plan.protocol.trained(task)
+    for need, (view, parts) in needed(cell, draw, task.name).items():
+        total = sum(map(len, parts)) * len(view)
+        naming = plan.features.naming_broken(draw.images(task.name).paths, plan.hide)
         with bar(f"  encoding {task.name}", total, "view", plan.hide) as shown, naming:
-            blocks = [plan.features.get(paths(task, part), view, method.image, shown.update) for part in parts]
+            blocks = [plan.features.get(part, view, method.image, shown.update) for part in parts]
         features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, plan.backbone.embed_dim)
         found[need] = features if need == "views" else features[0]
     return TaskData(
@@ -191,23 +189,22 @@ def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
         class_names=task.class_names,
         template=task.template,
         descriptions=task.descriptions,
-        labels=_labels(train),
-        val_labels=_labels(val),
+        labels=_labels(draw.train[task.name]),
+        val_labels=_labels(draw.val[task.name]),
         **{"views": torch.zeros(1, 0, plan.backbone.embed_dim), **found},
     )
 
 
-def _labels(parts: list[list[Item]]) -> torch.Tensor:
-    return torch.tensor([item.label for items in parts for item in items], dtype=torch.long)
+def _labels(parts: Sequence[Images]) -> torch.Tensor:
+    return torch.tensor([item.label for part in parts for item in part.items], dtype=torch.long)
 
 
 def _test_features(plan: Plan, kind: str) -> list[list[torch.Tensor]]:
     """[n, d] blocks of each task, mapped into memory."""
     with bar("  encoding test images", sum(len(t.split.test) for t in plan.tasks), "view", plan.hide) as shown:
         found = []
-        for t in plan.tasks:
-            images = paths(t, t.split.test)
-            with plan.features.naming_broken(images, plan.hide):
+        for images in plan.images.tests.values():
+            with plan.features.naming_broken(images.paths, plan.hide):
                 found.append([block[0] for block in plan.features.blocks(images, View(), kind, shown.update)])
         return found
 

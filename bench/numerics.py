@@ -35,10 +35,14 @@ CONFIRMED = Path(__file__).with_name("numerics.json")
 # What the numbers of all methods follow from. Of modules that mostly do other things, the functions that count.
 SHARED: dict[str, tuple[str, ...]] = {
     "bench.clip.backbone": (),
-    "bench.cells": ("few_shot_set", "needed", "shards"),
+    "bench.cells": ("needed",),
+    "bench.draws": ("few_shot_set", "shards"),
     "bench.datasets.fewshot": (),
     "bench.datasets.images": (),
-    "bench.features": (),
+    "bench.features.cache": ("FORMAT", "IMAGES_PER_BLOCK", "VIEWS_PER_BLOCK", "ImageFeatures", "read_block"),
+    "bench.features.encode": (),
+    "bench.features.hashes": ("content_digest",),
+    "bench.features.views": (),
     "bench.evaluate": ("_task_data",),
     "bench.clip.patches": (),
     "bench.methods.base": (),
@@ -54,7 +58,8 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.wording": (),
 }
 INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders of libraries
-FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.features", "bench.clip.patches")  # of images
+FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.clip.patches", "bench.features.cache",
+            "bench.features.encode", "bench.features.hashes", "bench.features.views")  # of images
 
 
 def method_code(method: type) -> str:
@@ -233,7 +238,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     version = _confirmed()["version"] + (argv[0] == "changed")
     if argv[0] == "changed" and unconfirmed(FEATURES):
-        print("If image features changed: raise FORMAT in bench/features.py, too, or old ones are read from the cache")
+        print("If image features changed: raise FORMAT in bench/features/cache.py, or old ones are read from the cache")
     content = json.dumps({"version": version, "code": shared_code()}, indent=1)
     CONFIRMED.write_text(content + "\n", encoding="utf-8")
     print(f"numerics {version}")

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from bench.catalogue import missing_advice
-from bench.cells import Cell, drawn, few_shot_set, make_cells, needed, paths, without_code
+from bench.cells import Cell, make_cells, needed, without_code
 from bench.clip.backbone import Backbone, load_backbone
 from bench.config import RunConfig, many
 from bench.datasets.cache_paths import cache_folder
@@ -22,14 +17,14 @@ from bench.datasets.demo import ensure_demo
 from bench.datasets.spec import Suite, load_suite
 from bench.datasets.splits import Task, load_tasks
 from bench.devices import find_device
+from bench.draws import Draw, RunImages, look_at_images
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.files import user_path
-from bench.hashes import ImageHashes, copies, describe_copies, named
 from bench.methods import Method, find_method, method_names
 from bench.names import check_names
 from bench.options import variants
-from bench.progress import absolute, bar, count
+from bench.progress import absolute, bar
 from bench.protocols import Protocol, find_protocol
 from bench.recipe import check_values, load_recipe
 from bench.records import COLUMNS, Record, RecordStore
@@ -47,14 +42,17 @@ class Plan:
     features: ImageFeatures
     store: RecordStore
     cells: list[Cell]
-    draws: Path | None
+    images: RunImages
     left_out: dict[str, str]  # methods that the protocol cannot take, and why
-    tested: dict[str, Counter[str]]  # a task's test images by their content
 
     @property
     def hide(self) -> bool | None:
         """Of progress: True where the run is to be quiet, None where the place decides."""
         return True if self.config.quiet else None
+
+    def draw(self, cell: Cell) -> Draw:
+        """The few-shot images of a cell."""
+        return self.images.draws[cell.shots, cell.seed]
 
     def todo(self) -> list[Cell]:
         """Cells without a finished record: new ones and failed ones."""
@@ -93,11 +91,10 @@ class Plan:
         return pd.DataFrame(rows)
 
     def _cached(self, cell: Cell) -> str:
-        wanted = [(paths(t, t.split.test), View()) for t in self.tasks]
+        wanted = [(images, View()) for images in self.images.tests.values()]
         for task in self.tasks:
-            few = few_shot_set(task, self.protocol, cell.shots, cell.seed, self.draws)
-            for view, parts in needed(cell, *few).values():
-                wanted += [(paths(task, part), view) for part in parts]
+            for view, parts in needed(cell, self.draw(cell), task.name).values():
+                wanted += [(part, view) for part in parts]
         kind = cell.variant.method.image
         there = sum(self.features.is_cached(images, view, kind) for images, view in wanted)
         return "cached" if there == len(wanted) else f"{there} of {len(wanted)} cached" if there else "to encode"
@@ -134,7 +131,7 @@ def prepare(config: RunConfig) -> Plan:
     shots, seeds = many(config.shots), many(config.seeds)
     check_names(backbone.tower, tasks, [v.at(n, [t.name for t in tasks]) for v in settings for n in shots])
     features = ImageFeatures(backbone)
-    tested = _look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide)
+    images = look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide)
     views = config.views or (recipe.views if recipe else suite.views)
     return Plan(
         config=config,
@@ -144,10 +141,9 @@ def prepare(config: RunConfig) -> Plan:
         backbone=backbone,
         features=features,
         store=RecordStore(user_path(config.results)),
-        cells=list(make_cells(suite, tasks, protocol, backbone, features, settings, shots, seeds, views, draws)),
-        draws=draws,
+        cells=list(make_cells(suite, tasks, protocol, backbone, settings, images, views)),
+        images=images,
         left_out=left_out,
-        tested=tested,
     )
 
 
@@ -180,38 +176,3 @@ def _data_root(suite: Suite, config: RunConfig, hide: bool | None) -> Path:
     if not root.is_dir():
         raise UserError(f"--data {data}: no such folder")
     return root
-
-
-def _look_at_images(
-    tasks: list[Task],
-    protocol: Protocol,
-    hashes: ImageHashes,
-    shots: Sequence[int],
-    seeds: Sequence[int],
-    draws: Path | None,
-    hide: bool | None,
-) -> dict[str, Counter[str]]:
-    """Hash the images of all cells once, under a bar; what follows finds the hashes remembered.
-
-    Broken images are refused, all at once; copies of few-shot images among the test images are reported.
-    Returns how often each content stands among a task's test images.
-    """
-    sets = [(n, seed) for seed in seeds for n in (shots if draws else [max(shots)])]  # the bench's own are nested
-    few = {t.name: [i for n, seed in sets for i in drawn(t, protocol, n, seed, draws)] for t in tasks}
-    files = {t.name: (list(dict.fromkeys(paths(t, few[t.name]))), paths(t, t.split.test)) for t in tasks}
-    broken = {}
-    with bar("reading images", sum(map(len, chain(*files.values()))), "image", hide, position=0) as shown:
-        for name, (seen, test) in files.items():
-            broken[name] = hashes.broken([*seen, *test], shown.update)
-    if any(broken.values()):
-        lines = [f"  {name}: {named(faults)}" for name, faults in broken.items() if faults]
-        n = count(sum(map(len, broken.values())), "image")
-        head = f"{n} cannot be read; replace or delete them (docs/data.md says how):"
-        raise UserError("\n".join([head, *lines]))
-    tested = {}
-    for t in tasks:
-        learned_from, scored = map(hashes.by_content, files[t.name])
-        if told := describe_copies(t.split.root, copies(learned_from, scored), "few-shot images"):
-            tqdm.write(f"warning: {t.name}: of the test images, {told}", file=sys.stderr)
-        tested[t.name] = Counter(digest for digest, _ in scored)
-    return tested

@@ -19,8 +19,8 @@ from bench.datasets.types import image_files
 from bench.devices import find_device
 from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
+from bench.features.hashes import named
 from bench.files import user_path, write_whole
-from bench.hashes import named
 from bench.methods import Method, TaskData, find_method, method_names
 from bench.methods.base import check_scores
 from bench.methods.prompt import PromptMethod

@@ -13,7 +13,7 @@ from bench.datasets.spec import Suite, TaskSpec, file_of, targets_of
 from bench.datasets.splits import Task, load_task
 from bench.datasets.types import MissingData
 from bench.errors import UserError
-from bench.hashes import ImageHashes, copies, describe_copies, named
+from bench.features.hashes import ImageHashes, copies, describe_copies, named
 from bench.progress import bar
 
 if TYPE_CHECKING:

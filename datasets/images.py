@@ -18,15 +18,17 @@ SUFFIXES = frozenset(
 )
 
 
-def open_image(path: Path | str) -> Image.Image:
+def open_image(path: Path | str, data: bytes | None = None) -> Image.Image:
     """The image as RGB, as CoOp opens it: `Image.open(path).convert("RGB")`.
 
     So the first frame of an animation is taken, transparency is dropped, and a camera's rotation flag
     (EXIF) is not applied. What differs: 16-bit grey levels are scaled to 8 bits (Pillow would clip them to
     white), the format is told by content among `FORMATS` only, and a failure is an error that names the file.
+
+    data : the file's bytes, where they were read already.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path if data is None else io.BytesIO(data), formats=FORMATS) as image:
             if image.mode == "F":
                 raise UserError(f"{path}: an image of floating-point values; save it with 8 bits a channel")
             if image.mode.startswith("I"):  # 16-bit grey levels, in whichever mode Pillow reads them

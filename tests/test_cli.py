@@ -21,7 +21,7 @@ import torch
 import bench
 import bench.runner
 from bench.cli import main
-from bench.cli.console import draws_of, tasks_of
+from bench.cli.console import settings_of
 from bench.cli.run import _parser
 from bench.clip.backbone import PAPER_BACKBONES, _weights, load_backbone
 from bench.errors import UserError
@@ -171,10 +171,11 @@ def test_lists_take_commas_and_blanks_and_their_option_one_or_many(tiny: Any, tm
     plans = []
     for form in forms:
         a = _parser().read(["run", *where, *form][1:])
-        plans.append((names(a.methods), draws_of(a), tasks_of(a)))
+        given = settings_of(a)
+        plans.append((names(a.methods), given.shots, given.seeds, given.tasks))
         assert main(["run", *where, *form, "--results", str(tmp_path / "runs")]) == 0
-    assert plans[0] == plans[1] == (["coop", "softcpt"], ([1, 2, 4], [1, 2]), ["Colour", "Shade"])
-    assert plans[2] == (["CoOp", "SoftCPT"], ([1, 2, 4], [1, 2]), ["COLOUR", "shade"])
+    assert plans[0] == plans[1] == (["coop", "softcpt"], (1, 2, 4), (1, 2), ("Colour", "Shade"))
+    assert plans[2] == (["CoOp", "SoftCPT"], (1, 2, 4), (1, 2), ("COLOUR", "shade"))
 
 
 def test_several_options_of_methods_may_follow_one_o(tiny: Any, tmp_path: Path, capsys: Capture) -> None:
@@ -673,7 +674,7 @@ def test_python_call_takes_one_method_as_text_and_ignores_a_repeated_one(
 
 
 def test_environment_is_read_where_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from bench.features import cache_folder
+    from bench.datasets.cache_paths import cache_folder
 
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path

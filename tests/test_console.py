@@ -21,7 +21,7 @@ import bench
 import bench.records
 from bench.cli import main
 from bench.errors import UserError, typed
-from bench.features import usable_cores
+from bench.features.hashes import usable_cores
 from bench.files import file_name, user_path, write_whole
 from bench.records import PeakMemory, RecordStore
 from bench.system import kept_heap

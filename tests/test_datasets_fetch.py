@@ -354,7 +354,7 @@ def test_the_python_call_returns_a_row_a_source(server: Server, tmp_path: Path) 
         (["--suite", "rs8", "--data", "x", "--tasks", "AIDS"], "did you mean 'AID'"),
         (["--suite", "rs8", "--data", __file__], "a folder is wanted, this is a file"),
         (["--suite", "rs8", "--data", "x", "--ye"], "unknown argument '--ye'; did you mean '--yes'"),
-        (["--suite", "rs8", "--data", "x", "--tasks", ","], "--tasks ',': names no task"),
+        (["--suite", "rs8", "--data", "x", "--tasks", ","], "--tasks: none given"),
     ],
 )
 def test_mistakes_are_one_line(capsys: Capture, command: list[str], said: str) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -21,17 +22,20 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torchvision import transforms
 
 import bench
-from bench import features as features_module
-from bench import hashes as hashes_module
 from bench.cli import main
 from bench.clip.backbone import Backbone, load_backbone
 from bench.datasets.demo import GENERATOR
 from bench.errors import UserError
-from bench.features import ImageFeatures, ImageHashes, View, _draw_view, cache_contents, clear_cache
+from bench.features import ImageFeatures, ImageHashes, View
+from bench.features import cache as cache_module
+from bench.features import encode as encode_module
+from bench.features import hashes as hashes_module
+from bench.features.cache import cache_contents, clear_cache
+from bench.features.views import draw_view
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -87,8 +91,8 @@ def test_more_shots_encode_only_the_images_that_are_new(
 
 
 def test_sixteen_shots_are_read_in_the_blocks_of_one_two_four_and_eight() -> None:
-    from bench.cells import shards
     from bench.datasets.types import Item
+    from bench.draws import shards
 
     items = [Item(f"{label}/{n}", label) for label in range(3) for n in range(20)]
     sixteen = shards(items, 16, seed=1)
@@ -190,14 +194,14 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def encoder_inputs(features: ImageFeatures, paths: list[Path], view: View) -> torch.Tensor:
     """Everything the encoder is given, [images · views, 3, h, w]."""
-    return torch.cat(list(features.through(lambda pixels: pixels, paths, features.hashes.of(paths), view)))
+    return torch.cat(list(features.encoder.through(lambda pixels: pixels, paths, features.hashes.of(paths), view)))
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["open_clip's steps", "unknown steps"])
 def test_encoder_sees_exactly_what_a_plain_loop_shows_it(
     tiny: Any, backbone: Backbone, kinds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
-    monkeypatch.setattr(features_module, "CROPS_PER_BATCH", 3)
+    monkeypatch.setattr(encode_module, "CROPS_PER_BATCH", 3)
     plain = open_clips_own(backbone)
     if whole:  # a preprocessing that is no list of steps is used as it is
         backbone = replace(backbone, preprocess=lambda image: plain(image))
@@ -213,7 +217,7 @@ def test_encoder_sees_exactly_torchvisions_training_views(
     for path, digest in zip(kinds, features.hashes.of(kinds), strict=True):
         image = Image.open(path).convert("RGB")
         for v in range(2, 5):
-            box, flip = _draw_view(image, digest, 1, v)
+            box, flip = draw_view(image, digest, 1, v)
             crop = transforms.functional.resized_crop(image, *box, [32, 32], transforms.InterpolationMode.BICUBIC)
             expected.append(normalise(to_tensor(transforms.functional.hflip(crop) if flip else crop)))
     assert torch.equal(encoder_inputs(features, kinds, View(1, 2, 5)), torch.stack(expected))
@@ -224,12 +228,12 @@ def test_encoder_sees_exactly_torchvisions_training_views(
 def test_features_do_not_depend_on_cores_or_threads(
     tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: View, kind: str
 ) -> None:
-    monkeypatch.setattr(features_module, "CROPS_PER_BATCH", 24)
-    monkeypatch.setattr(features_module, "PIXELS_ON_CPU", 8 * 32 * 32)
+    monkeypatch.setattr(encode_module, "CROPS_PER_BATCH", 24)
+    monkeypatch.setattr(encode_module, "PIXELS_ON_CPU", 8 * 32 * 32)
     found = []
     for threads in (1, 2):
         for cores in (1, 2, 5):
-            monkeypatch.setattr(features_module, "usable_cores", lambda cores=cores: cores)
+            monkeypatch.setattr(encode_module, "usable_cores", lambda cores=cores: cores)
             torch.set_num_threads(threads)  # the fixture puts it back
             found.append(ImageFeatures(backbone, tmp_path / f"{threads}-{cores}").get(tiny.images(), view, kind))
             assert torch.get_num_threads() == threads
@@ -250,17 +254,17 @@ def test_workers_leave_torchs_threads_as_they_were(tiny: Any, backbone: Backbone
 def test_a_bad_image_stops_the_work_that_is_queued(
     tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features_module, "usable_cores", lambda: 1)
+    monkeypatch.setattr(encode_module, "usable_cores", lambda: 1)
     opened: list[Path] = []
-    original = features_module.open_image
+    original = encode_module.open_image
 
-    def slow(path: Path) -> Image.Image:
+    def slow(path: Path, data: bytes) -> Image.Image:
         opened.append(path)
         if len(opened) > 1:
             time.sleep(0.05)  # so that the failure is heard before all are done
-        return original(path)
+        return original(path, data)
 
-    monkeypatch.setattr(features_module, "open_image", slow)
+    monkeypatch.setattr(encode_module, "open_image", slow)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"bad\.png: not an image"):
@@ -275,10 +279,10 @@ def test_batches_and_blocks_leave_the_features_as_they_are(
 ) -> None:
     paths = tiny.images()
     whole = ImageFeatures(backbone, tmp_path / "whole").get(paths, View(1, 0, 3))
-    monkeypatch.setattr(features_module, "IMAGES_PER_BLOCK", 7)
-    monkeypatch.setattr(features_module, "VIEWS_PER_BLOCK", 2)
-    monkeypatch.setattr(features_module, "CROPS_PER_BATCH", 5)
-    monkeypatch.setattr(features_module, "PIXELS_ON_CPU", 2 * 32 * 32)
+    monkeypatch.setattr(cache_module, "IMAGES_PER_BLOCK", 7)
+    monkeypatch.setattr(cache_module, "VIEWS_PER_BLOCK", 2)
+    monkeypatch.setattr(encode_module, "CROPS_PER_BATCH", 5)
+    monkeypatch.setattr(encode_module, "PIXELS_ON_CPU", 2 * 32 * 32)
     cut = ImageFeatures(backbone, tmp_path / "cut")
     torch.testing.assert_close(cut.get(paths, View(1, 0, 3)), whole, rtol=1e-5, atol=1e-5)
     assert len(blocks(tmp_path / "cut")) == math.ceil(36 / 7) * 2
@@ -302,7 +306,7 @@ def test_order_of_images_and_progress(tiny: Any, backbone: Backbone, tmp_path: P
 
 def test_crops_and_flips_are_distributed_as_in_the_recipe() -> None:
     image = Image.new("RGB", (120, 90))
-    draws = [_draw_view(image, "digest", seed=1, v=v) for v in range(3000)]
+    draws = [draw_view(image, "digest", seed=1, v=v) for v in range(3000)]
     areas, ratios = [], []
     for (top, left, height, width), _ in draws:
         assert top >= 0 and left >= 0 and top + height <= 90 and left + width <= 120
@@ -329,17 +333,17 @@ def test_draws_are_torchvisions_to_the_last_number(size: tuple[int, int]) -> Non
             torch.manual_seed(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % 2**63)
             box = transforms.RandomResizedCrop.get_params(image, scale=[0.08, 1.0], ratio=[3 / 4, 4 / 3])
             expected = box, bool(torch.rand(1) < 0.5)
-        assert _draw_view(image, "digest", 7, v) == expected
+        assert draw_view(image, "digest", 7, v) == expected
 
 
 def test_views_are_a_function_of_image_seed_and_number_alone() -> None:
     image = Image.new("RGB", (120, 90))
-    first = _draw_view(image, "a", 1, 0)
+    first = draw_view(image, "a", 1, 0)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    assert _draw_view(image, "a", 1, 0) == first
+    assert draw_view(image, "a", 1, 0) == first
     assert torch.equal(torch.get_rng_state(), state)  # nobody else's random numbers move
-    others = [_draw_view(image, *which) for which in (("b", 1, 0), ("a", 2, 0), ("a", 1, 1))]
+    others = [draw_view(image, *which) for which in (("b", 1, 0), ("a", 2, 0), ("a", 1, 1))]
     assert len({first, *others}) == 4
 
 
@@ -418,8 +422,6 @@ def test_two_backbones_of_one_name_do_not_share_features(tiny: Any, backbone: Ba
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "other shape", "other content"])
 def test_damaged_block_is_made_again(tiny: Any, backbone: Backbone, tmp_path: Path, damage: str) -> None:
-    from safetensors.torch import save_file
-
     features, paths = ImageFeatures(backbone, tmp_path), tiny.images()[:6]
     expected = features.get(paths, View(1, 0, 2)).clone()
     (file,) = tmp_path.rglob("*.safetensors")
@@ -433,6 +435,89 @@ def test_damaged_block_is_made_again(tiny: Any, backbone: Backbone, tmp_path: Pa
         file.write_bytes({"truncated": content[:-40], "empty": b"", "garbage": b"\xff" * 300}[damage])
     assert torch.equal(features.get(paths, View(1, 0, 2)), expected)
     assert torch.equal(load_file(str(file))["features"], expected)
+
+
+def test_a_block_with_a_flipped_bit_is_made_again(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
+    """Wherever it is: each eighth byte of the file, another bit of each."""
+    paths = tiny.images()[:2]
+    expected = ImageFeatures(backbone, tmp_path).get(paths, View()).clone()
+    (file,) = tmp_path.rglob("*.safetensors")
+    content = file.read_bytes()
+    numbers = content.index(b"}", content.index(b'"features"')) + 1
+    for place in range(numbers, len(content), 8):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place // 8 % 8
+        file.unlink()
+        file.write_bytes(damaged)
+        got = ImageFeatures(backbone, tmp_path).get(paths, View())
+        assert torch.equal(got, expected), f"byte {place}"
+
+
+def test_a_block_without_a_checksum_is_read(
+    tiny: Any, backbone: Backbone, tmp_path: Path, encoded: list[int]
+) -> None:
+    """Older versions wrote such blocks."""
+    paths = tiny.images()[:2]
+    ImageFeatures(backbone, tmp_path).get(paths, View())
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.unlink()
+    save_file({"features": torch.full((1, 2, 16), 3.0)}, str(file), metadata={"what": "pooled, test view"})
+    assert torch.equal(ImageFeatures(backbone, tmp_path).get(paths, View()), torch.full((1, 2, 16), 3.0))
+    assert sum(encoded) == 2
+
+
+def test_a_block_is_checked_once_by_each_process_and_again_when_its_file_changes(
+    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+    original = cache_module._content
+    monkeypatch.setattr(cache_module, "_content", lambda path: (checked.append(path), original(path))[1])
+    features, paths = ImageFeatures(backbone, tmp_path), tiny.images()[:2]
+    for _ in range(3):
+        features.get(paths, View())
+    assert len(checked) == 1
+    (file,) = tmp_path.rglob("*.safetensors")
+    os.utime(file)
+    features.get(paths, View())
+    assert len(checked) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_checking_a_block_does_not_fill_memory(tmp_path: Path) -> None:
+    block = torch.zeros(10, 2048, 512)  # 42 MB
+    cache_module.write_block(tmp_path / "block.safetensors", block, "zeros")
+    del block
+    Path("/proc/self/clear_refs").write_text("5")
+
+    def peak() -> int:
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
+
+    before = peak()
+    assert cache_module.read_block(tmp_path / "block.safetensors") is not None
+    assert peak() - before < 16_000  # kB
+
+
+def test_features_of_an_image_that_changed_after_its_hashing_are_not_kept(
+    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where its size and all its times are as before."""
+    paths = [Path(shutil.copy(path, tmp_path)) for path in tiny.images()[:3]]
+    features = ImageFeatures(backbone, tmp_path / "cache")
+    before = features.hashes.of(paths)
+    content = bytearray(paths[1].read_bytes())
+    content[-1] ^= 1  # behind the image's own end
+    stats = {path: path.stat() for path in paths}
+    paths[1].write_bytes(content)
+    original = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self, **how: stats.get(self) or original(self, **how))
+    with pytest.raises(UserError, match=r"changed since this run first read it; run again") as caught:
+        features.get(paths, View())
+    assert str(paths[1]) in str(caught.value)
+    assert not blocks(tmp_path)
+    after = features.hashes.of(paths)  # the next run reads it again
+    assert after[0] == before[0] and after[2] == before[2]
+    assert after[1] == hashlib.blake2b(content, digest_size=16).hexdigest()
+    assert features.get(paths, View()).shape == (1, 3, 16)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -450,13 +535,13 @@ def test_threads_writing_the_same_block_do_not_disturb_each_other(
     tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, all_written, got, errors = tiny.images(), threading.Barrier(4, timeout=60), [], []
-    save = features_module.save_file
+    save = cache_module.save_file
 
     def save_and_wait(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
         all_written.wait()  # nobody gives the block its name before all have written it
 
-    monkeypatch.setattr(features_module, "save_file", save_and_wait)
+    monkeypatch.setattr(cache_module, "save_file", save_and_wait)
 
     def work() -> None:
         try:
@@ -524,8 +609,36 @@ def test_hashing_tells_its_progress_and_keeps_what_it_has_when_stopped(
     with pytest.raises(OSError):
         ImageHashes(tmp_path).of(paths, told.append)  # the last is not there
     assert told == [2, 2]
-    rows = sqlite3.connect(tmp_path / "hashes.sqlite").execute("SELECT count(*) FROM hash").fetchone()
+    rows = sqlite3.connect(tmp_path / "hashes.sqlite").execute("SELECT count(*) FROM file").fetchone()
     assert rows == (4,)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its ctime is the time of making")
+def test_a_file_changed_in_place_with_its_size_and_time_as_before_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x" * 10)
+    os.utime(path, ns=(1, 1))
+    (first,) = ImageHashes(tmp_path / "cache").of([path])
+    time.sleep(0.02)  # more than a tick of the clock that the file system reads
+    path.write_bytes(b"y" * 10)
+    os.utime(path, ns=(1, 1))
+    (second,) = ImageHashes(tmp_path / "cache").of([path])
+    assert first == hashlib.blake2b(b"x" * 10, digest_size=16).hexdigest()
+    assert second == hashlib.blake2b(b"y" * 10, digest_size=16).hexdigest()
+
+
+@pytest.mark.parametrize("digest", [b"\x00\x01", "no hash", 7, None, "A" * 32])
+@pytest.mark.parametrize("state", [1, 9, "sound"])
+def test_remembered_hashes_that_no_bench_wrote_are_made_anew(tmp_path: Path, digest: Any, state: Any) -> None:
+    path, content = tmp_path / "a.png", b"1"
+    path.write_bytes(content)
+    expected = ImageHashes(tmp_path).of([path])
+    with sqlite3.connect(tmp_path / "hashes.sqlite") as db:
+        db.execute("UPDATE file SET digest = ?", (digest,))
+        db.execute("DELETE FROM image")
+        db.execute("INSERT INTO image VALUES (?, ?)", (digest, state))
+    assert ImageHashes(tmp_path).of([path]) == expected
+    assert json.dumps(ImageHashes(tmp_path).of([path]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
@@ -553,13 +666,17 @@ def own_and_foreign(tiny: Any, backbone: Backbone, root: Path) -> tuple[dict[Pat
     features.get(tiny.images(), View())
     block = next(root.rglob("*.safetensors"))
     (block.parent / f".{block.stem}.0.part").write_bytes(b"1" * 100)
-    for folder in (f"demo/{GENERATOR}/colour/images/red", f"demo/.{GENERATOR}-k1lled/shape"):
-        (root / folder).mkdir(parents=True)
-        (root / folder / "000.png").write_bytes(b"2" * 200)
+    data = f"splits/aid-{'0a' * 8}"  # as `cache_place` names it
+    for name in (f"demo/{GENERATOR}/colour/images/red/0.png", f"demo/.{GENERATOR}-k1lled/shape/0.png",
+                 f"{data}/split_bench_AID.json", f"{data}/files-huggingface-01234567/train/0/0.png",
+                 f"{data}/.files-huggingface-01234567.draft/train/0/0.png", f"{data}/.fetch.lock"):  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"2" * 200)
     own = {path: path.stat().st_size for path in root.rglob("*") if path.is_file()}
     foreign = []
     for name in ("notes.txt", "features/notes.txt", f"features/{block.parent.name}/notes.md", "demo/holiday/000.png",
-                 "demo/readme.md", "splits/aid/split_bench_AID.json", "features.safetensors"):  # fmt: skip
+                 "demo/readme.md", "splits/aid/split_bench_AID.json", f"{data}/mine.json",
+                 "features.safetensors"):  # fmt: skip
         foreign.append(root / name)
         foreign[-1].parent.mkdir(parents=True, exist_ok=True)
         foreign[-1].write_text("mine")
@@ -592,7 +709,7 @@ def test_cache_report_counts_every_byte_once_by_kind(
     kinds = dict(zip(table["what"], table["files"], strict=True))
     assert kinds == {
         "pooled, test view": 1, "pooled, training views 0-1 of seed 1": 1, "hashes of image files": 1,
-        "left by a stopped run": 1, "rendered demo images": 2,
+        "left by a stopped run": 1, "rendered demo images": 2, "divisions of images": 1, "fetched images": 3,
     }  # fmt: skip
     assert main(["cache"]) == 0
     shown = capsys.readouterr().out

@@ -30,7 +30,7 @@ from bench import numerics
 from bench.cli import main
 from bench.config import RunConfig
 from bench.errors import UserError
-from bench.features import ImageFeatures
+from bench.features.encode import Encoder
 from bench.methods import TaskData
 from bench.methods.coop import CoOp
 from bench.methods.zero_shot import ZeroShot
@@ -479,7 +479,7 @@ def test_broken_images_of_all_tasks_are_named_before_anything_is_encoded(
     broken = [image_of(own_tiny, "train"), image_of(own_tiny, "test"), own_tiny.images("shade")[0]]
     for path in broken:
         path.write_bytes(b"not a picture")
-    encoded = count_calls(ImageFeatures, "through")
+    encoded = count_calls(Encoder, "through")
     with pytest.raises(UserError, match=r"^3 images cannot be read") as caught:
         own_tiny.run(tmp_path / "runs", shots=[6])
     lines = str(caught.value).splitlines()[1:]
@@ -492,7 +492,7 @@ def test_damage_that_shows_only_when_images_are_encoded_is_named_whole(
     own_tiny: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images that look sound until they are decoded: the cell's error names all, and the next run does at once."""
-    monkeypatch.setattr("bench.hashes.looks_whole", lambda data: True)
+    monkeypatch.setattr("bench.features.hashes.looks_whole", lambda data: True)
     own_tiny.run(tmp_path / "first", methods=["zero-shot"])  # divides the images
     content = json.loads((own_tiny.data / "colour/split_bench_Colour.json").read_text())
     broken = [own_tiny.data / "colour" / row[0] for row in content["train"][::4]]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import hashes as hashes_module
 from bench.datasets.images import looks_whole
-from bench.hashes import ImageHashes, copies, describe_copies, named
+from bench.features import hashes as hashes_module
+from bench.features.hashes import ImageHashes, copies, describe_copies, named
 
 
 def encoded(form: str, seed: int = 0) -> bytes:
@@ -35,9 +35,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = hashes_module.open_image
 
-    def counted(path: Path) -> Image.Image:
+    def counted(path: Path, data: bytes | None) -> Image.Image:
         names.append(path.name)
-        return original(path)
+        return original(path, data)
 
     monkeypatch.setattr(hashes_module, "open_image", counted)
     return names

@@ -21,11 +21,11 @@ from torch import Tensor
 
 import bench
 import bench.evaluate
-from bench.cells import few_shot_set
 from bench.clip.backbone import Backbone, _fingerprint, load_backbone
 from bench.config import RunConfig
 from bench.datasets.splits import divide
 from bench.datasets.types import Item, Listing
+from bench.draws import few_shot_set
 from bench.methods import TaskData, find_method
 from bench.methods.kgcoop import KgCoOp
 from bench.methods.prograd import ProGrad

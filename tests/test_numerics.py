@@ -68,7 +68,7 @@ def test_the_shared_numerics_are_as_confirmed() -> None:
     assert not edited, (
         f"{', '.join(edited)}: the code that all methods' numbers follow from is another than confirmed. If every "
         "number stays what it was, run `python -m bench.numerics same`. If not, run `python -m bench.numerics changed` "
-        "(all cells will run again), and raise FORMAT in bench/features.py where features changed."
+        "(all cells will run again), and raise FORMAT in bench/features/cache.py where features changed."
     )
     assert set(json.loads(numerics.CONFIRMED.read_text())["code"]) == set(numerics.SHARED)
 
@@ -95,7 +95,7 @@ def edit(monkeypatch: pytest.MonkeyPatch) -> Any:
         ("bench.methods.base", "digest_size=8", "digest_size=4"),
         ("bench.scoring", "sum(last.values()) / len(last)", "max(last.values())"),
         ("bench.datasets.fewshot", "seed", "seeds"),
-        ("bench.features", "CROP_AREAS = (0.08", "CROP_AREAS = (0.5"),
+        ("bench.features.views", "CROP_AREAS = (0.08", "CROP_AREAS = (0.5"),
     ],
 )
 def test_shared_code_that_nobody_confirmed_is_another_version(edit: Any, module: str, old: str, new: str) -> None:
@@ -114,7 +114,7 @@ def test_features_of_code_that_nobody_confirmed_are_not_taken_from_the_cache(edi
     before = file()
     edit("bench.metrics", "100 *", "99 *")
     assert file() == before
-    edit("bench.features", "CROP_AREAS = (0.08", "CROP_AREAS = (0.5")
+    edit("bench.features.views", "CROP_AREAS = (0.08", "CROP_AREAS = (0.5")
     assert file() != before
 
 
@@ -137,11 +137,11 @@ def test_same_keeps_the_version_and_changed_raises_it(
     assert numerics.numerics().startswith("4+")
     assert numerics.main(["changed"]) == 0
     assert numerics.numerics() == "5"
-    edit("bench.features", "CROP_AREAS = (0.08", "CROP_AREAS = (0.5")
+    edit("bench.features.views", "CROP_AREAS = (0.08", "CROP_AREAS = (0.5")
     assert numerics.main(["changed"]) == 0
     assert capsys.readouterr().out == (
         "numerics 4\nnumerics 5\n"
-        "If image features changed: raise FORMAT in bench/features.py, too, or old ones are read from the cache\n"
+        "If image features changed: raise FORMAT in bench/features/cache.py, or old ones are read from the cache\n"
         "numerics 6\n"
     )
     assert numerics.main(["both"]) == 2

@@ -88,22 +88,10 @@ def add_draws(p: Parser, group: Any = None) -> None:
     p.add_list("--seeds", "--seed", metavar="N", group=group, help=f"of the few-shot draws (default: {seeds})")
 
 
-def draws_of(a: argparse.Namespace) -> tuple[list[int], list[int]]:
-    """The shots and seeds that were given, or a run's defaults."""
-    config = RunConfig(shots=a.shots or RunConfig.shots, seeds=a.seeds or RunConfig.seeds)
-    return list(many(config.shots)), list(many(config.seeds))
-
-
-def tasks_of(a: argparse.Namespace) -> list[str] | None:
-    """The names of tasks that were given; None: all."""
-    from bench.options import names
-
-    if a.tasks is None:
-        return None
-    found = names(a.tasks)
-    if not found:
-        raise UserError(f"--tasks {' '.join(a.tasks)!r}: names no task; give some, or leave --tasks out for all")
-    return found
+def settings_of(a: argparse.Namespace) -> RunConfig:
+    """Tasks, shots and seeds that were given, checked as those of a run; else a run's defaults."""
+    given = {name: value for name in ("tasks", "shots", "seeds") if (value := getattr(a, name, None)) is not None}
+    return RunConfig(**given)
 
 
 def print_table(table: Any, floatfmt: str = "g") -> None:

@@ -6,7 +6,8 @@ import os
 import sys
 from typing import Any
 
-from bench.cli.console import Parser, add_draws, add_tasks, command_parser, draws_of, print_table, tasks_of
+from bench.cli.console import Parser, add_draws, add_tasks, command_parser, print_table, settings_of
+from bench.config import many
 from bench.errors import UserError, nearest, typed
 
 CHECK_EXAMPLES = """\
@@ -96,7 +97,7 @@ def _fetch_data(argv: list[str]) -> int:
         agreed = a.yes or _asked()
         return agreed
 
-    table = fetch(a.suite, a.data or os.environ.get("BENCH_DATA"), tasks_of(a), confirm)
+    table = fetch(a.suite, a.data or os.environ.get("BENCH_DATA"), settings_of(a).tasks, confirm)
     if not agreed:
         return 0
     counts = table["state"].value_counts()
@@ -160,10 +161,11 @@ def _write_draws(argv: list[str]) -> int:
     a = p.read(argv)
     from bench.catalogue import write_draws
 
-    shots, seeds = draws_of(a)
+    settings = settings_of(a)
+    tasks, shots, seeds = settings.tasks, many(settings.shots), many(settings.seeds)
     data = a.data or os.environ.get("BENCH_DATA")
-    print_table(write_draws(a.suite, data, a.out, shots, seeds, tasks_of(a), a.allow_missing))
-    lists = {"--tasks": a.tasks, "--shots": shots, "--seeds": seeds}
+    print_table(write_draws(a.suite, data, a.out, shots, seeds, tasks, a.allow_missing))
+    lists = {"--tasks": tasks, "--shots": shots, "--seeds": seeds}
     given = [word for option, values in lists.items() if values for word in (option, *map(str, values))]
     words = ["--suite", a.suite, *(["--data", a.data] if a.data else []), *given, "--draws", a.out]
     print(f"`python -m bench run {typed(words)}` uses them.")

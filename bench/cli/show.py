@@ -203,7 +203,7 @@ def cache_command(argv: list[str]) -> int:
     p.add_argument("--clear", action="store_true", help="delete them")
     a = p.read(argv)
     from bench.catalogue import cache
-    from bench.features import cache_folder
+    from bench.datasets.cache_paths import cache_folder
 
     table = cache(clear=a.clear)
     print_table(table)

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.clip.text import TextTower
+from bench.datasets.cache_paths import cache_folder
 from bench.errors import UserError, nearest
 from bench.files import write_whole
 from bench.weights import misfit, readable, unsupported
@@ -183,8 +184,6 @@ def noted(weights: str) -> tuple[str, str | None] | None:
 
 
 def _note_of(weights: str) -> Path:
-    from bench.features import cache_folder  # it imports this module
-
     name = hashlib.blake2b(weights.encode(), digest_size=16).hexdigest()  # a cell's file says `weights`: any text
     return cache_folder() / "backbones" / f"{name}.json"
 

@@ -21,8 +21,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision import transforms
 
-from bench.cells import few_shot_set
 from bench.config import RunConfig
+from bench.draws import few_shot_set
 from bench.features import ImageHashes
 from bench.methods.base import generator
 from bench.methods.softcpt import SoftCPT

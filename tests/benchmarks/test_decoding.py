@@ -24,7 +24,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from bench.features import ImageFeatures, View, usable_cores
+from bench.features import ImageFeatures, View
+from bench.features.hashes import usable_cores
 
 sys.path.append(str(Path(__file__).parent))
 from store import store
@@ -75,7 +76,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> ImageFeatures:
 
 
 def ours(features: ImageFeatures, paths: list[Path], view: View, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    return torch.cat(list(features.through(encode, paths, features.hashes.of(paths), view)))
+    return torch.cat(list(features.encoder.through(encode, paths, features.hashes.of(paths), view)))
 
 
 def plain_test_views(features: ImageFeatures, paths: list[Path]) -> list[Tensor]:

@@ -1,9 +1,9 @@
 """Image files by content: what their hashes are, which are broken, and which are copies of others.
 
-What is found is remembered in the cache, by path, size and time of change (SQLite: safe for two processes). A file is
-looked at when it is hashed: its header is read, a PNG's checksums are, and of a JPEG whether its end is there; whatever
-looks doubtful is decoded. Damage inside a JPEG's data shows only when it is decoded: when its features are made, or by
-`decode`.
+What is found is remembered in the cache, by path, size and times of change (SQLite: safe for two processes). The time
+of writing can be set back; that of the last change of any kind (ctime) cannot. A file is looked at when it is hashed:
+its header is read, a PNG's checksums are, and of a JPEG whether its end is there; whatever looks doubtful is decoded.
+Damage inside a JPEG's data shows only when it is decoded: when its features are made, or by `decode`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.datasets.cache_paths import cache_folder
 from bench.datasets.images import looks_whole, open_image
+from bench.datasets.types import Item
 from bench.errors import UserError
 from bench.progress import count
 
@@ -25,10 +29,43 @@ HASHES = "hashes.sqlite"
 HASHES_PER_COMMIT = 256  # a kill loses at most so many hashes
 NAMED = 20  # files that a message names; of more it gives the number
 
-BROKEN, SOUND, DECODED = range(3)  # an image's state: cannot be decoded; looks sound; was decoded
+BROKEN, SOUND, DECODED = _STATES = range(3)  # an image's state: cannot be decoded; looks sound; was decoded
 
 Bar = Callable[[int], None]
 """Told how many views were encoded, or files read, since the last call."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a task, in the order in which their features are kept, with the hash of each file's bytes."""
+
+    root: Path
+    items: tuple[Item, ...]
+    digests: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.root / item.path for item in self.items]
+
+    def by_content(self) -> list[tuple[str, Path]]:
+        """(digest, path) of each."""
+        return list(zip(self.digests, self.paths, strict=True))
+
+
+class ImageChanged(UserError):
+    """An image's bytes are no longer those that were hashed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: changed since this run first read it; run again to use it as it is now")
+        self.path = path
+
+
+def content_digest(data: bytes) -> str:
+    """What stands for a file's bytes in cell keys and feature blocks."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 class ImageHashes:
@@ -45,7 +82,9 @@ class ImageHashes:
         self._file = folder / HASHES
         with self._errors():
             self._db = sqlite3.connect(self._file, timeout=60)
-            self._db.execute("CREATE TABLE IF NOT EXISTS hash (path PRIMARY KEY, size INT, mtime INT, digest TEXT)")
+            # Older versions have a table `hash` without ctime, which is not trusted.
+            columns = "path PRIMARY KEY, size INT, mtime INT, ctime INT, digest TEXT"
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS file ({columns})")
             self._db.execute("CREATE TABLE IF NOT EXISTS image (digest TEXT PRIMARY KEY, state INT)")
 
     def of(self, paths: Sequence[Path], bar: Bar | None = None) -> list[str]:
@@ -61,6 +100,11 @@ class ImageHashes:
                 raise found
             digests.append(found[0])
         return digests
+
+    def forget(self, path: Path) -> None:
+        """Hash a file anew when it is next asked for."""
+        with self._errors(), self._db:
+            self._db.execute("DELETE FROM file WHERE path = ?", (os.fsencode(path.resolve()),))
 
     def broken(self, paths: Sequence[Path], bar: Bar | None = None, decode: bool = False) -> list[str]:
         """What is wrong with those of the files that cannot be read as images, in order: "<path>: <reason>".
@@ -109,7 +153,7 @@ class ImageHashes:
 
     def _part(self, paths: Sequence[Path], pool: ThreadPoolExecutor) -> list[tuple[str, int] | OSError]:
         found: dict[Path, tuple[str, int] | OSError] = {}
-        fresh: dict[Path, tuple[bytes, int, int]] = {}
+        fresh: dict[Path, tuple[bytes, int, int, int]] = {}
         for path in paths:
             try:
                 name, stat = os.fsencode(path.resolve()), path.stat()  # bytes: not every file name is a text
@@ -117,18 +161,18 @@ class ImageHashes:
                 found[path] = error
                 continue
             row = self._db.execute(
-                "SELECT size, mtime, digest, state FROM hash JOIN image USING (digest) WHERE path = ?", (name,)
+                "SELECT size, mtime, ctime, digest, state FROM file JOIN image USING (digest) WHERE path = ?", (name,)
             ).fetchone()
-            if row and row[:2] == (stat.st_size, stat.st_mtime_ns):
-                found[path] = row[2:]
+            if row and row[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) and _is_sound(*row[3:]):
+                found[path] = row[3:]
             else:
-                fresh[path] = name, stat.st_size, stat.st_mtime_ns
+                fresh[path] = name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
         found |= zip(fresh, pool.map(_look, fresh), strict=True)
         looked = [(key, known) for path, key in fresh.items() if isinstance(known := found[path], tuple)]
         if looked:
             with self._db:
                 hashes = [(*key, digest) for key, (digest, _) in looked]
-                self._db.executemany("INSERT OR REPLACE INTO hash VALUES (?, ?, ?, ?)", hashes)
+                self._db.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", hashes)
                 # What decoding the same bytes has shown counts more than a look at them.
                 self._db.executemany("INSERT OR IGNORE INTO image VALUES (?, ?)", [known for _, known in looked])
         return [found[path] for path in paths]
@@ -146,14 +190,19 @@ def _look(path: Path) -> tuple[str, int] | OSError:
         data = path.read_bytes()
     except OSError as error:
         return error
-    sound = looks_whole(data) or not _fault(path)
-    return hashlib.blake2b(data, digest_size=16).hexdigest(), SOUND if sound else BROKEN
+    sound = looks_whole(data) or not _fault(path, data)
+    return content_digest(data), SOUND if sound else BROKEN
 
 
-def _fault(path: Path) -> str:
-    """Why an image cannot be decoded; "" where it can."""
+def _is_sound(digest: Any, state: Any) -> bool:
+    """Whether a row is as this module writes them: a damaged file of hashes may hold anything."""
+    return isinstance(digest, str) and re.fullmatch("[0-9a-f]{32}", digest) is not None and state in _STATES
+
+
+def _fault(path: Path, data: bytes | None = None) -> str:
+    """Why an image cannot be decoded; "" where it can. data : the file's bytes, where they were read already."""
     try:
-        open_image(path)
+        open_image(path, data)
     except UserError as error:
         return str(error)
     return ""
@@ -168,7 +217,7 @@ def named(what: Sequence[str]) -> str:
 def copies(*parts: Sequence[tuple[str, Path]]) -> list[tuple[Path, Path]]:
     """Each image of a part with one of an earlier part that has the same bytes: (the earlier one, this one).
 
-    parts : as from `ImageHashes.by_content`.
+    parts : as from `by_content`, of `ImageHashes` or `Images`.
     """
     seen: dict[str, Path] = {}
     pairs = []

@@ -1,0 +1,164 @@
+"""The images of a run, each looked at once: what is tested, and what each number of shots and seed learns from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from bench.datasets.draws import VAL_SHOTS, find_draw, read_draw
+from bench.datasets.fewshot import few_shot, seeded_order
+from bench.datasets.splits import Task
+from bench.datasets.types import Item
+from bench.errors import UserError
+from bench.features.hashes import ImageHashes, Images, copies, describe_copies, named
+from bench.progress import bar, count
+from bench.protocols import Protocol
+from bench.wording import wording
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The few-shot images of all tasks, for one number of shots and one seed.
+
+    train, val : by task's name, in the blocks that their features are kept in. fingerprint : hash of all that numbers
+        follow from: the tasks' names and classes, the images' content and labels, and their order.
+    """
+
+    train: Mapping[str, tuple[Images, ...]]
+    val: Mapping[str, tuple[Images, ...]]
+    fingerprint: str
+
+    def images(self, task: str) -> Images:
+        """All of a task's, those to train on first."""
+        parts = [*self.train[task], *self.val[task]]
+        items, digests = (tuple(chain.from_iterable(getattr(p, name) for p in parts)) for name in ("items", "digests"))
+        return Images(parts[0].root, items, digests) if parts else Images(Path(), (), ())
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """All images of a run.
+
+    tests : by task's name. fingerprint : as a draw's, of the tests. draws : by shots and seed; (0, 0) is empty.
+    """
+
+    tests: Mapping[str, Images]
+    fingerprint: str
+    draws: Mapping[tuple[int, int], Draw]
+
+
+def look_at_images(
+    tasks: Sequence[Task],
+    protocol: Protocol,
+    hashes: ImageHashes,
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    folder: Path | None,
+    hide: bool | None,
+) -> RunImages:
+    """Draw the few-shot images, and hash all images of a run, under a bar.
+
+    folder : of the user's own draws.
+    Copies of few-shot images among the test images are reported.
+
+    Raises
+    ------
+    UserError : images are broken (all are named at once), or a draw's file is missing or does not fit.
+    """
+    sizes = [(0, 0), *((n, seed) for seed in seeds for n in shots)]
+    drawn = {size: {t.name: few_shot_set(t, protocol, *size, folder) for t in tasks} for size in sizes}
+    few = {t.name: _unique(b for sets in drawn.values() for blocks in sets[t.name] for b in blocks) for t in tasks}
+    items = {t.name: _unique([few[t.name], t.split.test]) for t in tasks}
+    paths = {t.name: [t.split.root / item.path for item in items[t.name]] for t in tasks}
+    broken: dict[str, list[str]] = {}
+    with bar("reading images", sum(map(len, paths.values())), "image", hide, position=0) as shown:
+        for name, files in paths.items():
+            broken[name] = hashes.broken(files, shown.update)
+    if any(broken.values()):
+        lines = [f"  {name}: {named(faults)}" for name, faults in broken.items() if faults]
+        n = count(sum(map(len, broken.values())), "image")
+        head = f"{n} cannot be read; replace or delete them (docs/data.md says how):"
+        raise UserError("\n".join([head, *lines]))
+    known = {name: dict(zip(items[name], hashes.of(files), strict=True)) for name, files in paths.items()}
+
+    def images(task: Task, chosen: Sequence[Item]) -> Images:
+        return Images(task.split.root, tuple(chosen), tuple(known[task.name][item] for item in chosen))
+
+    tests = {t.name: images(t, t.split.test) for t in tasks}
+    for t in tasks:
+        learned_from, scored = images(t, few[t.name]).by_content(), tests[t.name].by_content()
+        if told := describe_copies(t.split.root, copies(learned_from, scored), "few-shot images"):
+            tqdm.write(f"warning: {t.name}: of the test images, {told}", file=sys.stderr)
+    draws = {}
+    for (size, seed), sets in drawn.items():
+        train, val = ({t.name: tuple(images(t, block) for block in sets[t.name][i]) for t in tasks} for i in (0, 1))
+        ordered = [images(t, _in_order(sets[t.name], seed)) for t in tasks]
+        trained = [protocol.trained(t) for t in tasks]
+        draws[size, seed] = Draw(train, val, fingerprint(trained, ordered) if size else "")
+    return RunImages(tests, fingerprint(tasks, list(tests.values())), draws)
+
+
+def fingerprint(tasks: Sequence[Task], given: Sequence[Images]) -> str:
+    """The hash of what a method's numbers follow from: names, and the images' content with their labels."""
+    described = []
+    for task, own in zip(tasks, given, strict=True):
+        images = [(digest, item.label) for digest, item in zip(own.digests, own.items, strict=True)]
+        described.append([task.name, task.task_name, wording(task), task.metric, task.class_names, images])
+    return hashlib.blake2b(json.dumps(described).encode(), digest_size=12).hexdigest()
+
+
+Blocks = list[list[Item]]
+
+
+def few_shot_set(task: Task, protocol: Protocol, shots: int, seed: int, folder: Path | None) -> tuple[Blocks, Blocks]:
+    """The images to train on and those to validate on, each in the blocks that their features are kept in.
+
+    task : complete, because a draw's file holds images of all classes; those the protocol trains on are taken.
+    folder : of the user's own draws; a file that fixes the seed's own draw gives the same images.
+    """
+    split = task.split
+    if folder is None or not shots:
+        train, val = shards(split.train, shots, seed), shards(split.val, min(shots, VAL_SHOTS), seed)
+    else:
+        file = find_draw(task, folder, shots, seed)
+        if file is None:
+            wanted = folder / task.name / f"shot_{shots}-seed_{seed}.json"
+            raise UserError(f"--draws {folder}: {wanted} is missing; `python -m bench data splits` writes such files")
+        train, val = ([items] for items in read_draw(file, split))
+    return _trained(task, protocol, train), _trained(task, protocol, val)
+
+
+def _trained(task: Task, protocol: Protocol, blocks: Blocks) -> Blocks:
+    kept = [list(protocol.trained_items(task, block)) for block in blocks]
+    return [block for block in kept if block]  # a block is empty where classes are small
+
+
+def shards(items: Sequence[Item], shots: int, seed: int) -> Blocks:
+    """The few-shot set cut at ranks 1, 2, 4, 8, …: 16 shots reuse the blocks that 1, 2, 4 and 8 shots left."""
+    ranks: Counter[int] = Counter()  # of the next image of each class
+    blocks: dict[int, list[Item]] = {}
+    for item in few_shot(items, shots, seed) if shots else ():
+        blocks.setdefault(ranks[item.label].bit_length(), []).append(item)
+        ranks[item.label] += 1
+    return list(blocks.values())
+
+
+def _unique(lists: Iterable[Iterable[Item]]) -> list[Item]:
+    return list(dict.fromkeys(chain.from_iterable(lists)))
+
+
+def _in_order(parts: tuple[Blocks, Blocks], seed: int) -> list[Item]:
+    """Those to train on, then those to validate on, each by class and the seed's order, however they are cut."""
+    return [
+        item
+        for blocks in parts
+        for item in sorted(chain(*blocks), key=lambda item: (item.label, seeded_order(item.path, seed)))
+    ]
