@@ -13,6 +13,7 @@ import pandas as pd
 from bench.records import PARTS
 from bench.reports import reference
 from bench.reports.records import BLOCK, ROW, changes
+from bench.reports.stats import half_width
 
 MAX_NAME = 60  # characters of a suite's or backbone's name in a file's, which may have 255
 
@@ -148,7 +149,7 @@ def _protocol(first: pd.Series) -> list[str]:
 
 def _over_seeds(cells: pd.DataFrame, more: list[str]) -> pd.DataFrame:
     """Columns mean and std (sample, n − 1: the seeds are a sample; NaN for one seed), n_seeds and seeds."""
-    return cells.groupby(["label", *ROW, "shots", "part", *more], as_index=False).agg(
+    found = cells.groupby(["label", *ROW, "shots", "part", *more], as_index=False).agg(
         mean=("accuracy", "mean"),
         std=("accuracy", "std"),
         n_seeds=("seed", "nunique"),
@@ -156,6 +157,7 @@ def _over_seeds(cells: pd.DataFrame, more: list[str]) -> pd.DataFrame:
         params=("params", "max"),
         train_seconds=("train_seconds", "mean"),
     )
+    return found.assign(half=half_width(found["std"].to_numpy(), found["n_seeds"].to_numpy()))
 
 
 def _natural(text: str) -> list[tuple[int, float, str]]:

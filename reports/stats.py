@@ -48,6 +48,13 @@ def spread(values: ArrayLike) -> Spread:
     return Spread(n, float(x.mean()), sd, float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / n**0.5)
 
 
+def half_width(sd: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
+    """Half the width of the mean's 95 % interval (t), of sample standard deviations of n values; NaN for one."""
+    n = np.asarray(n, dtype=float)
+    t = stats.t.ppf((1 + LEVEL) / 2, np.where(n > 1, n - 1, np.nan))
+    return np.asarray(t * np.asarray(sd, dtype=float) / n**0.5)
+
+
 def over_shots(rows: pd.DataFrame) -> Spread:
     """The average over shot counts: the spread *of that average* over seeds, not the mean of the spreads.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
@@ -38,12 +39,12 @@ def points(axes: Axes) -> list[list[Point]]:
 
 def dashed(axes: Axes) -> list[float]:
     """Heights of the horizontal dashed lines that stand for zero-shot."""
-    lines = [line for line in axes.lines if line.get_color() == "black" and line.get_linestyle() == "--"]
+    lines = [line for line in axes.lines if to_hex(line.get_color()) == "#000000" and line.get_linestyle() == "--"]
     return [float(line.get_ydata()[0]) for line in lines]
 
 
 def about(points: list[Point]) -> Any:
-    # Methods stand up to 6 % apart on the shots' axis; standard deviations are rounded to two places.
+    # Methods stand up to 6 % apart on the shots' axis; half lengths are rounded to two places.
     return [(pytest.approx(x, rel=0.07), pytest.approx(y), pytest.approx(std, abs=0.005)) for x, y, std in points]
 
 
@@ -58,23 +59,26 @@ def a_block(root: Path) -> Block:
     return block
 
 
+HALF = 6.57  # of the interval of 2.646 over three seeds: t(97.5 %, 2) = 4.303, times 2.646 / √3
+
+
 @pytest.fixture
 def block(tmp_path: Path) -> Block:
     """Two tasks, zero-shot, and two methods with three seeds at 1, 4 and 16 shots; coop falls before it rises."""
     put(tmp_path, "zero-shot", 0, 0, {"a": 30.0, "b": 50.0})  # mean 40
-    for seed, extra in ((1, 0.0), (2, 1.0), (3, 5.0)):  # mean 2, sample deviation √((4 + 1 + 9) / 2) = 2.65
+    for seed, extra in ((1, 0.0), (2, 1.0), (3, 5.0)):  # mean 2, sample deviation √((4 + 1 + 9) / 2) = 2.646
         for shots, a, b in ((1, 50, 60), (4, 40, 54), (16, 66, 80)):
             put(tmp_path, "coop", shots, seed, {"a": a + extra, "b": b + extra})
             put(tmp_path, "softcpt", shots, seed, {"a": a + 6.0, "b": b + 2 * extra}, train_seconds=3.0 * shots)
     return a_block(tmp_path)
 
 
-def test_accuracy_is_drawn_over_shots_with_the_sample_deviation_over_seeds(block: Block) -> None:
+def test_accuracy_is_drawn_over_shots_with_the_interval_over_seeds(block: Block) -> None:
     (axes,) = draw(block, "accuracy").axes
     coop, softcpt = points(axes)
-    assert coop == about([(1, 57, 2.65), (4, 49, 2.65), (16, 75, 2.65)])
+    assert coop == about([(1, 57, HALF), (4, 49, HALF), (16, 75, HALF)])
     # Suite means of a seed: (56 + 60 + 2 · extra) / 2, so the deviation is that of `extra`.
-    assert softcpt == about([(1, 60, 2.65), (4, 52, 2.65), (16, 78, 2.65)])
+    assert softcpt == about([(1, 60, HALF), (4, 52, HALF), (16, 78, HALF)])
     assert dashed(axes) == [40]
     low, high = axes.get_xlim()
     assert low < 0.9 and high > 17.5  # nothing stands outside
@@ -84,10 +88,10 @@ def test_every_task_has_a_panel_of_its_own_numbers(block: Block) -> None:
     figure = draw(block, "tasks")
     first, second = figure.axes
     assert (first.get_title(), second.get_title()) == ("a", "b")
-    assert points(first)[0] == about([(1, 52, 2.65), (4, 42, 2.65), (16, 68, 2.65)])
+    assert points(first)[0] == about([(1, 52, HALF), (4, 42, HALF), (16, 68, HALF)])
     assert points(first)[1] == about([(1, 56, 0), (4, 46, 0), (16, 72, 0)])  # no seed differs in task a
-    assert points(second)[0] == about([(1, 62, 2.65), (4, 56, 2.65), (16, 82, 2.65)])
-    assert points(second)[1] == about([(1, 64, 5.29), (4, 58, 5.29), (16, 84, 5.29)])
+    assert points(second)[0] == about([(1, 62, HALF), (4, 56, HALF), (16, 82, HALF)])
+    assert points(second)[1] == about([(1, 64, 2 * HALF), (4, 58, 2 * HALF), (16, 84, 2 * HALF)])
     assert (dashed(first), dashed(second)) == ([30], [50])
 
 
@@ -106,7 +110,7 @@ def test_gain_is_what_a_method_adds_to_zero_shot_at_the_most_shots_the_largest_o
 @pytest.mark.parametrize(("name", "costs"), [("time", (32, 48)), ("params", (1000, 1000))])
 def test_cost_stands_against_accuracy_at_the_most_shots(block: Block, name: str, costs: tuple[float, float]) -> None:
     (axes,) = draw(block, name).axes
-    assert points(axes) == [about([(costs[0], 75, 2.65)]), about([(costs[1], 78, 2.65)])]
+    assert points(axes) == [about([(costs[0], 75, HALF)]), about([(costs[1], 78, HALF)])]
     assert dashed(axes) == [40]
 
 
@@ -120,9 +124,9 @@ def test_new_classes_stand_over_base_classes_with_lines_of_equal_harmonic_mean(t
     line, _, (wide, high) = container.lines
     assert (line.get_xdata()[0], line.get_ydata()[0]) == (pytest.approx(71), pytest.approx(45))
     (left, right), (bottom, top) = wide.get_segments()[0], high.get_segments()[0]
-    assert (right[0] - left[0]) / 2 == pytest.approx(1.41, abs=0.01)  # of 70 and 72: √2
-    assert (top[1] - bottom[1]) / 2 == pytest.approx(7.07, abs=0.01)  # of 40 and 50: 5√2
-    upright, level = (line for line in panel.lines if line.get_color() == "black")
+    assert (right[0] - left[0]) / 2 == pytest.approx(12.71, abs=0.01)  # of 70 and 72: t = 12.71, times √2 / √2
+    assert (bottom[1], top[1]) == (0, 100)  # of 40 and 50: 45 ± 63.5, cut at what an accuracy can be
+    upright, level = (line for line in panel.lines if to_hex(line.get_color()) == "#000000")
     assert (upright.get_xdata()[0], level.get_ydata()[0]) == (50, 60)  # zero-shot's base and new
     (contours,) = (found for found in panel.collections if isinstance(found, QuadContourSet))
     drawn = [
@@ -137,7 +141,7 @@ def test_new_classes_stand_over_base_classes_with_lines_of_equal_harmonic_mean(t
 
 
 def test_an_ablation_stands_over_the_values_a_line_a_shot_count(tmp_path: Path) -> None:
-    for seed, extra in ((1, 0.0), (2, 2.0)):  # sample deviation √2
+    for seed, extra in ((1, 0.0), (2, 2.0)):  # t(97.5 %, 1) = 12.706, times √2 / √2
         for value, score in ((4, 50), (2, 30), (16, 40)):
             for shots in (1, 8):
                 variant = "" if value == 4 else f"context={value}"
@@ -146,8 +150,8 @@ def test_an_ablation_stands_over_the_values_a_line_a_shot_count(tmp_path: Path) 
                 put(tmp_path, "coop", shots, seed, scores, cell={"variant": variant}, config=config)
     figure: Figure = draw(a_block(tmp_path), "ablation")
     one, eight = points(figure.axes[0])
-    assert one == about([(2, 32, 1.414), (4, 52, 1.414), (16, 42, 1.414)])
-    assert eight == about([(2, 39, 1.414), (4, 59, 1.414), (16, 49, 1.414)])
+    assert one == about([(2, 32, 12.706), (4, 52, 12.706), (16, 42, 12.706)])
+    assert eight == about([(2, 39, 12.706), (4, 59, 12.706), (16, 49, 12.706)])
 
 
 def test_a_figure_is_written_in_every_format_asked_for_and_without_its_title(block: Block, tmp_path: Path) -> None:

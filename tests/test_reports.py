@@ -212,7 +212,7 @@ def test_the_time_figure_names_the_processors_and_cards_it_was_taken_on(tmp_path
     records = report(tmp_path / "runs", tmp_path / "out")
     assert sorted(records["device"]) == ["CPU One", "CPU Two", "Card", "cpu"]
     (block,) = split(records)
-    assert Time().draw(block).axes[0].get_xlabel() == "training time, seconds (CPU One, CPU Two, Card, cpu)"
+    assert Time().draw(block).axes[0].get_xlabel() == "training time, seconds, on CPU One, CPU Two, Card and 1 more"
 
 
 def test_records_csv_has_a_row_a_cell_and_task(toy: Path, tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_demo_figures_carry_the_word(toy: Path, monkeypatch: pytest.MonkeyPatch,
     assert len(titles) == 2 * 4 and all(title.startswith("DEMO") for title in titles)
     titles.clear()
     report(toy, tmp_path / "out")
-    assert len(titles) == 2 * 5 and not any("DEMO" in title for title in titles)
+    assert len(titles) == 2 * 6 and not any("DEMO" in title for title in titles)
 
 
 @pytest.mark.usefixtures("drawn")
@@ -308,7 +308,7 @@ def test_figures_are_whole_png_and_svg_and_the_same_again(toy: Path, tmp_path: P
     report(toy, tmp_path / "out")
     report(toy, tmp_path / "again")
     names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    kinds = ("accuracy", "tasks", "gain", "time", "params")
+    kinds = ("accuracy", "tasks", "gain", "heat", "time", "params")
     assert names == {f"toy-tiny-{kind}.{form}" for kind in kinds for form in ("png", "svg")}
     for name in names:
         path = tmp_path / "out" / "figures" / name
@@ -345,7 +345,7 @@ def test_the_figures_that_are_announced_are_those_on_disk(toy: Path, tmp_path: P
     with pytest.warns(UserWarning, match="no installed font") if not has_letters("果物漢字") else nullcontext():
         written = write(ReportConfig(toy, tmp_path / "out"))
     assert written.not_drawn == []
-    assert len(set(written.figures)) == len(written.figures) == 7  # five kinds, and an ablation of each method
+    assert len(set(written.figures)) == len(written.figures) == 8  # six kinds, and an ablation of each method
     on_disk = {f"figures/{path.name}" for path in (tmp_path / "out/figures").iterdir()}
     assert on_disk == {f"{name[:-3]}{kind}" for name in written.figures for kind in ("png", "svg")}
 

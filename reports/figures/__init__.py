@@ -60,9 +60,8 @@ def drawn(figure: Figure, block: Block, titles: bool = True) -> Drawing:
     with matplotlib.rc_context(LOOK), matplotlib.rc_context({"font.family": fonts.families(_texts(block))}):
         drawing = figure.draw(block)
         if titles:
-            said = ("DEMO · " if block.demo else "") + f"{block.title}: {figure.heading(block)}"
-            text = textwrap.fill(escaped(said), int(11 * drawing.get_figwidth()))
-            drawing.suptitle(text, x=0.02, ha="left")
+            said = f"{_title(block)}: {figure.heading(block)}"
+            drawing.suptitle(textwrap.fill(escaped(said), int(12 * drawing.get_figwidth())), x=0.02, ha="left")
         return drawing
 
 
@@ -81,6 +80,12 @@ def _of(block: Block) -> list[Figure]:
         return []
     kinds = find(sys.modules[__name__], Figure)  # type: ignore[type-abstract]
     return [figure for kind in kinds for figure in kind.each(block)]
+
+
+def _title(block: Block) -> str:
+    """A demo says so, and once: "DEMO", not "DEMO · Demo · demo-clip"."""
+    names = [name for name in block.title.split(" · ") if not (block.demo and name.lower().startswith("demo"))]
+    return " · ".join(["DEMO"] * block.demo + names)
 
 
 def _texts(block: Block) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 
 from bench.records import PARTS
 from bench.reports.elements import Figure
-from bench.reports.figures.common import escaped, grid, zero_line
+from bench.reports.figures.common import bars, escaped, grid, zero_line
 from bench.reports.groups import Block
 
 
@@ -58,7 +58,7 @@ class Ablation(Figure):
             for shots, colour in zip(block.shots, sns.color_palette("viridis", len(block.shots)), strict=True):
                 line = scores[(scores["shots"] == shots) & (scores["part"] == part)]
                 look = {"marker": "o", "capsize": 2, "elinewidth": 1, "color": colour, "label": f"{shots}-shot"}
-                axes.errorbar(line["value"], line["mean"], yerr=line["std"], **look)
+                axes.errorbar(line["value"], line["mean"], yerr=bars(line), **look)
             ticks = sorted(set(values.values()))
             if ticks[0] > 0 and ticks[-1] / ticks[0] >= 8:
                 axes.set_xscale("log", base=2)

@@ -1,4 +1,4 @@
-"""What the figures share: how they are laid out, and how a method's line, its legend and its letters look."""
+"""What the figures share: how they are laid out, and how a method's line, its label and its legend look."""
 
 from __future__ import annotations
 
@@ -6,110 +6,206 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from bench.reports.groups import Block
+from bench.reports.looks import GREY, ZERO_SHOT, looks, order
+from bench.reports.looks import family as family_of
 
-_BASE = sns.color_palette("colorblind")
-# (colour, lightness) for the paper's methods in its order, then for others; dark twins where the palette ends.
-_COLOURS = [
-    (7, 1), (5, 1), (0, 1), (0, 0.5), (2, 1), (3, 1), (4, 1), (9, 1), (4, 0.5), (3, 0.5), (8, 0.7), (1, 1),
-    (2, 0.5), (7, 0.5), (9, 0.5), (5, 0.5),
-]  # fmt: skip
-PALETTE = [tuple(channel * light for channel in _BASE[i]) for i, light in _COLOURS]
-# 16 colours and 13 markers have no common factor: pairs differ for 16 · 13 methods.
-MARKERS = ["p", "h", "o", "D", "s", "v", "P", "X", "<", "*", ">", "^", "d"]
-ZERO_SHOT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
+MOST = 8  # lines of a panel that the eye can follow
+ZERO: dict[str, Any] = {"color": ZERO_SHOT.colour, "linestyle": (0, ZERO_SHOT.dash), "linewidth": 1.2}
+INTERVALS = "bars: 95 % intervals over seeds"
 LOOK = {
     **sns.axes_style("whitegrid"),
-    "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9,
-    "legend.fontsize": 9, "figure.titlesize": 11, "grid.color": "0.9", "axes.edgecolor": "0.5",
-    "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6,
-    "savefig.dpi": 160, "svg.hashsalt": "bench", "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.08, "figure.constrained_layout.w_pad": 0.08,
+    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "legend.fontsize": 8, "legend.title_fontsize": 8, "figure.titlesize": 10, "grid.color": "0.92",
+    "axes.edgecolor": "0.5", "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.5,
+    "savefig.dpi": 200, "svg.hashsalt": "bench", "pdf.fonttype": 42, "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.06, "figure.constrained_layout.w_pad": 0.06,
 }  # fmt: skip
 
 
-def over_shots(axes: Axes, block: Block, scores: pd.DataFrame, small: bool = False) -> None:
-    """Lines over shots; methods stand a little apart on the axis, so that no error bar hides another."""
-    trained = scores[scores["shots"] > 0]
-    names = [name for name in marked(block) if name in set(trained["label"])]
-    for place, name in enumerate(names):
-        line = trained[trained["label"] == name].sort_values("shots")
-        apart = 2 ** ((place - (len(names) - 1) / 2) * min(0.06, 0.25 / len(names)))
-        look = {"capsize": 0 if small else 2, "elinewidth": 0.9, **style(block, name, 0.65 if small else 1)}
-        axes.errorbar(line["shots"] * apart, line["mean"], yerr=line["std"], **look)
-    for name, mean in scores.loc[scores["shots"] == 0, ["label", "mean"]].itertuples(index=False):
-        if name in marked(block):  # another method than zero-shot that trains nothing
-            axes.axhline(mean, color=style(block, name)["color"], linestyle=":", linewidth=1.2, zorder=1)
-    zero_line(axes, block, scores)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(block.shots, [str(n) for n in block.shots])
-    axes.minorticks_off()
-    axes.set_xlim(block.shots[0] / 1.35, block.shots[-1] * 1.35)
+def grid(count: int, columns: int, size: tuple[float, float], **how: Any) -> tuple[Figure, list[Axes]]:
+    """Panels, row by row; no pyplot: a notebook's figures and backend are left alone.
 
-
-def zero_line(axes: Axes, block: Block, scores: pd.DataFrame | None = None, label: str = "") -> None:
-    """Zero-shot has no shots, no cost and no parameters: a line over all of them."""
-    scores = block.scores if scores is None else scores
-    for mean in scores.loc[scores["method"] == "zero-shot", "mean"].head(1):
-        axes.axhline(mean, **ZERO_SHOT, zorder=1, label=label or None)
+    size : width and height in inches. how : `sharex`, `sharey` of `Figure.subplots`.
+    """
+    figure = Figure(figsize=size)
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False, **how).flat)
+    for place, panel in enumerate(panels):
+        if place >= count:
+            panel.remove()
+        elif place + columns >= count:  # what shares its axis with a panel that is not there
+            panel.tick_params(labelbottom=True)
+    return figure, panels[:count]
 
 
 def marked(block: Block) -> list[str]:
-    """The labels drawn with a marker: the main table's but zero-shot."""
-    return [name for name in block.main if block.of(name, "method") != "zero-shot"]
+    """The labels drawn with a marker, family by family: the main table's but zero-shot."""
+    places = {method: place for place, method in enumerate(order(block.methods))}
+    names = [name for name in block.main if block.of(name, "method") != "zero-shot"]
+    return sorted(names, key=lambda name: places[block.of(name, "method")])
+
+
+def trained(block: Block) -> list[str]:
+    """Those of `marked` that have shot counts."""
+    having = set(block.scores.loc[block.scores["shots"] > 0, "label"])
+    return [name for name in marked(block) if name in having]
+
+
+def families(block: Block, names: Sequence[str]) -> dict[str, list[str]]:
+    """The labels by family, no more than a panel takes; one panel without a name where it takes them all."""
+    if len(names) <= MOST:
+        return {"": list(names)}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(family_of(block.of(name, "method")), []).append(name)
+    parts = {f: [own[i : i + MOST] for i in range(0, len(own), MOST)] for f, own in found.items()}
+    return {
+        f if len(own) == 1 else f"{f}, {i} of {len(own)}": part
+        for f, own in parts.items()
+        for i, part in enumerate(own, 1)
+    }
+
+
+def leaders(block: Block, names: Sequence[str]) -> list[str]:
+    """Of each family the label with the highest mean accuracy, where the labels are more than a panel takes."""
+    if len(names) <= MOST:
+        return list(names)
+    means = block.scores[block.scores["label"].isin(names)].groupby("label")["mean"].mean()
+    best: dict[str, str] = {}
+    for name in names:
+        family = family_of(block.of(name, "method"))
+        if family not in best or means[name] > means[best[family]]:
+            best[family] = name
+    return list(best.values())
 
 
 def style(block: Block, name: str, scale: float = 1, points: bool = False) -> dict[str, Any]:
-    """A method's look, by its place among the methods: the paper's have theirs for good."""
-    methods = {label: block.of(label, "method") for label in block.main}
-    place = block.methods.index(methods[name]) - 1  # after zero-shot
-    again = [label for label in methods if methods[label] == methods[name]].index(name)  # hollow from the second on
-    colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
+    """A method's look as matplotlib takes it; its second row, with other settings, is hollow."""
+    method = block.of(name, "method")
+    look = looks(block.methods)[method]
+    again = [label for label in block.main if block.of(label, "method") == method].index(name)
     return {
-        "color": colour,
-        "marker": marker,
-        "markersize": scale * (9 if marker == "*" else 6),  # matplotlib's star is small for its size
-        "linewidth": scale * 1.6,
-        "linestyle": "" if points else ["-", "--", ":", "-."][again % 4],
-        "markerfacecolor": "white" if again else colour,
-        "markeredgecolor": colour if again else "white",
+        "color": look.colour,
+        "marker": look.marker,
+        "markersize": scale * (8 if look.marker == "*" else 5.5),  # matplotlib's star is small for its size
+        "linewidth": scale * 1.5,
+        "linestyle": "" if points else (0, look.dash) if look.dash else "-",
+        "markerfacecolor": "white" if again else look.colour,
+        "markeredgecolor": look.colour if again else "white",
         "markeredgewidth": scale * (1.2 if again else 0.6),
     }
 
 
+def bars(scores: pd.DataFrame) -> NDArray[np.float64]:
+    """Lengths of the 95 % interval below and above each mean, [2, n]: it never passes 0 or 100 %."""
+    mean, half = (scores[name].to_numpy(dtype=float) for name in ("mean", "half"))
+    return np.stack([np.minimum(half, mean), np.minimum(half, 100 - mean)])
+
+
+def over_shots(
+    axes: Axes, block: Block, scores: pd.DataFrame, names: Sequence[str], behind: Sequence[str] = (), scale: float = 1
+) -> dict[str, float]:
+    """Lines over shots; methods stand a little apart on the axis, so that no bar hides another.
+
+    behind : labels drawn in grey. Returns where each line ends, zero-shot's too.
+    """
+    by_label = {str(name): line.sort_values("shots") for name, line in scores[scores["shots"] > 0].groupby("label")}
+    for name in behind:
+        if name in by_label:
+            axes.plot(by_label[name]["shots"], by_label[name]["mean"], color=GREY, linewidth=0.8, zorder=0.9)
+    ends = {}
+    for place, name in enumerate(names):
+        if name in by_label:
+            line = by_label[name]
+            apart = 2 ** ((place - (len(names) - 1) / 2) * min(0.06, 0.25 / len(names)))
+            look = {**style(block, name, scale), "elinewidth": 0.8 * scale, "capsize": 0}
+            axes.errorbar(line["shots"] * apart, line["mean"], yerr=bars(line), **look)
+            ends[name] = float(line["mean"].iloc[-1])
+    for name, mean in scores.loc[scores["shots"] == 0, ["label", "mean"]].itertuples(index=False):
+        if name in marked(block):  # another method than zero-shot that trains nothing
+            axes.axhline(mean, color=style(block, name)["color"], linestyle=":", linewidth=1.2, zorder=1)
+            ends[name] = float(mean)
+    ends |= zero_line(axes, block, scores)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(block.shots, [str(n) for n in block.shots])
+    axes.minorticks_off()
+    axes.set_xlim(block.shots[0] / 1.25, block.shots[-1] * 1.25)
+    return ends
+
+
+def zero_line(
+    axes: Axes, block: Block, scores: pd.DataFrame | None = None, label: str = "", upright: bool = False
+) -> dict[str, float]:
+    """Zero-shot has no shots, no cost and no parameters: a line over all of them. Returns where it is."""
+    scores = block.scores if scores is None else scores
+    ends = {}
+    for mean in scores.loc[scores["method"] == "zero-shot", "mean"].head(1):
+        (axes.axvline if upright else axes.axhline)(mean, **ZERO, zorder=1, label=label or None)
+        ends["zero-shot"] = float(mean)
+    return ends
+
+
+def label_ends(figure: Figure, axes: Axes, block: Block, ends: dict[str, float]) -> None:
+    """Names and markers at the lines' right ends, moved up or down as little as keeps them apart."""
+    size, away = 7.5, 14  # points: of the letters, and from the panel to the marker
+    figure.draw_without_rendering()  # for the panel's size
+    width, height = (float(length) * 72 / figure.dpi for length in axes.get_window_extent().size)
+    names = sorted(ends, key=lambda name: ends[name])
+    to_panel = axes.transData + axes.transAxes.inverted()
+    wanted = [to_panel.transform((1, ends[name]))[1] * height for name in names]
+    for name, at, place in zip(names, wanted, spaced(wanted, 1.25 * size, height), strict=True):
+        look: dict[str, Any] = {"color": "black"} if name == "zero-shot" else style(block, name, 0.75, points=True)
+        leader = {**look, "linestyle": "-", "linewidth": 0.5, "markevery": [1]}
+        outside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+        axes.plot([1, 1 + away / width], [at / height, place / height], **outside, **leader)
+        axes.text(1 + (away + 6) / width, place / height, short(name, 34), color=look["color"], fontsize=size,
+                  va="center", **outside)  # fmt: skip
+
+
+def spaced(wanted: Sequence[float], apart: float, height: float) -> list[float]:
+    """Ascending places moved as little as possible (least squares) so that neighbours are at least `apart` and all lie
+    between 0 and `height`; closer together where there is no room for that."""
+    n = len(wanted)
+    apart = min(apart, height / n)
+    steps = apart * np.arange(n)
+    places = isotonic_regression(np.asarray(wanted) - steps).x
+    return list(np.clip(places, apart / 2, height - apart / 2 - steps[-1]) + steps)
+
+
 def legend(
-    figure: Figure, block: Block, below: bool = False, points: bool = False, more: Sequence[Line2D] = ()
+    figure: Figure,
+    block: Block,
+    names: Sequence[str],
+    below: bool = False,
+    points: bool = False,
+    more: Sequence[Line2D] = (),
+    title: str = "",
 ) -> None:
-    """Beside the panels, or below them; the figure grows where names are many or long (inches, at 9 points)."""
-    handles = [Line2D([], [], label=escaped(n), **style(block, n, points=points)) for n in marked(block)]
-    if len(handles) < len(block.main):
-        handles.insert(0, Line2D([], [], **ZERO_SHOT, label="zero-shot"))
+    """Beside the panels, or below them; the figure grows where names are many or long (inches, at 8 points)."""
+    handles = [Line2D([], [], label=short(n, 40), **style(block, n, points=points)) for n in names]
+    if "zero-shot" in {block.of(name, "method") for name in block.main}:
+        handles.insert(0, Line2D([], [], **ZERO, label="zero-shot"))
     handles += more
     width, height = figure.get_size_inches()
     longest = max(len(str(handle.get_label())) for handle in handles)
+    how: dict[str, Any] = {"handles": handles, "title": title or None, "frameon": False, "alignment": "left"}
     if below:
-        columns = min(len(handles), max(1, int(width / (0.75 + 0.08 * longest))))
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        columns = min(len(handles), max(1, int(width / (0.7 + 0.07 * longest))))
+        figure.legend(loc="outside lower center", ncols=columns, **how)
     else:
-        figure.set_size_inches(width + 0.08 * max(0, longest - 14), max(height, 0.4 + 0.21 * len(handles)))
-        figure.legend(handles=handles, loc="outside right upper", frameon=False)
-
-
-def grid(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """Panels, row by row; no pyplot: a notebook's figures and backend are left alone."""
-    figure = Figure(figsize=size)
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False).flat)
-    for panel in panels[count:]:
-        panel.remove()
-    return figure, panels[:count]
+        figure.set_size_inches(width + 0.07 * max(0, longest - 14), max(height, 0.5 + 0.18 * len(handles)))
+        figure.legend(loc="outside right upper", **how)
 
 
 def escaped(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -11,8 +13,10 @@ from matplotlib.figure import Figure as Drawing
 
 from bench.progress import count
 from bench.reports.elements import Figure
-from bench.reports.figures.common import escaped, grid, legend, marked, style, zero_line
+from bench.reports.figures.common import INTERVALS, bars, escaped, grid, legend, marked, style, zero_line
 from bench.reports.groups import Block
+
+DEVICES = 3  # that an axis names
 
 
 class Cost(Figure):
@@ -42,9 +46,10 @@ class Cost(Figure):
         costs = scores.loc[scores[column] > 0, column].astype(float)
         nothing = costs.min() / 10
         figure, (axes,) = grid(1, 1, (6.4, 3.8))
-        for name, cost, mean, std in scores[["label", column, "mean", "std"]].itertuples(index=False):
-            look = style(block, name, points=True)
-            axes.errorbar(float(cost) or nothing, mean, yerr=std, capsize=2, elinewidth=1, **look)
+        for name in marked(block):
+            at = scores[scores["label"] == name]
+            look = {**style(block, name, points=True), "elinewidth": 1}
+            axes.errorbar(at[column].astype(float).replace(0, nothing), at["mean"], yerr=bars(at), **look)
         zero_line(axes, block)
         axes.set_xscale("log")
         steps = (1,) if costs.max() / costs.min() > 100 else (1, 2, 5)
@@ -54,8 +59,8 @@ class Cost(Figure):
         free = [nothing] if (scores[column] == 0).any() else []
         axes.set_xticks([*free, *ticks], [*("0" for _ in free), *map(_amount, ticks)])
         axes.minorticks_off()
-        axes.set(xlabel=escaped(self.axis(block)), ylabel="accuracy (%)")
-        legend(figure, block, points=True)
+        axes.set(xlabel=textwrap.fill(escaped(self.axis(block)), 80), ylabel=f"accuracy (%)\n({INTERVALS})")
+        legend(figure, block, marked(block), points=True)
         return figure
 
 
@@ -68,8 +73,10 @@ class Time(Cost):
     column = "train_seconds"
 
     def axis(self, block: Block) -> str:
-        devices = ", ".join(sorted(filter(None, block.rows["device"].unique())))
-        return f"training time, seconds{f' ({devices})' if devices else ''}"
+        rows = block.rows[(block.rows["shots"] == max(block.shots)) & (block.rows["device"] != "")]
+        devices = sorted(set(rows["device"].map(device)))
+        where = ", ".join(devices[:DEVICES]) + (f" and {len(devices) - DEVICES} more" if devices[DEVICES:] else "")
+        return f"training time, seconds{f', on {where}' if where else ''}"
 
 
 class Params(Cost):
@@ -82,6 +89,12 @@ class Params(Cost):
 
     def axis(self, block: Block) -> str:
         return "learned parameters"
+
+
+def device(name: str) -> str:
+    """A processor or card as people call it: "Intel Xeon Platinum 8481C", "NVIDIA H100 80GB HBM3"."""
+    found = re.sub(r"\((?:R|TM)\)|@.*|(?<=\S)\s+(?:CPU|Processor|\d+-Core)\b", " ", name)
+    return " ".join(found.split()) or name
 
 
 def _amount(value: float) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from bench.reports.elements import Figure
-from bench.reports.figures.common import ZERO_SHOT, grid, legend, marked, style
+from bench.reports.figures.common import INTERVALS, ZERO, bars, grid, legend, marked, style
 from bench.reports.groups import Block
 
 
@@ -19,14 +19,14 @@ class NewOverBase(Figure):
     """A panel per shot count, with lines of equal harmonic mean."""
 
     name = "new-over-base"
-    title = "accuracy on new classes over that on base classes"
+    title = "new over base classes"
     order = 10
 
     def each(self, block: Block) -> Sequence[NewOverBase]:
         return [self] if marked(block) and block.halves else []
 
     def heading(self, block: Block) -> str:
-        return f"means of {block.n_tasks}"
+        return f"{self.title}, means of {block.n_tasks}"
 
     def draw(self, block: Block) -> Drawing:
         count = len(block.shots)
@@ -35,15 +35,15 @@ class NewOverBase(Figure):
         figure, panels = grid(count, columns, size)
         for panel, shots in zip(panels, block.shots, strict=True):
             scores = block.at(shots, block.scores[block.scores["label"].isin(block.main)])
-            found = scores.pivot(index="label", columns="part", values=["mean", "std"])
-            for name in found.index:
-                x, y, wide, high = (found.at[name, (v, part)] for v in ("mean", "std") for part in ("base", "new"))
+            for name in scores["label"].unique():
+                halves = scores[scores["label"] == name]
+                base, new = (halves[halves["part"] == part] for part in ("base", "new"))
                 if block.of(name, "method") == "zero-shot":
-                    panel.axvline(x, **ZERO_SHOT)
-                    panel.axhline(y, **ZERO_SHOT)
+                    panel.axvline(base["mean"].item(), **ZERO)
+                    panel.axhline(new["mean"].item(), **ZERO)
                 else:
-                    look = style(block, name, points=True)
-                    panel.errorbar(x, y, xerr=wide, yerr=high, elinewidth=0.7, **look)
+                    look = {**style(block, name, points=True), "elinewidth": 0.7}
+                    panel.errorbar(base["mean"], new["mean"], xerr=bars(base), yerr=bars(new), **look)
             if count > 1:
                 panel.set_title(f"{shots}-shot")
         x, y = (np.array([limits(panel) for panel in panels]) for limits in (Axes.get_xlim, Axes.get_ylim))
@@ -57,5 +57,5 @@ class NewOverBase(Figure):
         for panel in panels[::columns]:
             panel.set_ylabel("accuracy on new classes (%)")
         equal = Line2D([], [], color="0.85", linewidth=0.8, label="equal harmonic mean")
-        legend(figure, block, below=count > 1, points=True, more=[equal])
+        legend(figure, block, marked(block), below=count > 1, points=True, more=[equal], title=INTERVALS)
         return figure
