@@ -17,6 +17,7 @@ from bench.errors import CellFailed, UserError
 
 if TYPE_CHECKING:
     from bench.catalogue import cache, check, explain, fetch, listing, write_draws
+    from bench.curvature import stability
     from bench.perturb import rounding
     from bench.predictions import load_predictions
     from bench.reports import report
@@ -38,6 +39,7 @@ __all__ = [
     "report",
     "rounding",
     "run",
+    "stability",
     "words",
     "write_draws",
 ]
@@ -47,6 +49,7 @@ _HOMES = {
     "run": "bench.runner",
     "report": "bench.reports",
     "rounding": "bench.perturb",
+    "stability": "bench.curvature",
     "listing": "bench.catalogue",
     "cache": "bench.catalogue",
     "check": "bench.catalogue",

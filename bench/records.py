@@ -40,6 +40,8 @@ COLUMNS = [
 # the two accuracies' harmonic mean.
 PARTS = {"all": "", "base": "Base", "new": "New", "harmonic": "H"}
 
+STABILITY = "stability.csv"  # in the folder of the records: what `bench stability` measured of their cells
+
 KEY_SHOWN = 8  # characters of a key in messages: a beginning is enough for `words` and `predict`
 
 FAILED = ("status", "key", "cell", "config", "defaults", "finished", "error", "traceback", "versions")

@@ -17,6 +17,7 @@ from bench.files import user_path
 from bench.progress import count
 from bench.records import read_record
 from bench.reports.config import ReportConfig
+from bench.reports.steadiness import with_stability
 
 # Records are comparable when they agree in these; each combination gets its own tables and figures.
 BLOCK = ["suite", "backbone", "weights", "data", "protocol", "tasks", "demo"]
@@ -58,7 +59,8 @@ def load(config: ReportConfig) -> Loaded:
         raise UserError(f"no finished cell below '{results}': {n} failed, the first with: {first}")
     if not rows:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
-    return Loaded(_distinct(_with_settings(_with_variants(_asked_for(pd.DataFrame(rows), config)))), failed)
+    found = _distinct(_with_settings(_with_variants(_asked_for(pd.DataFrame(rows), config))))
+    return Loaded(with_stability(found, results), failed)
 
 
 def _asked_for(rows: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from bench.records import PARTS
 from bench.reports import reference
 from bench.reports.groups import Block
 from bench.reports.markup import Cell, Table, escape_markdown, latex, markdown
+from bench.reports.steadiness import sentences
 
 SPREAD = "Accuracy in percent, mean ± sample standard deviation (n − 1) over seeds."
 AVERAGING = "Avg. is the mean over the shot counts of the means, and of the standard deviations."
@@ -265,7 +266,8 @@ def _footnotes(block: Block, name: str) -> list[str]:
         f"Trained with other seeds side by side (--seeds-at-once), of {name}: {together}. As alone but for the "
         "rounding of sums, which an unstable training makes a difference of points."
     ]
-    return [*(text for text in rows["footnote"].unique() if text), *mixed, *(beside if any(cells["together"]) else [])]
+    measured = sentences(name, cells)
+    return [*filter(None, rows["footnote"].unique()), *mixed, *(beside if any(cells["together"]) else []), *measured]
 
 
 def _code(code: str, numerics: str) -> str:

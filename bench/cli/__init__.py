@@ -28,6 +28,7 @@ Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
   python -m bench words     the words nearest to what a finished cell has learned
   python -m bench predict   what a finished cell sees in your own images
   python -m bench predictions  what a finished cell said of its test images: accuracy per class, confusion
+  python -m bench stability  how steady trainings are: the loss's curvature, and what rounding does to accuracies
   python -m bench data      check which data sets are on disk, fetch the rest, write few-shot draws as files
   python -m bench cache     the stored image features
 
@@ -116,6 +117,7 @@ def _one_line_warnings() -> Iterator[None]:
 def _dispatch(argv: list[str]) -> int:
     commands = {
         "run": run.run,
+        "stability": run.stability,
         "report": show.report_command,
         "list": show.listing_command,
         "explain": show.explain_command,

@@ -118,6 +118,50 @@ def run(argv: list[str]) -> int:
     return 1 if failed else 0
 
 
+STABILITY_EXAMPLES = """\
+examples
+  python -m bench stability --methods coop softcpt --shots 16
+      cells of the demo; whatever `run` takes says which cells
+  python -m bench stability --cell 3f9a2c --data ~/data --perturb 5
+      a finished cell, with the settings of its run; its record holds no paths, so give those of its data (and of a
+      suite, a backbone or draws of your own) again
+
+A cell is trained once as it is, and --perturb times from numbers changed by 1e-7 of themselves. What is measured goes
+into stability.csv beside the records, and a report says it below its tables.
+"""
+
+
+def stability(argv: list[str]) -> int:
+    about = (
+        "Measure how steady trainings are: the largest eigenvalue of the loss's Hessian before and after training, "
+        "beside the bound beyond which the recipe amplifies every difference; and how far rounding moves accuracies."
+    )
+    p = command_parser("stability", about, STABILITY_EXAMPLES)
+    p.add_settings(RunConfig, "what to run")
+    p.add_argument("--cell", metavar="KEY|FILE", help="a finished cell: the beginning of its key, or its record")
+    p.add_argument(
+        "--perturb", type=int, metavar="N", default=3, help="perturbed trainings per cell; 0: none (default: 3)"
+    )
+    typed_in = vars(p.read(argv))
+    times, cell = typed_in.pop("perturb"), typed_in.pop("cell")
+    if times < 0:
+        raise UserError(f"--perturb {times}: not negative")
+    RunConfig(**typed_in)  # a typing mistake is answered before torch is loaded
+    from bench.curvature import measure, plan_of
+    from bench.records import STABILITY
+    from bench.system import kept_heap
+
+    plan = plan_of(cell, typed_in)
+    with kept_heap():
+        table = measure(plan, times)
+    shown = ["method", "variant", "shots", "seed", "task", "start", "end", "limit", "steady", "accuracy", "range"]
+    print_table(table[shown], floatfmt=".4g")
+    print("start, end: the largest eigenvalue of the loss's Hessian before and after training; limit: the one up to")
+    print("which the recipe is stable at its largest rate. range: of the accuracy, percent, over")
+    print(f"{times + 1} trainings, all but the first perturbed. Kept in {plan.store.folder / STABILITY}.")
+    return 0
+
+
 def _print_summary(run: Any) -> None:
     """Mean accuracy over tasks and seeds, methods × shots."""
     from bench.progress import count
