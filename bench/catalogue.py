@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from bench.datasets.fewshot import DRAWN, NESTED
 from bench.errors import UserError, nearest, typed
 from bench.files import user_path
 
@@ -215,8 +216,11 @@ def write_draws(
     seeds: Sequence[int],
     tasks: Sequence[str] | None = None,
     allow_missing: bool = False,
+    like: str = NESTED,
 ) -> pd.DataFrame:
     """Write few-shot draws as files OUT/<task>/shot_<n>-seed_<s>.json, in CoOp's rows, for others to use.
+
+    like : "nested", the bench's own; or "coop", as CoOp's code makes them.
 
     Returns
     -------
@@ -226,11 +230,13 @@ def write_draws(
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import load_tasks
 
+    if like not in DRAWN:
+        raise UserError(f"--like {like!r}: {nearest(like, DRAWN)}")
     rows = []
     loaded, root = load_suite(suite), _root(data)
     for task in load_tasks(loaded, root, tasks, allow_missing, missing_advice(loaded, root)):
         for n in shots:
-            drawn = [write_draw(task, user_path(out), n, seed) for seed in seeds]
+            drawn = [write_draw(task, user_path(out), n, seed, like) for seed in seeds]
             _, train, val = drawn[0]  # every seed draws as many
             row = {"task": task.name, "shots": n, "files": len(seeds), "classes": len(task.class_names)}
             rows.append({**row, "train images": len(train), "validation images": len(val)})

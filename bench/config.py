@@ -14,6 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from bench.datasets.fewshot import DRAWN
 from bench.devices import check_device
 from bench.errors import UserError, nearest
 from bench.files import user_path
@@ -38,6 +39,7 @@ def setting(
     choices: Sequence[str] = (),
     minimum: int | None = None,
     path: str = "",
+    named: Sequence[str] = (),
 ) -> Any:
     """A field of a run or a report.
 
@@ -45,9 +47,11 @@ def setting(
     ----------
     option : its option, where that is not the field's name: "-o", or "--discard" for a switch that turns it off.
     choices, minimum : what is allowed. path : "always" a file or folder, or "maybe", where it may be a name.
+    named : values that are names all the same.
     """
     about = {"help": help, "group": group, "metavar": metavar, "option": option}
-    return field(default=default, metadata={**about, "choices": choices, "minimum": minimum, "path": path})
+    values = {"choices": choices, "minimum": minimum, "path": path, "named": named}
+    return field(default=default, metadata={**about, **values})
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,12 @@ class RunConfig(Settings):
     )
     draws: str | Path | None = setting(
         None,
-        "few-shot files to use instead of draws: DIR/TASK/shot_16-seed_1.json",
+        "coop: few-shot images as CoOp's code draws them; or a folder of files that fix them, "
+        "DIR/TASK/shot_16-seed_1.json (default: nested, the bench's own: 8 shots are part of 16)",
         "on what",
-        metavar="DIR",
+        metavar="coop|DIR",
         path="always",
+        named=DRAWN,
     )
     backbone: str | None = setting(
         None,
@@ -289,7 +295,9 @@ def load_experiment(file: str | Path) -> dict[str, Any]:
 def _is_path(f: Field[Any], value: Any) -> bool:
     """Whether a field's value is a file or folder, not a name."""
     kind = f.metadata["path"]
-    return isinstance(value, str) and (kind == "always" or (kind == "maybe" and _looks_like_path(value)))
+    if not isinstance(value, str) or value in f.metadata["named"]:
+        return False
+    return kind == "always" or (kind == "maybe" and _looks_like_path(value))
 
 
 def _looks_like_path(text: str) -> bool:

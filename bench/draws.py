@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from bench.datasets.draws import VAL_SHOTS, find_draw, read_draw
-from bench.datasets.fewshot import few_shot, seeded_order
+from bench.datasets.draws import find_draw, read_draw
+from bench.datasets.fewshot import COOP, VAL_SHOTS, coop_draw, few_shot, seeded_order
 from bench.datasets.splits import Task
 from bench.datasets.types import Item
 from bench.errors import UserError
@@ -61,12 +61,12 @@ def look_at_images(
     hashes: ImageHashes,
     shots: Sequence[int],
     seeds: Sequence[int],
-    folder: Path | None,
+    like: str | Path | None,
     hide: bool | None,
 ) -> RunImages:
     """Draw the few-shot images, and hash all images of a run, under a bar.
 
-    folder : of the user's own draws.
+    like : "coop" for CoOp's draws, the folder of the user's own, or None for the bench's.
     Copies of few-shot images among the test images are reported.
 
     Raises
@@ -74,7 +74,7 @@ def look_at_images(
     UserError : images are broken (all are named at once), or a draw's file is missing or does not fit.
     """
     sizes = [(0, 0), *((n, seed) for seed in seeds for n in shots)]
-    drawn = {size: {t.name: few_shot_set(t, protocol, *size, folder) for t in tasks} for size in sizes}
+    drawn = {size: {t.name: few_shot_set(t, protocol, *size, like) for t in tasks} for size in sizes}
     few = {t.name: _unique(b for sets in drawn.values() for blocks in sets[t.name] for b in blocks) for t in tasks}
     items = {t.name: _unique([few[t.name], t.split.test]) for t in tasks}
     paths = {t.name: [t.split.root / item.path for item in items[t.name]] for t in tasks}
@@ -118,16 +118,21 @@ def fingerprint(tasks: Sequence[Task], given: Sequence[Images]) -> str:
 Blocks = list[list[Item]]
 
 
-def few_shot_set(task: Task, protocol: Protocol, shots: int, seed: int, folder: Path | None) -> tuple[Blocks, Blocks]:
+def few_shot_set(
+    task: Task, protocol: Protocol, shots: int, seed: int, like: str | Path | None
+) -> tuple[Blocks, Blocks]:
     """The images to train on and those to validate on, each in the blocks that their features are kept in.
 
     task : complete, because a draw's file holds images of all classes; those the protocol trains on are taken.
-    folder : of the user's own draws; a file that fixes the seed's own draw gives the same images.
+    like : as in `look_at_images`; a file that fixes the seed's own draw gives the same images.
     """
     split = task.split
-    if folder is None or not shots:
+    if like is None or not shots:
         train, val = shards(split.train, shots, seed), shards(split.val, min(shots, VAL_SHOTS), seed)
+    elif like == COOP:
+        train, val = ([items] for items in coop_draw(split, shots, seed))
     else:
+        folder = Path(like)
         file = find_draw(task, folder, shots, seed)
         if file is None:
             wanted = folder / task.name / f"shot_{shots}-seed_{seed}.json"

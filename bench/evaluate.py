@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +17,9 @@ from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
 from bench.devices import device_name, synchronise
 from bench.features import Images, View
-from bench.files import user_path
 from bench.guard import Deadline, ends_run, own_traceback, reason
 from bench.methods import Method, TaskData
-from bench.plan import Plan
+from bench.plan import Plan, draws_of
 from bench.predictions import NUMBERS, SUFFIX, PartPredictions, images_digest, write
 from bench.profile import profiled
 from bench.progress import absolute, bar, note
@@ -133,7 +133,7 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         footnote=method.footnote,
         recipe=plan.config.recipe or "",
         run=plan.config.recorded(),
-        draws=str(user_path(plan.config.draws)) if plan.config.draws else None,
+        draws=None if (whose := draws_of(plan.config)) is None else Path(whose).name,
         learned=learned.name if kept else None,
         predictions=predictions.name if plan.config.keep else None,
         fingerprints={"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},

@@ -14,6 +14,7 @@ from bench.clip.backbone import Backbone, load_backbone
 from bench.config import RunConfig, many
 from bench.datasets.cache_paths import cache_folder
 from bench.datasets.demo import ensure_demo
+from bench.datasets.fewshot import COOP, NESTED
 from bench.datasets.spec import Suite, load_suite
 from bench.datasets.splits import Task, load_tasks
 from bench.devices import find_device
@@ -24,7 +25,7 @@ from bench.files import user_path
 from bench.methods import Method, find_method, method_names
 from bench.names import check_names
 from bench.options import variants
-from bench.progress import absolute, bar
+from bench.progress import absolute, bar, note
 from bench.protocols import Protocol, find_protocol
 from bench.recipe import check_values, load_recipe
 from bench.records import COLUMNS, Record, RecordStore
@@ -100,6 +101,29 @@ class Plan:
         return "cached" if there == len(wanted) else f"{there} of {len(wanted)} cached" if there else "to encode"
 
 
+OWN_ORDER = (
+    "--draws coop: no whole split file came with {}: drawn in the same way from the bench's own split, these are no "
+    "published draws"
+)
+
+
+def draws_of(config: RunConfig) -> str | Path | None:
+    """Whose few-shot draws a run takes: None for the bench's own, "coop", or a folder of files.
+
+    Raises
+    ------
+    UserError : there is no such folder.
+    """
+    if config.draws in (None, NESTED):
+        return None
+    if config.draws == COOP:
+        return COOP
+    folder = user_path(config.draws)
+    if not folder.is_dir():
+        raise UserError(f"--draws {folder}: no such folder; or write {COOP}")
+    return folder
+
+
 def prepare(config: RunConfig) -> Plan:
     """Resolve and check everything before anything is computed.
 
@@ -110,9 +134,7 @@ def prepare(config: RunConfig) -> Plan:
     if config.suite is None and config.data:
         raise UserError("--data without --suite: name one (`python -m bench list suites`), or leave --data out")
     protocol = find_protocol(config.protocol)
-    draws = user_path(config.draws) if config.draws else None
-    if draws and not draws.is_dir():
-        raise UserError(f"--draws {draws}: no such folder")
+    draws = draws_of(config)
     suite = load_suite(config.suite or "demo")
     classes, left_out = _methods(tuple(config.methods), protocol)
     check_values(f"{suite.path}: recipe", {"all": suite.recipe}, classes)
@@ -131,6 +153,9 @@ def prepare(config: RunConfig) -> Plan:
     shots, seeds = many(config.shots), many(config.seeds)
     check_names(backbone.tower, tasks, [v.at(n, [t.name for t in tasks]) for v in settings for n in shots])
     features = ImageFeatures(backbone)
+    ours = ", ".join(t.name for t in tasks if not t.split.from_file)
+    if draws == COOP and ours:
+        note(OWN_ORDER.format(ours), hide)
     images = look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide)
     views = config.views or (recipe.views if recipe else suite.views)
     return Plan(

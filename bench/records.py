@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import __version__
+from bench.datasets.fewshot import NESTED
 from bench.files import file_name, write_whole
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Record:
     tasks : one dict a task and part: task, part, metric, accuracy (percent), n_test, n_train, n_classes.
     score : mean over tasks, percent. n_params : learned numbers. Times in seconds, of a training that several seeds
         share (`trained_together`) the share of one. threads : of the training.
-    run : the run's settings that are not defaults. draws : the folder of the user's own.
+    run : the run's settings that are not defaults. draws : "coop", or the name of the folder of the user's own; None
+        for the bench's.
     learned, predictions : the files beside.
     fingerprints : hashes of weights, test data and draw. splits : where each task's split comes from.
     copies : test images of each task that have the same bytes as a few-shot image.
@@ -189,6 +191,7 @@ class Record:
             "pretrained": _file_name(str(config.get("pretrained") or "")),
             **{name: self.fingerprints.get(name, "") for name in ("weights", "data", "draw")},
             **{name: config.get(name, "") for name in ("code", "numerics")},
+            "draws": Path(self.draws or NESTED).name,
             "defaults": self.defaults,
             "complete": bool(config.get("complete_suite", True)),
             "parameters": parameters,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from bench.datasets.types import Item
+from bench.datasets.types import Item, Split
 from bench.errors import UserError
+
+NESTED, COOP = "nested", "coop"
+DRAWN = (NESTED, COOP)  # draws that are made: the bench's own, or as CoOp's code makes them
+VAL_SHOTS = 4  # validation few-shot: at most so many images per class
 
 
 def seeded_order(path: str, seed: int) -> tuple[bytes, str]:
@@ -24,11 +29,42 @@ def few_shot(items: Sequence[Item], shots: int, seed: int, first: int = 0) -> li
         raise UserError(f"shots: {shots} images a class cannot be drawn; give 1 or more")
     if not 0 <= first <= shots:
         raise UserError(f"first: rank {first} is not between 0 and shots = {shots}")
-    by_label: dict[int, list[Item]] = {}
-    for item in items:
-        by_label.setdefault(item.label, []).append(item)
+    by_label = _by_label(items)
     drawn = []
     for label in sorted(by_label):
         ranked = sorted(by_label[label], key=lambda item: seeded_order(item.path, seed))
         drawn.extend(ranked[first:shots])
     return drawn
+
+
+def _by_label(items: Sequence[Item]) -> dict[int, list[Item]]:
+    """The items of each label, in their order; labels in the order in which they come up."""
+    by_label: dict[int, list[Item]] = {}
+    for item in items:
+        by_label.setdefault(item.label, []).append(item)
+    return by_label
+
+
+def draw(split: Split, shots: int, seed: int, like: str = NESTED) -> tuple[list[Item], list[Item]]:
+    """The images to train and to validate on, drawn in one of the ways in `DRAWN`."""
+    if like == COOP:
+        return coop_draw(split, shots, seed)
+    return few_shot(split.train, shots, seed), few_shot(split.val, min(shots, VAL_SHOTS), seed) if split.val else []
+
+
+def coop_draw(split: Split, shots: int, seed: int) -> tuple[list[Item], list[Item]]:
+    """The images to train and to validate on as CoOp's code draws them: not nested, by the order of the split's lists.
+
+    One generator of Python's, seeded with `seed`, samples `shots` of each class in the order in which the classes come
+    up among the training images, then min(shots, 4) of each among the validation images; a class that has fewer gives
+    all of its own. Read in github.com/KaiyangZhou/Dassl.pytorch (dassl/data/datasets/base_dataset.py,
+    dassl/utils/tools.py).
+    """
+    if shots < 1:
+        raise UserError(f"shots: {shots} images a class cannot be drawn; give 1 or more")
+    rng = random.Random(seed)
+    parts = []
+    for items, n in ((split.train, shots), (split.val, min(shots, VAL_SHOTS))):
+        by_label = _by_label(items)
+        parts.append([i for own in by_label.values() for i in (rng.sample(own, n) if len(own) >= n else own)])
+    return parts[0], parts[1]

@@ -48,17 +48,19 @@ def read_split(file: Path, root: Path, task: int = 0, allow_leak: bool = False) 
     return Split.of(root, names, parts, source=file.name), task_name
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path, lines: bool = False) -> Any:
     """The content of a JSON file, gzip or plain; anything wrong with it is an error that names the file.
 
     No more than `MAX_JSON` bytes are read or unpacked: a gzip of 1 MB may hold 1 GB of blanks.
+
+    lines : the file has one JSON value per line; a list of them.
     """
     try:
         with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
             data = stream.read(MAX_JSON + 1)
         if len(data) > MAX_JSON:
             raise UserError(f"{file}: holds more than {MAX_JSON / 1e6:.0f} MB; no list of images is as long")
-        return json.loads(data)
+        return [json.loads(line) for line in data.splitlines() if line.strip()] if lines else json.loads(data)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
     except (ValueError, EOFError, RecursionError, zlib.error) as error:  # JSON's and Unicode's are ValueErrors

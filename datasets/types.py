@@ -87,6 +87,11 @@ class Split:
         return cls(root, names, tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]), source)
 
     @property
+    def from_file(self) -> bool:
+        """Whether it is that of a split file that came with the data, whole and in the file's order."""
+        return self.source.endswith((".json", ".json.gz"))
+
+    @property
     def parts(self) -> dict[str, tuple[Item, ...]]:
         return {"train": self.train, "val": self.val, "test": self.test}
 

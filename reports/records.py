@@ -157,7 +157,8 @@ def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
     The parameters that a recipe sets by shots are compared among records of one shot count.
     """
     for (*_, variant), group in rows.groupby([*BLOCK, "method", "variant"], sort=False):
-        configs = [dict(_flat(config)) for config in group["config"]]
+        pairs = zip(group["config"], group["draws"], strict=True)
+        configs = [{**dict(_flat(config)), "draws": draws} for config, draws in pairs]
         names = sorted({name for config in configs for name in config})
         shots = list(group["shots"]) if by_recipe(str(variant)) else []
         if shots:

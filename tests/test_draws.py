@@ -70,7 +70,7 @@ def test_another_choice_of_images_is_another_cell_trained_on_those_images(
     assert (given[1].views[0] - drawn[1].views[0]).abs().max() < 1e-5  # the other tasks' files are as drawn
     records = list(tiny.records(tmp_path / "runs").values())
     assert len({r["config"]["draw"] for r in records}) == len(records) == 2
-    assert {r["draws"] for r in records} == {None, str(draws)}
+    assert {r["draws"] for r in records} == {None, "draws"}  # a name, no path
 
 
 def test_base_to_new_takes_the_images_of_the_base_classes(
@@ -120,3 +120,37 @@ def test_mistakes_are_told_before_anything_runs(tiny: Any, tmp_path: Path, draws
 def test_an_unknown_word_after_data_is_told(capsys: Any) -> None:
     assert main(["data", "split"]) == 2
     assert "'split' is unknown; did you mean 'splits'" in capsys.readouterr().err
+
+
+def test_coop_s_draws_by_name_are_told_in_record_and_report(tiny: Any, tmp_path: Path, capsys: Any) -> None:
+    runs = tmp_path / "runs"
+    some = {"methods": ["coop"], "shots": [1, 2], "seeds": [1]}
+    tiny.run(runs, **some)
+    tiny.run(runs, **some, draws="nested")  # the default: nothing new
+    assert len(tiny.records(runs)) == 2
+    bench.run(**{**tiny.arguments, **some}, results=runs, draws="coop")
+    assert "drawn in the same way from the bench's own split" in capsys.readouterr().err.replace("\n", " ")
+    records = list(tiny.records(runs).values())
+    assert sorted(str(r["draws"]) for r in records) == ["None", "None", "coop", "coop"]
+    assert len({r["config"]["draw"] for r in records}) == 4
+    assert {r["run"].get("draws") for r in records} == {None, "coop"}
+    table = bench.report(runs, tmp_path / "out")
+    assert set(table["setting"]) == {"draws=nested", "draws=coop"}
+
+
+def test_files_of_coop_s_draws_are_the_cells_of_the_name(tiny: Any, tmp_path: Path, count_calls: Any) -> None:
+    from bench.methods.coop import CoOp
+
+    runs, folder = tmp_path / "runs", tmp_path / "like-coop"
+    tiny.run(runs, methods=["coop"], shots=[2], seeds=[1, 2], draws="coop")
+    where = ["--suite", tiny.suite, "--data", str(tiny.data), "--shots=2", "--seeds=1,2", "--out", str(folder)]
+    assert main(["data", "splits", "--like", "coop", *where]) == 0
+    fits = count_calls(CoOp, "fit")
+    tiny.run(runs, methods=["coop"], shots=[2], seeds=[1, 2], draws=folder)
+    assert not fits and len(tiny.records(runs)) == 2
+    assert main(["data", "splits", "--like", "coopp", *where]) == 2
+
+
+def test_a_folder_that_is_not_there_is_an_error_that_names_the_other_way(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder; or write coop"):
+        tiny.run(tmp_path / "runs", draws=tmp_path / "none")

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.cli.console import Parser, add_draws, add_tasks, command_parser, print_table, settings_of
 from bench.config import many
+from bench.datasets.fewshot import DRAWN, NESTED
 from bench.errors import UserError, nearest, typed
 
 CHECK_EXAMPLES = """\
@@ -157,6 +158,10 @@ def _write_draws(argv: list[str]) -> int:
     add_tasks(p)
     add_draws(p)
     p.add_argument("--out", metavar="DIR", default="draws", help="where they go (default: %(default)s)")
+    p.add_argument(
+        "--like", metavar="|".join(DRAWN), default=NESTED,
+        help="the bench's own draws, or as CoOp's code makes them from a split file's order (default: %(default)s)",
+    )  # fmt: skip
     p.add_argument("--allow-missing", action="store_true", help="leave out tasks whose data is missing")
     a = p.read(argv)
     from bench.catalogue import write_draws
@@ -164,7 +169,7 @@ def _write_draws(argv: list[str]) -> int:
     settings = settings_of(a)
     tasks, shots, seeds = settings.tasks, many(settings.shots), many(settings.seeds)
     data = a.data or os.environ.get("BENCH_DATA")
-    print_table(write_draws(a.suite, data, a.out, shots, seeds, tasks, a.allow_missing))
+    print_table(write_draws(a.suite, data, a.out, shots, seeds, tasks, a.allow_missing, a.like))
     lists = {"--tasks": tasks, "--shots": shots, "--seeds": seeds}
     given = [word for option, values in lists.items() if values for word in (option, *map(str, values))]
     words = ["--suite", a.suite, *(["--data", a.data] if a.data else []), *given, "--draws", a.out]
