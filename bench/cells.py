@@ -53,10 +53,13 @@ def make_cells(
     settings: Sequence[Variant],
     images: RunImages,
     views: int | None,
+    task_names: int = 1,
 ) -> Iterator[Cell]:
     """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns.
 
     A method that does not train has one cell, with 0 shots and seed 0.
+
+    task_names : which of the suite's; told in the configuration where it is not the first.
     """
     version = numerics()
     for (n, seed), draw in images.draws.items():
@@ -83,6 +86,7 @@ def make_cells(
                 "numerics": version,
                 **({} if backbone.precision == "float32" else {"precision": backbone.precision}),
                 **({"params_by_task": by_task} if by_task else {}),
+                **({"task_names": task_names} if task_names > 1 else {}),
             }
             yield Cell(variant, config, cell_key(config))
 

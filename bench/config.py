@@ -108,6 +108,14 @@ class RunConfig(Settings):
     allow_missing: bool = setting(
         False, "leave out tasks whose data is missing, and use what there is of those that are incomplete", "on what"
     )
+    task_names: int = setting(
+        1,
+        "which of its task names a suite file gives, where it gives several (SoftCPT reads them; default: %(default)s, "
+        "the first)",
+        "on what",
+        metavar="K",
+        minimum=1,
+    )
     draws: str | Path | None = setting(
         None,
         "coop: few-shot images as CoOp's code draws them; or a folder of files that fix them, "

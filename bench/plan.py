@@ -25,7 +25,7 @@ from bench.files import user_path
 from bench.methods import Method, find_method, method_names
 from bench.names import check_names
 from bench.options import variants
-from bench.progress import absolute, bar, note
+from bench.progress import absolute, bar, count, note
 from bench.protocols import Protocol, find_protocol
 from bench.recipe import check_values, load_recipe
 from bench.records import COLUMNS, Record, RecordStore
@@ -148,6 +148,7 @@ def prepare(config: RunConfig) -> Plan:
     wanted = None if config.tasks is None else tuple(config.tasks)
     root = _data_root(suite, config, hide)
     tasks = load_tasks(suite, root, wanted, config.allow_missing, missing_advice(suite, root))
+    tasks = [_worded(task, config.task_names) for task in tasks]
     name = config.backbone or suite.backbone or "RN50"
     backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision)
     shots, seeds = many(config.shots), many(config.seeds)
@@ -166,10 +167,21 @@ def prepare(config: RunConfig) -> Plan:
         backbone=backbone,
         features=features,
         store=RecordStore(user_path(config.results)),
-        cells=list(make_cells(suite, tasks, protocol, backbone, settings, images, views)),
+        cells=list(make_cells(suite, tasks, protocol, backbone, settings, images, views, config.task_names)),
         images=images,
         left_out=left_out,
     )
+
+
+def _worded(task: Task, number: int) -> Task:
+    """The task under the first, second, … of its task names."""
+    if number > len(task.spec.task_names):
+        held = ", ".join(map(repr, task.spec.task_names))
+        has = f"{count(len(task.spec.task_names), 'task name')} ({held})"
+        raise UserError(
+            f"--task-names {number}: task {task.name} has {has}; a suite file gives several as `task_name: [..., ...]`"
+        )
+    return task.worded(number)
 
 
 def _methods(given: tuple[str, ...], protocol: Protocol) -> tuple[list[type[Method]], dict[str, str]]:

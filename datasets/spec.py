@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,17 @@ class TaskSpec:
     metric: str  # "overall_acc" or "mean_acc"
     template: str | tuple[str, ...]  # the hand-written prompt or prompts, "{}" stands for the class name
     task_name: str  # "" where the user's copy names the task
+    task_names: tuple[str, ...]  # all that the suite file gives it, of which that is the first
     n_classes: int | None  # None where the user's copy says
     sources: tuple[dict[str, Any], ...]  # texts; `fetch` is True or a text, `unpack` a map of texts
     note: str
     n_images: int | None = None  # of the official data set, where there is one number for it
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # sentences of classes, by name
+
+    def called(self, task_name: str) -> TaskSpec:
+        """The task under this name; where it is not the suite file's, it is the only one."""
+        names = self.task_names if task_name == self.task_name else (task_name,)
+        return replace(self, task_name=task_name, task_names=names)
 
 
 @dataclass(frozen=True)
@@ -157,12 +163,24 @@ def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -
         template=_template(file, where, given.get("template")),
         descriptions=_descriptions(file, where, given),
         # A user's own copy names the tasks of Fashion-20; elsewhere the suite file must.
-        task_name=_value(file, where, given, "task_name", str, "" if reader["kind"] == "fashion20" else None),
+        task_name=(task_names := _task_names(file, where, given, reader))[0],
+        task_names=task_names,
         n_classes=classes,
         sources=_sources(file, where, given.get("sources", [])),
         note=_value(file, where, given, "note", str, ""),
         n_images=images,
     )
+
+
+def _task_names(file: Path, where: str, given: Mapping[str, Any], reader: Mapping[str, Any]) -> tuple[str, ...]:
+    names = given.get("task_name")
+    if not isinstance(names, list) or not names:
+        return (_value(file, where, given, "task_name", str, "" if reader["kind"] == "fashion20" else None),)
+    for name in names:
+        _must_be(name, str, f"{file}: {where}: `task_name`")
+        if names.count(name) > 1:
+            raise UserError(f"{file}: {where}: `task_name` {name!r} stands twice")
+    return tuple(names)
 
 
 def _template(file: Path, where: str, given: object) -> str | tuple[str, ...]:

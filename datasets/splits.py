@@ -51,6 +51,10 @@ class Task:
     def task_name(self) -> str:
         return self.spec.task_name
 
+    def worded(self, number: int) -> Task:
+        """The task under the first, second, … of its task names."""
+        return replace(self, spec=replace(self.spec, task_name=self.spec.task_names[number - 1]))
+
     @property
     def template(self) -> str | tuple[str, ...]:
         return self.spec.template
@@ -128,7 +132,7 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
     named = ("task" not in spec.reader and _own_task_name(folder)) or spec.task_name or task_name
     if not named:
         raise UserError(f"{spec.name}: no task name; put one into {folder / 'task_name.txt'}")
-    return Task(replace(spec, task_name=named), split, unread)
+    return Task(spec.called(named), split, unread)
 
 
 def divide(listing: Listing) -> Split:

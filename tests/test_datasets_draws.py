@@ -23,7 +23,7 @@ def task() -> Task:
     split = Split(
         Path("images"), ("class a", "class b"), items("train", 9), items("val", 5), items("test", 3), "a split"
     )
-    spec = TaskSpec("Birds", "birds", {"kind": "folders"}, "overall_acc", "a {}.", "birds", 2, (), "")
+    spec = TaskSpec("Birds", "birds", {"kind": "folders"}, "overall_acc", "a {}.", "birds", ("birds",), 2, (), "")
     return Task(spec, split)
 
 
