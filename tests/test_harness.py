@@ -577,7 +577,7 @@ def go_on_until_done(
 def test_killed_before_every_new_file_a_run_ends_like_an_uninterrupted_one(
     tiny: Any, forks: Any, tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
-    kill_at = itertools.cycle((2, 3))  # a cell writes its parameters, then its record: with 2 alone none is finished
+    kill_at = itertools.cycle((2, 3, 4))  # a cell writes three files, its record last: before the fourth it is finished
 
     def stop(command: list[str]) -> int:
         return forks.run(command, tmp_path / "cache", tmp_path / "output", kill_at=next(kill_at))
