@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from bench import curves
 from bench.cells import Cell, needed
 from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
@@ -113,6 +114,7 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
     if plan.config.keep:
         write(predictions, cell.key, said)
     n = len(trained.seeds)
+    trained_curves = method.curves()
     return Record(
         "done",
         **_head(cell),
@@ -134,6 +136,8 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         recipe=plan.config.recipe or "",
         run=plan.config.recorded(),
         draws=None if (whose := draws_of(plan.config)) is None else Path(whose).name,
+        curves=curves.kept(trained_curves),
+        marks=curves.marks(trained_curves, data),
         learned=learned.name if kept else None,
         predictions=predictions.name if plan.config.keep else None,
         fingerprints={"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},

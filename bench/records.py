@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import __version__
+from bench.curves import check
 from bench.datasets.fewshot import NESTED
 from bench.files import file_name, write_whole
 
@@ -29,12 +30,13 @@ SCHEMA = 1
 # setting: what else differs among records of one method and variant ("views=10"); views, epochs: empty where the method
 # has none; together: the seeds that were trained side by side (`--seeds-at-once`), empty for one alone;
 # weights, data (the test sets): fingerprints; code, numerics: of the method's own code and of what all share
-# (bench/numerics.py; empty in older records); times in seconds of the whole cell (all its tasks).
+# (bench/numerics.py; empty in older records); times in seconds of the whole cell (all its tasks); marks: what is wrong
+# with its training (bench/curves.py), sentences joined by "; ".
 COLUMNS = [
     "suite", "backbone", "method", "variant", "setting", "protocol", "shots", "seed", "task", "part", "metric",
     "accuracy", "n_test", "n_train", "n_classes", "params", "epochs", "views", "together", "train_seconds",
     "feature_seconds", "test_seconds", "peak_memory_mb", "device", "pretrained", "weights", "data", "code", "numerics",
-    "demo", "key", "finished",
+    "demo", "key", "finished", "marks",
 ]  # fmt: skip
 
 # What is scored of a task and how tables call it, in their order: all its classes, or base2new's two halves of them and
@@ -65,6 +67,7 @@ class Record:
         for the bench's.
     learned, predictions : the files beside.
     fingerprints : hashes of weights, test data and draw. splits : where each task's split comes from.
+    curves : of its trainings (`bench.curves.kept`). marks : what they say against the score, in sentences.
     copies : test images of each task that have the same bytes as a few-shot image.
 
     Raises
@@ -100,6 +103,8 @@ class Record:
     draws: str | None = None
     learned: str | None = None
     predictions: str | None = None  # older records have none
+    curves: dict[str, Any] = field(default_factory=dict)  # older records have none, nor marks
+    marks: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
@@ -157,6 +162,9 @@ class Record:
             _check_kind(name, self.cell[name], int if name in ("shots", "seed") else str)
         if not self.done:
             return
+        check(self.curves)
+        for mark in self.marks:
+            _check_kind("marks", mark, str)
         if not self.tasks:
             raise ValueError("no tasks")
         for row in self.tasks:
@@ -192,6 +200,7 @@ class Record:
             **{name: self.fingerprints.get(name, "") for name in ("weights", "data", "draw")},
             **{name: config.get(name, "") for name in ("code", "numerics")},
             "draws": Path(self.draws or NESTED).name,
+            "marks": "; ".join(self.marks),
             "defaults": self.defaults,
             "complete": bool(config.get("complete_suite", True)),
             "parameters": parameters,
@@ -251,7 +260,10 @@ class RecordStore:
     def write(self, record: Record) -> Path:
         """Write a record, whole or not at all."""
         path = self.path(record.cell, record.key)
-        write_whole(path, json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(record.to_json(), indent=1, ensure_ascii=False)
+        # Lists of numbers on one line each: curves would take thousands. No text in JSON holds a line's end.
+        text = re.sub(r"\[\n\s+([-+.,\deE\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+        write_whole(path, text + "\n")
         return path
 
 

@@ -126,7 +126,8 @@ def _outcome(cell: Cell, record: Record) -> str:
     if not record.done:
         return f"failed: {_described([cell])}: {record.reason}"
     seconds = sum(getattr(record, f"{what}_seconds") for what in ("feature", "train", "test"))
-    return f"{_described([cell])}: {record.score:.1f} % in {duration(seconds)}, key {record.key[:KEY_SHOWN]}"
+    marks = "".join(f"; {mark}" for mark in record.marks)
+    return f"{_described([cell])}: {record.score:.1f} % in {duration(seconds)}, key {record.key[:KEY_SHOWN]}{marks}"
 
 
 def _tell(record: Record, before: Sequence[Record], hide: bool | None) -> None:

@@ -209,6 +209,13 @@ class Method(ABC):
             return []
         return [(sentence, 0) for name in task.class_names for sentence in sentences(task, name)]
 
+    def curves(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Of each training, by its task's name (or "all"): mean loss and accuracy (percent) of each epoch; see `Log`.
+
+        {} where nothing is trained in epochs.
+        """
+        return {}
+
     def state(self) -> dict[str, Tensor] | None:
         """What was learned, by name, as `restore` takes it; None: this method keeps nothing."""
         return None

@@ -55,7 +55,7 @@ class CoCoOp(PromptMethod):
     @classmethod
     def losses(cls, together: Sequence[Step]) -> list[Tensor]:
         logits = cls._logits([(method, batch.features, batch.present[0], None) for method, batch in together])
-        return [F.cross_entropy(own, batch.labels) for own, (_, batch) in zip(logits, together, strict=True)]
+        return [batch.cross_entropy(own, batch.labels) for own, (_, batch) in zip(logits, together, strict=True)]
 
     @classmethod
     def gradients(cls, together: Sequence[Step]) -> None:

@@ -87,7 +87,7 @@ class ProGrad(CoOp):
             logits = self.scores(images, own_text)
             taught = self.scores(images, self.teacher[t])
             share = len(mine) / len(batch.labels)
-            cross_entropy = cross_entropy + share * F.cross_entropy(logits, labels)
+            cross_entropy = cross_entropy + share * batch.cross_entropy(logits, labels)
             knowledge = knowledge + share * heat**2 * F.kl_div(
                 F.log_softmax(logits / heat, dim=-1), F.softmax(taught / heat, dim=-1), reduction="batchmean"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.clip.text import POSITIONS, Position, Prompts
 from bench.errors import UserError
 from bench.methods.base import Clip, Fit, Method, Names, ProgressCallback, TaskData, check_shapes, generator, param
+from bench.methods.log import Log
 from bench.methods.training import (
     Batch,
     Progress,
@@ -56,6 +57,7 @@ class PromptMethod(Method):
     separate : each task is a training of its own. paired : each class has its own context.
     at_once : images that `predict` scores at a time.
     learned : the parameters, by name. Trained separately, each task has its own, named "<name>-<index>".
+    logs : of each training, by its task's name, or "all".
     """
 
     separate = False
@@ -142,8 +144,9 @@ class PromptMethod(Method):
         scored = [(method, *method.scored(batch)) for method, batch in together]
         prompts = [method.prompts(batch.present, names) for method, batch, names in scored]
         features = iter(first.clip.tower.encode([p for own in prompts for p in own], first.params.position))
-        for (method, batch, names), own in zip(scored, prompts, strict=True):
-            yield method, batch, method.normalised(list(islice(features, len(own))), names)
+        for (method, batch, names), (_, given), own in zip(scored, together, prompts, strict=True):
+            noted = batch if batch is given else replace(batch, log=given.log)
+            yield method, noted, method.normalised(list(islice(features, len(own))), names)
 
     @classmethod
     def losses(cls, together: Sequence[Step]) -> list[Tensor]:
@@ -158,6 +161,7 @@ class PromptMethod(Method):
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         """Make the parameters at their start values; alone, a task gets the values it would get among others."""
         self.clip, self.tasks, self.learned = clip, list(tasks), {}
+        self.logs: dict[str, Log] = {}
         self._text: dict[tuple[int, tuple[str, ...]], Tensor] = {}  # by task and class names
         for which in self.trainings():
             start = self.initialise([tasks[t] for t in which], generator(seed, self._label(which), "start"))
@@ -185,6 +189,9 @@ class PromptMethod(Method):
         progress = Progress(report, recipe.epochs * sum(steps))
         for group in groups:
             train([m.training(which, seed) for m, which, seed in group], first.gradients, recipe, progress)
+        for method, _, _ in fits:
+            for log in method.logs.values():
+                log.close()
 
     def trainings(self) -> list[list[int]]:
         """The tasks of each training."""
@@ -195,7 +202,9 @@ class PromptMethod(Method):
         """The training of some tasks."""
         own = [p for name, p in self.learned.items() if not self.separate or name.endswith(f"-{which[0]}")]
         rng = generator(seed, self._label(which), "batches")
-        return Training(self, own, batches(self.tasks, which, self.params, rng, self.clip.device))
+        name, whose = (self.tasks[which[0]].name,) * 2 if self.separate else ("all", "all tasks")
+        log = self.logs[name] = Log(f"{self.name}, {whose}", self.params.epochs)
+        return Training(self, own, batches(self.tasks, which, self.params, rng, self.clip.device, log))
 
     def n_images(self, which: Sequence[int]) -> int:
         return sum(len(self.tasks[t].labels) for t in which)
@@ -216,6 +225,9 @@ class PromptMethod(Method):
     @property
     def n_params(self) -> int:
         return sum(p.numel() for p in self.learned.values())
+
+    def curves(self) -> dict[str, tuple[list[float], list[float]]]:
+        return {name: (log.loss, log.accuracy) for name, log in self.logs.items() if log.loss}
 
     def state(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu() for name, value in self.learned.items()}

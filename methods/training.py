@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.methods.base import Parameters, ProgressCallback, TaskData, param
+from bench.methods.log import Log
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Batch:
     """Images of one step, on the device; and what the host asks of them, so that it never waits for the device.
 
     features : [B, d], L2-normalised. labels : [B], within each image's own task. tasks : [B], each image's task.
-    cpu_labels, cpu_tasks : the same on the CPU.
+    cpu_labels, cpu_tasks : the same on the CPU. log : where its loss is noted.
     """
 
     features: Tensor
@@ -47,6 +48,7 @@ class Batch:
     tasks: Tensor
     cpu_labels: Tensor
     cpu_tasks: Tensor
+    log: Log | None = None
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor, tasks: Tensor) -> Batch:
@@ -60,7 +62,15 @@ class Batch:
         return self.cpu_tasks.unique().tolist()
 
     def part(self, rows: slice) -> Batch:
-        return Batch(*(x[rows] for x in (self.features, self.labels, self.tasks, self.cpu_labels, self.cpu_tasks)))
+        tensors = (self.features, self.labels, self.tasks, self.cpu_labels, self.cpu_tasks)
+        return Batch(*(x[rows] for x in tensors), log=self.log)
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean softmax cross-entropy of logits [B, C] of all or some of its images; noted in the log."""
+        loss = F.cross_entropy(logits, labels)
+        if self.log is not None:
+            self.log.note(loss, logits, labels)
+        return loss
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
@@ -88,14 +98,19 @@ class Training(Generic[Owner]):
 
 
 def batches(
-    tasks: Sequence[TaskData], which: Sequence[int], recipe: Recipe, rng: torch.Generator, device: torch.device
+    tasks: Sequence[TaskData],
+    which: Sequence[int],
+    recipe: Recipe,
+    rng: torch.Generator,
+    device: torch.device,
+    log: Log | None = None,
 ) -> Iterator[tuple[float, Batch]]:
     """Learning rate and batch of each step over the joint few-shot set of some tasks.
 
     Parameters
     ----------
     tasks : all tasks. which : indices of those trained together; batches mix them.
-    rng : CPU generator of the batch order.
+    rng : CPU generator of the batch order. log : told where steps begin and epochs end; batches carry it.
     """
     labels = torch.cat([tasks[t].labels for t in which])
     owner = torch.cat([torch.full((len(tasks[t].labels),), t) for t in which])  # on the CPU: read without a sync
@@ -109,8 +124,12 @@ def batches(
         for step in range(steps_per_epoch(n, size)):
             part = slice(step * size, (step + 1) * size)
             chosen, same = order_there[part], order[part]
-            batch = Batch(images[chosen], labels_there[chosen], owner_there[chosen], labels[same], owner[same])
+            batch = Batch(images[chosen], labels_there[chosen], owner_there[chosen], labels[same], owner[same], log)
+            if log is not None:
+                log.start_step()
             yield learning_rate(recipe, epoch + 1), batch
+        if log is not None:
+            log.end_epoch()
 
 
 def train(
@@ -157,14 +176,14 @@ def joint_cross_entropy(logits: Tensor, batch: Batch, sizes: Sequence[int]) -> T
     sizes : number of classes of each present task, in the order of `batch.present`.
     """
     if len(sizes) == 1:
-        return F.cross_entropy(logits, batch.labels)
+        return batch.cross_entropy(logits, batch.labels)
     present = torch.tensor(batch.present)
     column_owner = present.repeat_interleave(torch.tensor(sizes))  # C
     first = torch.zeros(int(present.max()) + 1, dtype=torch.long)
     first[present] = torch.tensor([0, *sizes[:-1]]).cumsum(0)
     column_owner, first = (x.to(logits.device, non_blocking=True) for x in (column_owner, first))
     own = batch.tasks[:, None] == column_owner  # B, C
-    return F.cross_entropy(logits.masked_fill(~own, float("-inf")), batch.labels + first[batch.tasks])
+    return batch.cross_entropy(logits.masked_fill(~own, float("-inf")), batch.labels + first[batch.tasks])
 
 
 class Progress:

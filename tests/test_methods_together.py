@@ -86,7 +86,8 @@ def test_seeds_side_by_side_learn_what_they_learn_alone(name: str) -> None:
         ("softcpt", {"position": "middle"}),
     ],
 )
-def test_no_step_waits_for_the_device(name: str, params: dict[str, Any]) -> None:
+def test_no_step_waits_for_the_device(name: str, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = without_values(monkeypatch)
     if "words" in find_method(name).Params.__dataclass_fields__:
         params = {**params, "words": ""}  # their embeddings are read once, at the start
     methods = [made_of(name, **params) for _ in range(2)]
@@ -94,9 +95,27 @@ def test_no_step_waits_for_the_device(name: str, params: dict[str, Any]) -> None
     steps: list[int] = []
     type(methods[0]).fit_together(fits, make_clip("meta"), lambda done, total: steps.append(done))
     assert steps and all(value.device.type == "meta" for value in methods[0].learned.values())
+    trainings = sum(len(method.logs) for method in methods)
+    assert len(copies) == trainings * RECIPE["epochs"]  # what is copied to the host: twice as many numbers
 
 
-def test_a_step_that_would_wait_is_noticed() -> None:
+def without_values(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Let an epoch's two numbers stay where they are; returns them all."""
+    copies: list[Any] = []
+
+    def copied(values: torch.Tensor) -> Any:
+        assert values.shape == (2,)
+        copies.append(values)
+        return SimpleNamespace(there=False)
+
+    monkeypatch.setattr("bench.methods.log.Copy", copied)
+    monkeypatch.setattr("bench.methods.log.Log.close", lambda self: None)
+    return copies
+
+
+def test_a_step_that_would_wait_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_values(monkeypatch)
+
     class Waiting(CoOp):
         def loss(self, batch: Any, text: Any) -> Any:
             loss = super().loss(batch, text)
