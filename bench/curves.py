@@ -38,7 +38,7 @@ def check(curves: Mapping[str, Any]) -> None:
     """Raise ValueError unless it is what `kept` returns."""
     if not curves:
         return
-    epochs = curves.get("epochs")
+    epochs: Any = curves.get("epochs")
     if set(curves) != {"epochs", "loss", "accuracy"} or not _whole(epochs, 1):
         raise ValueError("its curves have no epochs, loss and accuracy")
     if not all(isinstance(curves[what], dict) for what in ("loss", "accuracy")):

@@ -63,7 +63,8 @@ class Batch:
 
     def part(self, rows: slice) -> Batch:
         tensors = (self.features, self.labels, self.tasks, self.cpu_labels, self.cpu_tasks)
-        return Batch(*(x[rows] for x in tensors), log=self.log)
+        features, labels, own, cpu_labels, cpu_own = (x[rows] for x in tensors)
+        return Batch(features, labels, own, cpu_labels, cpu_own, self.log)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean softmax cross-entropy of logits [B, C] of all or some of its images; noted in the log."""
