@@ -3,8 +3,8 @@
     python scripts/differences.py a.csv b.csv [--out differences.csv]
 
 Pairs are cells of one suite, method, shot count and seed; a pair's difference is that of the means over tasks, second
-file minus first. One line per suite, method and shot count, and one per suite and method over the shot counts that all
-seeds have: the mean over seeds and its 95 % interval (t). Nothing is claimed of fewer than two seeds.
+file minus first. One line per suite, method and shot count, and one per suite and method for the average over shot
+counts, of the seeds that have all of them: the mean over seeds and its 95 % interval (t).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     moved = (scores[1] - scores[0]).dropna().rename("moved").reset_index()
     lines = []
     for (suite, method), own in moved.groupby(["suite", "method"]):
-        whole = own.groupby("seed")["moved"].mean()
+        whole = own.pivot(index="seed", columns="shots", values="moved").dropna().mean(axis=1)
         for shots, values in [*((str(n), g["moved"]) for n, g in own.groupby("shots")), ("all", whole)]:
             found = spread(values)
             low, high = found.mean - found.half, found.mean + found.half
