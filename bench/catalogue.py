@@ -154,20 +154,28 @@ def explain(method: str) -> str:
     return "\n".join(lines)
 
 
-def check(suite: str, data: str | None, open_images: bool = False, quiet: bool | None = None) -> pd.DataFrame:
+def check(
+    suite: str,
+    data: str | None = None,
+    open_images: bool = False,
+    quiet: bool | None = None,
+    tasks: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """What is on disk of a suite: one row per task with its state and what to do next.
 
     Parameters
     ----------
-    suite : name or path of a suite file. data : folder that holds the tasks' folders.
+    suite : name or path of a suite file. data : folder that holds the tasks' folders; the demo has its own.
     open_images : decode every image: finds broken ones, and the same image in two parts.
-    quiet : no progress bars (None: where standard error is no terminal).
+    quiet : no progress bars (None: where standard error is no terminal). tasks : some of the suite's (default: all).
     """
+    from bench.datasets.cache_paths import cache_folder
     from bench.datasets.check import check_suite
     from bench.datasets.spec import load_suite
 
-    loaded, root = load_suite(suite), _root(data)
-    return check_suite(loaded, root, open_images, quiet, lambda task: fetch_command(loaded, root, task))
+    loaded = load_suite(suite)
+    root = cache_folder() / "demo" if loaded.demo else _root(data)
+    return check_suite(loaded, root, open_images, quiet, lambda task: fetch_command(loaded, root, task), tasks)
 
 
 def fetch(
@@ -188,7 +196,7 @@ def fetch(
 
     Returns
     -------
-    DataFrame : one row a source with its state ("have", "fetched", "failed", "by hand", "to download", "to unpack")
+    DataFrame : one row per source with its state ("have", "fetched", "failed", "by hand", "to download", "to unpack")
         and the problem where it failed.
     """
     from bench.datasets.fetch import carry_out, plan
@@ -251,7 +259,8 @@ def fetch_command(suite: Suite, root: Path, task: str | None = None) -> str:
 
 def missing_advice(suite: Suite, root: Path) -> list[str]:
     """How an error about missing data ends."""
-    return [f"`--allow-missing` leaves such tasks out; `{fetch_command(suite, root)}` gets what may be downloaded."]
+    leave_out = "`--allow-missing` (in Python `allow_missing=True`) leaves such tasks out"
+    return [f"{leave_out}; `{fetch_command(suite, root)}` gets what may be downloaded."]
 
 
 def _root(data: str | None) -> Path:
@@ -264,7 +273,7 @@ def _root(data: str | None) -> Path:
 
 
 def cache(clear: bool = False) -> pd.DataFrame:
-    """What is cached: one row a backbone and kind of view with files and megabytes; `clear` deletes it all."""
+    """What is cached: one row per backbone and kind of view with files and megabytes; `clear` deletes it all."""
     from bench.features.cache import cache_contents, clear_cache
 
     columns = ["backbone", "what", "files", "MB"]

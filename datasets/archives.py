@@ -1,14 +1,12 @@
 """Unpacking archives that came from the net: zip and tar, packed or not, and a tar inside either.
 
-An archive is data of a stranger. tarfile's own `data_filter` refuses tar members that leave the folder, devices and the
-like; zipfile knows no links or devices, and never leaves the folder. What neither bounds is bounded here: the number of
-members, and what they unpack to. Only what is asked for is written, into a folder beside the target; it is moved into
-place when all of it is there.
+An archive is data of a stranger. Only files and folders with names inside the folder are written, by this module itself
+and only those that are asked for; how many members there are, and what they unpack to, is bounded. All of it goes into
+a folder beside the target and is moved into place when it is complete.
 """
 
 from __future__ import annotations
 
-import errno
 import gzip
 import lzma
 import os
@@ -21,8 +19,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from errno import EINVAL
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 from bench.errors import WINDOWS, UserError
 from bench.files import is_device
@@ -32,7 +32,6 @@ MAX_GROWTH = 20  # unpacked size over the archive's: images hardly shrink, lists
 SMALL = 100_000_000  # bytes any archive may unpack to, however small it is
 MAX_HEADER = 1_000_000  # bytes of a tar member's long name or attributes, which tarfile holds in memory
 CHUNK = 1 << 20
-MAX_HOPS = 40  # links from link to link, as in Linux
 INNER = (".tar", ".tar.gz", ".tgz")  # what a tar inside an archive is called
 FORBIDDEN = frozenset('<>"|?*').union(map(chr, range(32)))  # in a file's name on Windows; it would drop the last dot
 # What tarfile, zipfile and what they call raise on broken input: both parse bytes without looking at each first.
@@ -44,7 +43,7 @@ LONG_HEADERS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
-Report = Callable[[int, int], None]  # (bytes of the archive that are read, its size)
+ProgressCallback = Callable[[int, int], None]  # (bytes of the archive that are read, its size)
 
 
 class Damaged(UserError):
@@ -55,11 +54,19 @@ class _Hostile(Exception):
     """What no archive of images has."""
 
 
+class _Member(NamedTuple):
+    name: str
+    size: int
+    is_folder: bool
+    unfit: str  # why it is not unpacked; "" of files and folders
+    open: Callable[[], IO[bytes]]
+
+
 def unpack(
     archive: Path,
     folder: Path,
     wanted: Mapping[str, str],
-    report: Report = lambda done, total: None,
+    report: ProgressCallback = lambda done, total: None,
     draft: Path | None = None,
 ) -> None:
     """Take members of an archive into a folder, each whole or not at all; what is there is never touched.
@@ -72,10 +79,8 @@ def unpack(
     draft : the folder to unpack to first, which must be on the disk of `folder`; what is in it is removed.
 
     Raises UserError where the archive is damaged, lacks a wanted member, or holds anything hostile: names outside
-    the folder, links that leave it, devices, members that stand twice, encryption, more than can be meant.
+    the folder, more than can be meant; or among what is wanted links, devices, encrypted or double members.
     """
-    if not hasattr(tarfile, "data_filter"):
-        raise UserError("unpacking takes Python 3.10.12, 3.11.4 or newer: older ones unpack tar archives unsafely")
     draft = draft or folder / f".{archive.name}.unpack"
     for target in wanted.values():
         if there(folder / target):
@@ -83,24 +88,22 @@ def unpack(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        size = archive.stat().st_size
-        bounds = _Bounds(max(SMALL, MAX_GROWTH * size), shutil.disk_usage(draft).free)
+        bounds = _Bounds(max(SMALL, MAX_GROWTH * archive.stat().st_size), shutil.disk_usage(draft).free)
         with _told(archive):
             _read(archive, draft, set(wanted), bounds, report)
         for member in wanted:
-            if not os.path.lexists(draft / member):
+            if not (draft / member).exists():
                 raise UserError(f"{archive}: holds no {member!r}; is it the right archive?")
-        for member, target in sorted(wanted.items(), reverse=True):  # what stands inside another member goes first
+        for member, target in sorted(wanted.items(), reverse=True):  # a member inside another one goes first
             _move(draft / member, folder / target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def there(path: Path) -> bool:
-    """Whether something stands at a path; a folder without anything in it is nothing."""
+    """Whether a path exists; an empty folder does not count."""
     if path.is_dir() and not path.is_symlink():
-        with os.scandir(path) as entries:
-            return next(entries, None) is not None
+        return any(path.iterdir())
     return os.path.lexists(path)
 
 
@@ -118,12 +121,12 @@ def _told(archive: Path) -> Iterator[None]:
     """Errors of the libraries in one line that names the archive."""
     try:
         yield
-    except (_Hostile, tarfile.FilterError) as error:
+    except _Hostile as error:
         raise UserError(f"{archive}: refused: {error}") from None
     except (*DAMAGED, OSError) as error:
         # bzip2 raises an OSError without a number, and a place before the file's beginning is an "invalid argument";
         # all else is the disk's.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        if isinstance(error, OSError) and error.errno not in (None, EINVAL):
             raise
         text = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
         raise Damaged(f"{archive}: damaged, or no zip or tar archive ({text}); fetch it again") from None
@@ -149,56 +152,62 @@ class _Bounds:
             raise _Hostile(f"unpacks to more than the {self.free / 1e6:.0f} MB that are free")
 
 
-def _read(archive: Path, draft: Path, wanted: set[str], bounds: _Bounds, report: Report) -> None:
+def _read(archive: Path, draft: Path, wanted: set[str], bounds: _Bounds, report: ProgressCallback) -> None:
     """Write what is wanted of an archive to `draft`, as the archive names it; tars inside become folders."""
-    size = archive.stat().st_size
-    links: dict[str, str] = {}  # path in the archive → path in the archive that it points to
+    inner = {_inner(member) for member in wanted}
+    outer = {_inner(member) or member for member in wanted}
     with archive.open("rb") as stream:
-        is_zip = stream.read(2) == b"PK"
-    if is_zip:
-        with zipfile.ZipFile(archive) as content:
-            for info in content.infolist():
-                bounds.count(info.file_size)
-                _check_name(info.orig_filename)  # `filename` is cut at the first NUL
-                if info.flag_bits & 1:
-                    raise _Hostile(f"its member {info.filename!r} is encrypted")
-                if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise _Hostile(f"its member {info.filename!r} is neither file nor folder")
-                if _is_wanted(info.filename, wanted):
-                    _check_new(draft, info.filename, info.is_dir())
-                    content.extract(info, draft)
-                    report(min(content.fp.tell(), size), size)  # type: ignore[union-attr]
-    else:
-        with archive.open("rb") as stream, tarfile.open(fileobj=stream, tarinfo=_Header) as tar:
-            for member in tar:
-                bounds.count(member.size)
-                _check_name(member.name)
-                safe = tarfile.data_filter(member, str(draft))
-                if member.issparse() or any(key.startswith("GNU.sparse") for key in member.pax_headers):
-                    raise _Hostile(f"its member {member.name!r} is neither file, folder nor link")
-                if _is_wanted(member.name, wanted):
-                    _check_new(draft, member.name, member.isdir())
-                    if member.issym() or member.islnk():
-                        beside = posixpath.dirname(member.name) if member.issym() else ""
-                        links[member.name] = posixpath.normpath(posixpath.join(beside, member.linkname))
-                        if _leaves(links[member.name]):
-                            raise _Hostile(f"its member {member.name!r} is a link out of the folder")
-                    else:
-                        tar.extract(safe, draft, filter="fully_trusted")  # filtered above
-                tar.members = []  # type: ignore[attr-defined]  # else a list of all members grows
-                report(min(stream.tell(), size), size)
-            rest = 0
-            while chunk := tar.fileobj.read(CHUNK):  # type: ignore[union-attr]  # to the end, where the checksum is
-                rest += len(chunk)
-                if rest > SMALL:
-                    raise _Hostile(f"holds more than {SMALL / 1e6:.0f} MB behind its end")
-        _copy_links(draft, links, bounds)
-    for name in {name for name in map(_inner, wanted) if name and (draft / name).is_file()}:
-        packed = (draft / name).rename(draft / f"{name}.packed")
-        (draft / name).mkdir()
-        inside = {member[len(name) + 1 :] for member in wanted if member.startswith(f"{name}/")}
-        _read(packed, draft / name, inside, bounds, lambda done, total: None)
-        packed.unlink()
+        members = _zip_members if stream.read(2) == b"PK" else _tar_members
+        stream.seek(0)
+        for member in members(stream):
+            bounds.count(member.size)
+            path = _checked_path(member.name)
+            if any(one == "." or path == one or path.startswith(f"{one}/") for one in outer):
+                if member.unfit:
+                    raise _Hostile(f"its member {member.name!r} is {member.unfit}")
+                _write(member, draft / path)
+            report(min(stream.tell(), archive.stat().st_size), archive.stat().st_size)
+    for name in inner:
+        if name and (draft / name).is_file():
+            packed = (draft / name).rename(draft / f"{name}.packed")
+            (draft / name).mkdir()
+            inside = {member[len(name) + 1 :] for member in wanted if member.startswith(f"{name}/")}
+            _read(packed, draft / name, inside, bounds, lambda done, total: None)
+            packed.unlink()
+
+
+def _write(member: _Member, path: Path) -> None:
+    try:
+        (path if member.is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+        if not member.is_folder:
+            with member.open() as source, path.open("xb") as sink:
+                shutil.copyfileobj(source, sink, CHUNK)
+    except (FileExistsError, NotADirectoryError):  # nothing is written over, and no file is taken for a folder
+        raise _Hostile(f"its member {member.name!r} stands there twice") from None
+
+
+def _zip_members(stream: IO[bytes]) -> Iterator[_Member]:
+    with zipfile.ZipFile(stream) as content:
+        for info in content.infolist():
+            plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+            unfit = "encrypted" if info.flag_bits & 1 else "" if plain else "neither file nor folder"
+            # `filename` is cut at the first NUL
+            yield _Member(info.orig_filename, info.file_size, info.is_dir(), unfit, partial(content.open, info))
+
+
+def _tar_members(stream: IO[bytes]) -> Iterator[_Member]:
+    with tarfile.open(fileobj=stream, tarinfo=_Header) as tar:
+        for member in tar:
+            sparse = member.issparse() or any(key.startswith("GNU.sparse") for key in member.pax_headers)
+            unfit = "" if (member.isreg() and not sparse) or member.isdir() else "neither file nor folder"
+            unfit = f"a link to {member.linkname!r}" if member.issym() or member.islnk() else unfit
+            yield _Member(member.name, member.size, member.isdir(), unfit, partial(tar.extractfile, member))  # type: ignore[arg-type]
+            tar.members = []  # type: ignore[attr-defined]  # else a list of all members grows
+        rest = 0
+        while chunk := tar.fileobj.read(CHUNK):  # type: ignore[union-attr]  # to the end, where the checksum is
+            rest += len(chunk)
+            if rest > SMALL:
+                raise _Hostile(f"holds more than {SMALL / 1e6:.0f} MB behind its end")
 
 
 class _Header(tarfile.TarInfo):
@@ -210,60 +219,27 @@ class _Header(tarfile.TarInfo):
         if header.type in LONG_HEADERS and header.size > MAX_HEADER:
             raise _Hostile(f"a member's name or attributes take {header.size} bytes")
         if header.type == tarfile.GNUTYPE_SPARSE:
-            raise _Hostile(f"its member {header.name!r} is neither file, folder nor link")
+            raise _Hostile(f"its member {header.name!r} is neither file nor folder")
         return header
 
     def _proc_gnusparse_10(self, following: tarfile.TarInfo, *_: object) -> None:
-        """The newer form's map stands in the data; tarfile would read it to the end."""
-        raise _Hostile(f"its member {following.name!r} is neither file, folder nor link")
+        """The newer form's map is in the data; tarfile would read it to the end."""
+        raise _Hostile(f"its member {following.name!r} is neither file nor folder")
 
 
 def _inner(member: str) -> str:
-    """The path of the tar inside the archive that a wanted member stands in; "" where it stands in none."""
+    """The path of the tar inside the archive that holds a wanted member; "" where none does."""
     parts = member.split("/")
     ends = [number for number, part in enumerate(parts[:-1], start=1) if part.lower().endswith(INNER)]
     return "/".join(parts[: ends[0]]) if ends else ""
 
 
-def _is_wanted(name: str, wanted: set[str]) -> bool:
-    path = os.path.normpath(name).replace("\\", "/")
-    members = {_inner(member) or member for member in wanted}
-    return any(member == "." or path == member or path.startswith(f"{member}/") for member in members)
-
-
-def _leaves(name: str) -> bool:
-    """Whether a name leads out of the folder, here or on Windows: the libraries would quietly make it a name inside."""
+def _checked_path(name: str) -> str:
+    """A member's name as a path with "/", refused where it leads out of the folder, here or on Windows."""
     parts = name.replace("\\", "/").split("/")
     # A drive counts in any part: to Windows, images/C:/x is a place on drive C, images/a:b a stream behind the file a.
-    return not parts[0] or "\0" in name or ".." in parts or ":" in name
-
-
-def _check_name(name: str) -> None:
-    if _leaves(name):
+    if not parts[0] or "\0" in name or ".." in parts or ":" in name:
         raise _Hostile(f"its member {name!r} would stand outside of the folder")
-    parts = name.replace("\\", "/").split("/")
     if WINDOWS and any(p and (is_device(p) or p[-1] in ". " or set(p) & FORBIDDEN) for p in parts if p != "."):
         raise _Hostile(f"its member {name!r} has a name that Windows does not take for a file's")
-
-
-def _check_new(draft: Path, name: str, is_folder: bool) -> None:
-    """Nothing is written over, and no file is taken for a folder."""
-    path = draft / name
-    above = [draft.joinpath(*Path(name).parts[:n]) for n in range(1, len(Path(name).parts))]
-    if (path.exists() and not (is_folder and path.is_dir())) or any(folder.is_file() for folder in above):
-        raise _Hostile(f"its member {name!r} stands there twice")
-
-
-def _copy_links(draft: Path, links: dict[str, str], bounds: _Bounds) -> None:
-    """Links become copies of the files they point to: nothing is ever written that points anywhere."""
-    for _ in range(MAX_HOPS):  # from link to link
-        for name, target in list(links.items()):
-            if (draft / target).is_file():
-                bounds.count((draft / target).stat().st_size)
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(draft / target, draft / name)
-                del links[name]
-        if not links:
-            return
-    name, target = next(iter(links.items()))
-    raise _Hostile(f"its member {name!r} is a link to {target!r}, which is no file that is unpacked with it")
+    return posixpath.normpath("/".join(parts))

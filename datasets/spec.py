@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from bench.datasets import hub
 from bench.datasets.readers import COMMON_OPTIONS
 from bench.datasets.registry import READERS
+from bench.datasets.sources import Source
 from bench.datasets.splitfiles import read_json
 from bench.datasets.types import class_name
 from bench.errors import UserError, nearest
 from bench.files import user_path
 from bench.metrics import METRICS
 
-SUITE_KEYS = ("title", "note", "recipe", "views", "demo", "backbone", "defaults", "tasks")
-TASK_KEYS = (
-    *("name", "folder", "reader", "metric", "template", "descriptions", "task_name"),
-    *("classes", "images", "sources", "note"),
-)
-SOURCE_KEYS = ("what", "url", "size", "licence", "how", "fetch", "file", "unpack", "md5", "sha256")
+
+class Key(NamedTuple):
+    """What a key's value may be: of a type (a `list` or `dict` is of texts), a number of at least `minimum`."""
+
+    kind: Any
+    default: Any = None
+    minimum: int = 0
+    needed: bool = False
+
+
+SUITE_KEYS = {
+    **{"title": Key(str), "note": Key(str, ""), "recipe": Key(Mapping, {}), "views": Key(int, minimum=1)},
+    **{"demo": Key(bool, False), "backbone": Key(str, ""), "defaults": Key(Mapping, {})},
+    "tasks": Key(Sequence, needed=True),
+}
+TASK_KEYS = {
+    **{"name": Key(str, needed=True), "folder": Key(str), "reader": Key(Mapping, {"kind": "folders"})},
+    **{"metric": Key(str, next(iter(METRICS))), "template": Key(object), "descriptions": Key(str, "")},
+    **{"task_name": Key(object), "classes": Key(int, minimum=2), "images": Key(int, minimum=1)},
+    **{"sources": Key(Sequence, ()), "note": Key(str, "")},
+}
+SOURCE_KEYS = {
+    **dict.fromkeys(("what", "url", "size", "licence", "how", "file", "md5", "sha256"), Key(str, "")),
+    **{"fetch": Key(object, False), "unpack": Key(dict, {})},
+}
+PATH_OPTIONS = ("images", "pool", "parts", "split", "files")  # of readers: below the data root
 DIGITS = {"md5": 32, "sha256": 64}
-TYPE_NAMES = {
-    str: "text",
-    bool: "true or false",
-    int: "a whole number",
-    list: "a list of texts",
-    dict: "a map of texts",
+TYPE_NAMES: dict[Any, str] = {
+    **{str: "text", bool: "true or false", int: "a whole number"},
+    **{list: "a list of texts", dict: "a map of texts", Mapping: "a map", Sequence: "a list of maps"},
 }
 
 
@@ -46,7 +65,7 @@ class TaskSpec:
     task_name: str  # "" where the user's copy names the task
     task_names: tuple[str, ...]  # all that the suite file gives it, of which that is the first
     n_classes: int | None  # None where the user's copy says
-    sources: tuple[dict[str, Any], ...]  # texts; `fetch` is True or a text, `unpack` a map of texts
+    sources: tuple[Source, ...]
     note: str
     n_images: int | None = None  # of the official data set, where there is one number for it
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # sentences of classes, by name
@@ -99,38 +118,18 @@ def _folder() -> Path:
 
 
 def _suite(file: Path, content: Mapping[str, Any]) -> Suite:
-    _known_keys(file, "suite", content, SUITE_KEYS)
-    tasks = content.get("tasks")
-    if not isinstance(tasks, list) or not tasks:
-        raise UserError(f"{file}: `tasks` must be a list of at least one task, not {tasks!r}")
-    defaults = content.get("defaults", {})
-    if not isinstance(defaults, dict):
-        raise UserError(f"{file}: `defaults` must be a map of values for all tasks, not {defaults!r}")
-    _known_keys(file, "defaults", defaults, TASK_KEYS)
-    specs = tuple(_task(file, number, entry, defaults) for number, entry in enumerate(tasks))
-    _different(file, [spec.name for spec in specs])
-    recipe = content.get("recipe", {})
-    if not isinstance(recipe, dict):
-        raise UserError(f"{file}: `recipe` must be a map such as {{epochs: 20}}, not {recipe!r}")
-    views = content.get("views")
-    if views is not None and (not _is(views, int) or views < 1):
-        raise UserError(f"{file}: `views` must be a whole number from 1 up, not {views!r}")
-    return Suite(
-        name=file.stem,
-        title=_value(file, "suite", content, "title", str, file.stem),
-        tasks=specs,
-        recipe=recipe,
-        views=views,
-        demo=_value(file, "suite", content, "demo", bool, False),
-        note=_value(file, "suite", content, "note", str, ""),
-        path=file,
-        backbone=_backbone(file, _value(file, "suite", content, "backbone", str, "")),
-    )
-
-
-def _backbone(file: Path, name: str) -> str | None:
-    """A name as it is; the path of a model JSON relative to the suite file."""
-    return str(_beside(file, name)) if name.endswith(".json") else name or None
+    given = _values(f"{file}: suite", content, SUITE_KEYS)
+    if not given["tasks"]:
+        raise UserError(f"{file}: `tasks` must be a list of at least one task")
+    _check_keys(f"{file}: defaults", given["defaults"], TASK_KEYS)
+    tasks = tuple(_task(file, {**given["defaults"], **entry}) for entry in given["tasks"])
+    if twice := _twice(spec.name for spec in tasks):
+        raise UserError(f"{file}: two tasks have the name {twice!r}")
+    title, backbone = given["title"] or file.stem, given["backbone"]
+    if backbone.endswith(".json"):
+        backbone = str(_beside(file, backbone))
+    kept = {key: given[key] for key in ("recipe", "views", "demo", "note")}
+    return Suite(name=file.stem, title=title, tasks=tasks, path=file, backbone=backbone or None, **kept)
 
 
 def _beside(file: Path, name: str) -> Path:
@@ -138,67 +137,54 @@ def _beside(file: Path, name: str) -> Path:
     return file.parent / Path(name).expanduser()
 
 
-def _task(file: Path, number: int, entry: object, defaults: Mapping[str, Any]) -> TaskSpec:
-    if not isinstance(entry, dict):
-        raise UserError(f"{file}: task {number} must be a map with `name`, `template`, ..., not {entry!r}")
-    where = f"task {entry.get('name', number)}"
-    _known_keys(file, where, entry, TASK_KEYS)
-    given = {**defaults, **entry}
-    reader = _reader(file, where, given.get("reader", {"kind": "folders"}))
-    name = _value(file, where, given, "name", str)
-    metric = _value(file, where, given, "metric", str, next(iter(METRICS)))
-    if metric not in METRICS:
-        raise UserError(f"{file}: {where}: unknown metric {metric!r}; {nearest(metric, METRICS)}")
-    classes = given.get("classes")
-    if classes is not None and (not _is(classes, int) or classes < 2):
-        raise UserError(f"{file}: {where}: `classes` must be a whole number from 2 up, not {classes!r}")
-    images = given.get("images")
-    if images is not None and (not _is(images, int) or images < 1):
-        raise UserError(f"{file}: {where}: `images` must be a whole number from 1 up, not {images!r}")
+def _task(file: Path, entry: Mapping[str, Any]) -> TaskSpec:
+    at = f"{file}: task {entry.get('name', '')}".rstrip()
+    given = _values(at, entry, TASK_KEYS)
+    name, reader = given["name"], _reader(at, given["reader"])
+    if given["metric"] not in METRICS:
+        raise UserError(f"{at}: unknown metric {given['metric']!r}; {nearest(given['metric'], METRICS)}")
+    # A user's own copy names the tasks of Fashion-20; elsewhere the suite file must.
+    if given["task_name"] is None and reader["kind"] != "fashion20":
+        raise UserError(f"{at}: `task_name` is missing; it must be text")
+    task_names = _texts(f"{at}: `task_name`", given["task_name"] or "")
+    library = [Source(what=_library_name(reader), reader=reader)] if hub.can_fetch(reader) else []
     return TaskSpec(
-        name=_safe_name(file, "task name", name),
-        folder=_inside(file, where, "folder", _value(file, where, given, "folder", str, name)),
+        name=_safe_name(f"{file}: task name", name),
+        folder=_inside(f"{at}: `folder`", given["folder"] or name),
         reader=reader,
-        metric=metric,
-        template=_template(file, where, given.get("template")),
-        descriptions=_descriptions(file, where, given),
-        # A user's own copy names the tasks of Fashion-20; elsewhere the suite file must.
-        task_name=(task_names := _task_names(file, where, given, reader))[0],
+        metric=given["metric"],
+        template=_template(at, given["template"]),
+        descriptions=_descriptions(file, given["descriptions"]),
+        task_name=task_names[0],
         task_names=task_names,
-        n_classes=classes,
-        sources=_sources(file, where, given.get("sources", [])),
-        note=_value(file, where, given, "note", str, ""),
-        n_images=images,
+        n_classes=given["classes"],
+        sources=(*library, *_sources(f"{at}: sources", given["sources"])),
+        note=given["note"],
+        n_images=given["images"],
     )
 
 
-def _task_names(file: Path, where: str, given: Mapping[str, Any], reader: Mapping[str, Any]) -> tuple[str, ...]:
-    names = given.get("task_name")
-    if not isinstance(names, list) or not names:
-        return (_value(file, where, given, "task_name", str, "" if reader["kind"] == "fashion20" else None),)
-    for name in names:
-        _must_be(name, str, f"{file}: {where}: `task_name`")
-        if names.count(name) > 1:
-            raise UserError(f"{file}: {where}: `task_name` {name!r} stands twice")
-    return tuple(names)
+def _texts(what: str, given: Any) -> tuple[str, ...]:
+    """One text, or a list of texts that differ."""
+    texts = given if isinstance(given, list) and given else [given]
+    for text in texts:
+        _must_be(what, text, Key(str))
+        if texts.count(text) > 1:
+            raise UserError(f"{what} {text!r} stands twice")
+    return tuple(texts)
 
 
-def _template(file: Path, where: str, given: object) -> str | tuple[str, ...]:
+def _template(at: str, given: Any) -> str | tuple[str, ...]:
     """One template, or several; a list of one is the one."""
-    templates: list[str] = []
-    for entry in given if isinstance(given, list) and given else [given]:
-        text = _value(file, where, {"template": entry}, "template", str)
-        if len(re.findall(r"\{\}", text)) != 1 or text.count("{") != 1 or text.count("}") != 1:
-            raise UserError(f"{file}: {where}: `template` {text!r} must hold one {{}}, for the class name")
-        if text in templates:
-            raise UserError(f"{file}: {where}: `template` {text!r} stands twice")
-        templates.append(text)
-    return templates[0] if len(templates) == 1 else tuple(templates)
+    templates = _texts(f"{at}: `template`", given)
+    for text in templates:
+        if text.count("{}") != 1 or text.count("{") != 1 or text.count("}") != 1:
+            raise UserError(f"{at}: `template` {text!r} must hold one {{}}, for the class name")
+    return templates[0] if len(templates) == 1 else templates
 
 
-def _descriptions(file: Path, where: str, given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def _descriptions(file: Path, name: str) -> dict[str, tuple[str, ...]]:
     """What the file that `descriptions` names says: sentences by class name."""
-    name = _value(file, where, given, "descriptions", str, "")
     if not name:
         return {}
     source = _beside(file, name)
@@ -216,163 +202,130 @@ def _descriptions(file: Path, where: str, given: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def _reader(file: Path, where: str, reader: object) -> dict[str, Any]:
-    if not isinstance(reader, dict) or not isinstance(reader.get("kind"), str):
-        raise UserError(f"{file}: {where}: `reader` must be a map with `kind`, not {reader!r}")
-    kind = reader["kind"]
-    if kind not in READERS:
-        raise UserError(f"{file}: {where}: unknown reader kind {kind!r}; {nearest(kind, READERS)}")
-    options = {"kind": str, **COMMON_OPTIONS, **READERS[kind].options}
-    _known_keys(file, f"{where}: reader {kind}", reader, options)
+def _reader(at: str, reader: Mapping[str, Any]) -> dict[str, Any]:
+    kind = reader.get("kind")
+    if not isinstance(kind, str) or kind not in READERS:
+        raise UserError(f"{at}: unknown reader kind {kind!r}; {nearest(str(kind), READERS)}")
+    at = f"{at}: reader {kind}"
+    if kind == "huggingface" and "imagefolder" in reader:
+        raise UserError(f"{at}: `imagefolder` is read by the kinds folders (of classes) and csv (a metadata.csv)")
     for option in READERS[kind].required:
         if option not in reader:
-            raise UserError(f"{file}: {where}: reader {kind} needs `{option}`")
-    checked: dict[str, Any] = {}
-    for option, wanted in options.items():
-        if option not in reader:
-            continue
-        value = reader[option]
-        if wanted is list and isinstance(value, str):
-            value = [value]  # one text may stand for a list of one
-        _must_be(value, wanted, f"{file}: {where}: reader {kind}: `{option}`")
-        if option in ("images", "pool", "parts", "split", "files", "imagefolder"):
-            paths = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-            for path in paths:
-                _inside(file, where, option, path)
-        checked[option] = value
-    if "split_name" in checked:
-        _safe_name(file, f"{where}: reader {kind}: `split_name`", checked["split_name"])
+            raise UserError(f"{at} needs `{option}`")
+    types = {"kind": str, **COMMON_OPTIONS, **READERS[kind].options}
+    # One text may stand for a list of one.
+    given: dict[str, Any] = {
+        key: [v] if types.get(key) is list and isinstance(v, str) else v for key, v in reader.items()
+    }
+    _values(at, given, {option: Key(kind) for option, kind in types.items()})
+    for option in PATH_OPTIONS:
+        value = given.get(option, ())
+        for path in value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else value:
+            _inside(f"{at}: `{option}`", path)
+    if "split_name" in given:
+        _safe_name(f"{at}: `split_name`", given["split_name"])
     for option in ("strip", "pattern"):
-        if option in checked:
-            _pattern(file, where, option, checked[option])
-    return checked
+        try:
+            re.compile(given.get(option, ""))
+        except re.error as error:
+            raise UserError(f"{at}: `{option}` {given[option]!r} is not a pattern ({error})") from None
+    return given
 
 
-def _sources(file: Path, where: str, sources: object) -> tuple[dict[str, Any], ...]:
-    if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
-        raise UserError(f"{file}: {where}: `sources` must be a list of maps with {', '.join(SOURCE_KEYS)}")
-    checked = tuple(_source(file, f"{where}: sources", source) for source in sources)
-    files = [name.casefold() for source in checked if (name := file_of(source))]
-    for name in files:
-        if files.count(name) > 1:
-            raise UserError(f"{file}: {where}: sources: two are saved as {name!r}; give one of them another `file`")
-    return checked
+def _library_name(reader: Mapping[str, Any]) -> str:
+    return f"{reader['kind']} {reader.get('hub') or reader.get('class')}"
 
 
-def _source(file: Path, where: str, given: dict[str, Any]) -> dict[str, Any]:
+def _sources(at: str, given: Sequence[Mapping[str, Any]]) -> tuple[Source, ...]:
+    sources = tuple(_source(at, entry) for entry in given)
+    if twice := _twice(source.file_name for source in sources if source.fetch):
+        raise UserError(f"{at}: two are saved as {twice!r}; give one of them another `file`")
+    return sources
+
+
+def _source(at: str, entry: Mapping[str, Any]) -> Source:
     """One source: what people read as texts, what `data fetch` goes by checked."""
-    _known_keys(file, where, given, SOURCE_KEYS)
-    for key, value in given.items():
-        if key not in ("fetch", "unpack") and not (_is(value, str) or _is(value, int)):  # of digits alone: a checksum
-            raise UserError(f"{file}: {where}: `{key}` must be text, not {value!r}")
-    source = {key: value if key in ("fetch", "unpack") else str(value) for key, value in given.items()}
-    if source.get("fetch", False) is False:
-        needless = [key for key in ("file", "unpack", *DIGITS) if key in source]
-        if needless:
-            raise UserError(f"{file}: {where}: `{needless[0]}` says nothing without `fetch`")
-        return {key: value for key, value in source.items() if key != "fetch"}
-    url = source.get("url", "") if source["fetch"] is True else source["fetch"]
+    source = Source(**_values(at, entry, SOURCE_KEYS))
+    if not source.fetch:
+        for key in ("file", "unpack", *DIGITS):
+            if key in entry:
+                raise UserError(f"{at}: `{key}` says nothing without `fetch`")
+        return source
+    url, name = source.address, source.file_name if isinstance(source.address, str) else ""
     if not isinstance(url, str) or not re.fullmatch(r"https?://[^/\s]+/\S*", url):
-        raise UserError(f"{file}: {where}: `fetch` must be an http(s) address, or true for that of `url`, not {url!r}")
-    name = file_of(source)
+        raise UserError(f"{at}: `fetch` must be an http(s) address, or true for that of `url`, not {url!r}")
     if not re.fullmatch(r"\w[\w.+ -]*", name):
-        raise UserError(f"{file}: {where}: `file` must be the name to save {url} as, without folders, not {name!r}")
+        raise UserError(f"{at}: `file` must be the name to save {url} as, without folders, not {name!r}")
     for kind, digits in DIGITS.items():
-        if kind in source and not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", source[kind]):
-            raise UserError(f"{file}: {where}: `{kind}` must be {digits} hexadecimal digits, not {source[kind]!r}")
-    if "unpack" in source:
-        _unpack(file, f"{where}: {name}", source["unpack"])
+        if kind in entry and not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", entry[kind]):
+            raise UserError(f"{at}: `{kind}` must be {digits} hexadecimal digits, not {entry[kind]!r}")
+    if "unpack" in entry and not source.unpack:
+        raise UserError(f"{at}: {name}: `unpack` must be a map of texts such as {{dtd/images: images}}")
+    for target in source.unpack.values():
+        if _inside(f"{at}: {name}: `unpack`", target).strip("./") == "":
+            raise UserError(f"{at}: {name}: `unpack` needs a name to unpack to, not {target!r}")
+    if _twice(source.unpack.values()):
+        raise UserError(f"{at}: {name}: `unpack` takes two members to one place")
     return source
-
-
-def _unpack(file: Path, where: str, unpack: object) -> None:
-    if not _is(unpack, dict) or not isinstance(unpack, dict) or not unpack:
-        example = "{dtd/images: images}"
-        raise UserError(f"{file}: {where}: `unpack` must be a map of texts such as {example}, not {unpack!r}")
-    for target in unpack.values():
-        if _inside(file, where, "unpack", target).strip("./") == "":
-            raise UserError(f"{file}: {where}: `unpack` needs a name to unpack to, not {target!r}")
-    if len({target.casefold() for target in unpack.values()}) < len(unpack):
-        raise UserError(f"{file}: {where}: `unpack` takes two members to one place")
-
-
-def file_of(source: Mapping[str, Any]) -> str:
-    """The name a source's download is saved as; "" where it is not downloaded."""
-    fetched = source.get("fetch", False)
-    if fetched is False:
-        return ""
-    url = str(source.get("url", "") if fetched is True else fetched)
-    return str(source.get("file") or url.partition("?")[0].rpartition("/")[2])
-
-
-def targets_of(source: Mapping[str, Any]) -> dict[str, str]:
-    """What a download leaves in the task's folder: member of the archive → path, or {"": the file itself}."""
-    return dict(source.get("unpack") or {"": file_of(source)})
 
 
 # What a value may be --------------------------------------------------------------------------------------
 
 
-def _is(value: object, kind: type) -> bool:
+def _values(at: str, content: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The values of all keys, each as it must be; those that are not given have their defaults."""
+    _check_keys(at, content, keys)
+    for name, key in keys.items():
+        if content.get(name) is not None:
+            _must_be(f"{at}: `{name}`", content[name], key)
+        elif key.needed:
+            raise UserError(f"{at}: `{name}` is missing; it must be {TYPE_NAMES[key.kind]}")
+    return {name: key.default if content.get(name) is None else content[name] for name, key in keys.items()}
+
+
+def _check_keys(at: str, content: Mapping[Any, Any], keys: Mapping[str, Key]) -> None:
+    for key in content:
+        if key not in keys:
+            raise UserError(f"{at}: unknown key {str(key)!r}; {nearest(str(key), keys)}")
+
+
+def _must_be(what: str, value: object, key: Key) -> None:
+    if not _is(value, key.kind) or (key.minimum and isinstance(value, int) and value < key.minimum):
+        bound = f" from {key.minimum} up" if key.minimum else ""
+        quotes = " (put it in quotes)" if key.kind in (str, list, dict) else ""
+        raise UserError(f"{what} must be {TYPE_NAMES[key.kind]}{bound}, not {value!r}{quotes}")
+
+
+def _is(value: object, kind: Any) -> bool:
     """Whether a YAML value is of a kind; entries of lists and maps are texts (an unquoted `no` is not)."""
     if kind is list:
         return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
     if kind is dict:
         return isinstance(value, dict) and all(isinstance(entry, str) for pair in value.items() for entry in pair)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if kind is Sequence:
+        return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+    return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
 
 
-def _value(file: Path, where: str, content: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:
-    """A key's value, of the right type; without a default the key is required."""
-    value = content.get(key, default)
-    if value is None:
-        raise UserError(f"{file}: {where}: `{key}` is missing; it must be {TYPE_NAMES[kind]}")
-    _must_be(value, kind, f"{file}: {where}: `{key}`")
-    return value
-
-
-def _must_be(value: object, kind: type, what: str) -> None:
-    if not _is(value, kind):
-        quotes = " (put it in quotes)" if kind in (str, list, dict) else ""
-        raise UserError(f"{what} must be {TYPE_NAMES[kind]}, not {value!r}{quotes}")
-
-
-def _known_keys(
-    file: Path, where: str, content: Mapping[Any, Any], known: Mapping[str, type] | tuple[str, ...]
-) -> None:
-    for key in content:
-        if key not in known:
-            raise UserError(f"{file}: {where}: unknown key {str(key)!r}; {nearest(str(key), known)}")
-
-
-def _safe_name(file: Path, what: str, name: str) -> str:
+def _safe_name(what: str, name: str) -> str:
     """A task's name is part of file names (split_bench_<name>.json)."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise UserError(f"{file}: {what} {name!r} must be of letters, digits and -_.+ only")
+        raise UserError(f"{what} {name!r} must be of letters, digits and -_.+ only")
     return name
 
 
-def _inside(file: Path, where: str, key: str, path: str) -> str:
+def _inside(what: str, path: str) -> str:
     """A folder or file below the data root."""
     parts = Path(path.replace("\\", "/")).parts
     if not path or Path(path).is_absolute() or ".." in parts or path[1:2] == ":":
-        raise UserError(f"{file}: {where}: `{key}` must be a path below the data root, not {path!r}")
+        raise UserError(f"{what} must be a path below the data root, not {path!r}")
     return path
 
 
-def _pattern(file: Path, where: str, option: str, pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise UserError(f"{file}: {where}: `{option}` {pattern!r} is not a pattern ({error})") from None
-
-
-def _different(file: Path, names: list[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name.lower() in seen:
-            raise UserError(f"{file}: two tasks have the name {name!r}")
-        seen.add(name.lower())
+def _twice(names: Iterable[str]) -> str:
+    """The first of some names that was there before, in whatever case; "" where all differ."""
+    folded = [name.casefold() for name in names]
+    return next((name for number, name in enumerate(folded) if name in folded[:number]), "")
 
 
 # YAML -----------------------------------------------------------------------------------------------------

@@ -15,20 +15,13 @@ from pathlib import Path
 from bench.datasets import hub
 from bench.datasets.cache_paths import cache_place, writable_places
 from bench.datasets.fewshot import seeded_order
-from bench.datasets.readers import image_root
+from bench.datasets.readers import image_root, text_of
 from bench.datasets.registry import READERS
 from bench.datasets.spec import Suite, TaskSpec
-from bench.datasets.splitfiles import (
-    PARTS,
-    check_parts,
-    coop_form,
-    read_json,
-    read_split,
-    safe_path,
-    write_json,
-)
+from bench.datasets.splitfiles import PARTS, check_parts, coop_form, read_json, read_split, safe_path, write_json
 from bench.datasets.types import Item, LeftOut, Listing, MissingData, Split, missing_images
 from bench.errors import UserError, nearest
+from bench.progress import count
 
 __all__ = ["Item", "Split", "Task", "divide", "load_task", "load_tasks", "select_tasks"]
 
@@ -83,7 +76,7 @@ def load_tasks(
 
     Missing data is one error that names every task concerned, the folder and where to get it, and ends with `advice`.
     With `allow_missing` a task without data is left out, and one of which only a part is there (of its images or
-    classes) is used as it is. Files that a reader leaves out are told on standard error, a line a task.
+    classes) is used as it is. Files that a reader leaves out are told on standard error, a line per task.
     """
     data_root = Path(data_root).expanduser()
     tasks, missing = [], []
@@ -91,11 +84,11 @@ def load_tasks(
         try:
             tasks.append(load_task(spec, data_root, allow_missing))
         except MissingData as error:
-            missing.append(_missing_text(spec, data_root, error))
+            links = ", ".join(source.url for source in spec.sources if source.url)
+            missing.append(f"  {spec.name}: {error}{f'; get it from {links}' if links else ''}")
     if missing and not (allow_missing and tasks):
         head = f"suite {suite.name}: data of {len(missing)} of {len(missing) + len(tasks)} tasks is missing"
-        hint = "put it there, or leave these tasks out (allow_missing)" if tasks else "put it there"
-        raise UserError("\n".join([f"{head} below {data_root}; {hint}:", *missing, *advice]))
+        raise UserError("\n".join([f"{head} below {data_root}:", *missing, *advice]))
     for task in tasks:
         if task.left_out:
             print(f"warning: {task.name}: {task.left_out}", file=sys.stderr)
@@ -104,15 +97,13 @@ def load_tasks(
 
 def select_tasks(suite: Suite, names: Sequence[str] | None = None) -> list[TaskSpec]:
     """The suite's tasks of these names, whatever their case; all of them without names."""
-    if names is None:
-        return list(suite.tasks)
     known = {spec.name.lower(): spec for spec in suite.tasks}
-    for name in names:
+    for name in names or ():
         if name.lower() not in known:
             hint = nearest(name, [spec.name for spec in suite.tasks])
             raise UserError(f"tasks: suite {suite.name} has no task {name!r}; {hint}")
-    wanted = {name.lower() for name in names}
-    return [spec for spec in suite.tasks if spec.name.lower() in wanted]
+    wanted = known if names is None else {name.lower() for name in names}
+    return [spec for name, spec in known.items() if name in wanted]
 
 
 def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, write: bool = True) -> Task:
@@ -124,19 +115,43 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
     folder = data_root / spec.folder
     if not folder.is_dir() and not cache_place(folder).is_dir():
         raise MissingData(f"{folder}: no such folder")
-    split, task_name, unread = _find_split(spec, folder, allow_missing, write)
+    reader, leak = spec.reader, spec.reader.get("allow_leak", False)
+    if file := _given_split(spec, folder):  # it says itself which images are the task's: nothing counts as left out
+        root = image_root(folder, reader, READERS[reader["kind"]].images)
+        split, task_name = read_split(file, root, reader.get("task", 0), leak)
+        gone = _missing(file, root, split.parts, allow_missing)
+        split, unread = without(split, gone), LeftOut()
+    else:
+        if write:
+            hub.prepare(folder, reader)
+        listing = READERS[reader["kind"]].read(folder, reader)
+        _check_unmet(spec, listing)
+        gone = _missing(folder, listing.root, listing.parts, allow_missing)
+        n_listed = len({item.path for items in listing.parts.values() for item in items})
+        kept = {part: [item for item in items if item.path not in gone] for part, items in listing.parts.items()}
+        listing = replace(listing, parts=kept)
+        check_parts(folder, listing.parts, leak)
+        # Of a part of the data nothing is written: it would be wrong once the rest is there.
+        whole = not gone and spec.n_classes in (None, len(listing.class_names)) and n_listed >= (spec.n_images or 0)
+        split = divide(listing) if "train" in kept else _written_split(spec, folder, listing, write and whole)
+        split, task_name, unread = without(split, gone), listing.task_name, listing.left_out
     split = _check_complete(spec, folder, split, allow_missing)
     if not allow_missing or len(split.class_names) == spec.n_classes:  # else its class may be what is missing
-        _check_descriptions(spec, split)
+        for name in spec.descriptions:  # of a name with a slip of the pen they would never be read
+            if name not in split.class_names:
+                hint = nearest(name, split.class_names)
+                raise UserError(f"{spec.name}: `descriptions` has {name!r}, no class; {hint}")
     # A folder of many tasks (Fashion-20) cannot hold one name for them.
-    named = ("task" not in spec.reader and _own_task_name(folder)) or spec.task_name or task_name
+    own = folder / "task_name.txt"
+    named = " ".join(text_of(own).split()) if "task" not in reader and own.exists() else ""
+    named = named or spec.task_name or task_name
     if not named:
-        raise UserError(f"{spec.name}: no task name; put one into {folder / 'task_name.txt'}")
+        raise UserError(f"{spec.name}: no task name; put one into {own}")
     return Task(spec.called(named), split, unread)
 
 
 def divide(listing: Listing) -> Split:
-    """Make train, val and test of what a reader lists: by class, in an order that hangs on file names alone.
+    """Make train, val and test of what a reader lists: by class, in an order that depends on file names alone.
 
     "all" gives 50 % train, 20 % val and the rest test; "trainval" gives 80 % train and 20 % val.
     """
@@ -172,48 +187,11 @@ def _divide_by_class(listing: Listing, part: str, test_too: bool) -> list[list[I
     return divided
 
 
-def _find_split(spec: TaskSpec, folder: Path, allow_missing: bool, write: bool) -> tuple[Split, str, LeftOut]:
-    """The task's division, the task's name where the data holds one, and what the reader left out.
-
-    A split file says itself which images are the task's: then nothing counts as left out.
-    """
-    reader = READERS[spec.reader["kind"]]
-    file = _given_split(spec, folder)
-    if file:
-        root = image_root(folder, spec.reader, reader.images)
-        split, task_name = read_split(file, root, spec.reader.get("task", 0), spec.reader.get("allow_leak", False))
-        gone = missing_images(root, [item for items in split.parts.values() for item in items])
-        _check_missing(file, gone, root, allow_missing)
-        return without(split, gone), task_name, LeftOut()
-    if write:
-        hub.prepare(folder, spec.reader)
-    listing = reader.read(folder, spec.reader)
-    _check_unmet(spec, listing)
-    everything = [item for items in listing.parts.values() for item in items]
-    gone = missing_images(listing.root, everything)
-    _check_missing(folder, gone, listing.root, allow_missing)
-    kept = {part: [item for item in items if item.path not in gone] for part, items in listing.parts.items()}
-    listing = replace(listing, parts=kept)
-    check_parts(folder, listing.parts, spec.reader.get("allow_leak", False))
-    if "train" in listing.parts:
-        return without(divide(listing), gone), listing.task_name, listing.left_out
-    # Of a part of the data nothing is written: it would be wrong once the rest is there.
-    complete = (
-        not gone
-        and spec.n_classes in (None, len(listing.class_names))
-        and (spec.n_images is None or len({item.path for item in everything}) >= spec.n_images)
-    )
-    split = _written_split(spec, folder, listing, write and complete)
-    return without(split, gone), listing.task_name, listing.left_out
-
-
 def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
     """The split file that came with the data, if any."""
-    if "split" in spec.reader:
-        names = [spec.reader["split"]]
-    else:
-        name = spec.reader.get("split_name", spec.name)
-        names = [f"split_{who}_{name}.json{end}" for who in ("zhou", "dk") for end in ("", ".gz")]
+    name = spec.reader.get("split_name", spec.name)
+    names = [f"split_{who}_{name}.json{end}" for who in ("zhou", "dk") for end in ("", ".gz")]
+    names = [spec.reader["split"]] if "split" in spec.reader else names
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
@@ -227,7 +205,6 @@ def _written_split(spec: TaskSpec, folder: Path, listing: Listing, write: bool) 
     split = divide(listing)
     for place in writable_places(folder) if write else []:
         try:
-            place.mkdir(parents=True, exist_ok=True)
             write_json(place / name, coop_form(split))
             return replace(split, source=f"{split.source} ({name})")
         except OSError:
@@ -256,8 +233,7 @@ def _read_written(file: Path, listing: Listing, allow_leak: bool) -> Split:
         )
     parts = {part: [found[path] for path in paths[part]] for part in PARTS}
     check_parts(file, parts, allow_leak)
-    source = f"{listing.source} ({file.name})"
-    return Split.of(listing.root, listing.class_names, parts, source=source)
+    return Split.of(listing.root, listing.class_names, parts, source=f"{listing.source} ({file.name})")
 
 
 def without(split: Split, gone: set[str]) -> Split:
@@ -269,7 +245,7 @@ def without(split: Split, gone: set[str]) -> Split:
     new = {label: number for number, label in enumerate(left)}
     names = tuple(split.class_names[label] for label in left)
     kept = {part: [Item(item.path, new[item.label]) for item in items] for part, items in parts.items()}
-    return Split.of(split.root, names, kept, source=f"{split.source}, {len(gone)} images missing")
+    return Split.of(split.root, names, kept, source=f"{split.source}, {count(len(gone), 'image')} missing")
 
 
 def _check_unmet(spec: TaskSpec, listing: Listing) -> None:
@@ -285,48 +261,26 @@ def _check_unmet(spec: TaskSpec, listing: Listing) -> None:
         raise UserError("; ".join(unmet.values()))
 
 
-def _check_missing(listed_in: Path, gone: set[str], root: Path, allow_missing: bool) -> None:
+def _missing(listed_in: Path, root: Path, parts: Mapping[str, Sequence[Item]], allow_missing: bool) -> set[str]:
+    """The paths of listed images that are not on disk."""
+    gone = missing_images(root, [item for items in parts.values() for item in items])
     if gone and not allow_missing:
-        raise MissingData(f"{len(gone)} images that {listed_in.name} lists are not in {root}, e.g. {min(gone)!r}")
+        said = f"{count(len(gone), 'image')} that {listed_in.name} lists {'is' if len(gone) == 1 else 'are'} not there"
+        raise MissingData(f"{root}: {said}, e.g. {min(gone)!r}")
+    return gone
 
 
 def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: bool) -> Split:
     """Classes are as many as the suite says (fewer where allowed: the source then tells), and each can be learned."""
-    found = len(split.class_names)
-    if spec.n_classes is not None and found > spec.n_classes:
-        raise UserError(f"{folder}: {found} classes where the suite says {spec.n_classes}; remove what is no class")
-    if spec.n_classes is not None and found < spec.n_classes and not allow_missing:
-        raise MissingData(f"{folder}: holds {found} of {spec.n_classes} classes")
+    found, wanted = len(split.class_names), spec.n_classes or len(split.class_names)
+    if found > wanted:
+        raise UserError(f"{folder}: {found} classes where the suite says {wanted}; remove what is no class")
+    if found < wanted and not allow_missing:
+        raise MissingData(f"{folder}: holds {found} of {wanted} classes")
     trained = {item.label for item in split.train}
     for label, name in enumerate(split.class_names):
         if label not in trained:
             raise UserError(f"{folder}: class {name!r} has no training image ({split.source})")
     if not split.test:
         raise UserError(f"{folder}: no test images ({split.source})")
-    if spec.n_classes not in (None, found):
-        return replace(split, source=f"{split.source}, {found} of {spec.n_classes} classes")
-    return split
-
-
-def _check_descriptions(spec: TaskSpec, split: Split) -> None:
-    """Sentences are of classes that there are: one of a name with a slip of the pen would never be read."""
-    for name in spec.descriptions:
-        if name not in split.class_names:
-            raise UserError(f"{spec.name}: `descriptions` has {name!r}, no class; {nearest(name, split.class_names)}")
-
-
-def _own_task_name(folder: Path) -> str:
-    """The content of the user's `task_name.txt`, which stands above the suite file."""
-    file = folder / "task_name.txt"
-    try:
-        return " ".join(file.read_text(encoding="utf-8-sig").split())
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
-
-
-def _missing_text(spec: TaskSpec, data_root: Path, error: MissingData) -> str:
-    links = [str(source["url"]) for source in spec.sources if "url" in source]
-    where = f"; get it from {', '.join(links)}" if links else ""
-    return f"  {spec.name}: expected in {data_root / spec.folder} ({error}){where}"
+    return split if found == wanted else replace(split, source=f"{split.source}, {found} of {wanted} classes")

@@ -30,6 +30,10 @@ class MissingData(UserError):
     """Files of a task that are not on the user's disk (yet): collected over tasks into one message."""
 
 
+class NotWritten(MissingData):
+    """Local rows are there; their images become files when they are first used."""
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Item:
     """One image of a task."""

@@ -97,16 +97,15 @@ def test_a_member_inside_another_one_goes_to_its_own_place(tmp_path: Path) -> No
     assert found(tmp_path / "task") == {**rest, "readme.txt": b"read me"}
 
 
-def test_links_between_files_become_copies(tmp_path: Path) -> None:
-    def links(archive: tarfile.TarFile) -> None:
-        entry(archive, "top/images/c/3.jpg", type=tarfile.SYMTYPE, linkname="../a/1.jpg")
-        entry(archive, "top/images/c/4.jpg", type=tarfile.LNKTYPE, linkname="top/images/b/2.jpg")
-        entry(archive, "top/images/c/5.jpg", type=tarfile.SYMTYPE, linkname="3.jpg")  # a link to a link
+def test_links_among_what_is_wanted_are_refused_and_elsewhere_left_alone(tmp_path: Path) -> None:
+    """No official archive has any."""
 
-    unpack(tar(tmp_path / "x.tgz", GOOD, more=links), tmp_path / "task", {"top/images": "images"})
-    files = found(tmp_path / "task" / "images")
-    assert (files["c/3.jpg"], files["c/4.jpg"], files["c/5.jpg"]) == (b"one", b"two", b"one")
-    assert not any(file.is_symlink() for file in tmp_path.rglob("*"))
+    def link(archive: tarfile.TarFile, kind: bytes = tarfile.SYMTYPE) -> None:
+        entry(archive, "top/images/c/3.jpg", type=kind, linkname="../a/1.jpg")
+
+    refused(tar(tmp_path / "x.tgz", GOOD, more=link), "its member 'top/images/c/3.jpg' is a link to '../a/1.jpg'")
+    unpack(tmp_path / "x.tgz", tmp_path / "task", {"top/readme.txt": "readme.txt"})
+    assert found(tmp_path / "task") == {"readme.txt": b"read me"}
 
 
 def test_permissions_of_the_archive_are_not_taken_over(tmp_path: Path) -> None:
@@ -145,15 +144,15 @@ def test_stopped_at_any_file_leaves_nothing_and_a_kill_leaves_nothing_in_the_way
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = tar(tmp_path / "x.tgz", GOOD)
-    original = tarfile.TarFile.extract
+    original = shutil.copyfileobj
 
     def stop_at(file: str) -> None:
-        def extract(*args: Any, **kwargs: Any) -> None:
-            original(*args, **kwargs)
-            if args[1].name == file:
+        def copy(source: Any, sink: Any, *rest: Any) -> None:
+            original(source, sink, *rest)
+            if file and sink.name.endswith(file):
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(tarfile.TarFile, "extract", extract)
+        monkeypatch.setattr(shutil, "copyfileobj", copy)
 
     for file in ("top/images/a/1.jpg", "top/images/b/2.jpg"):
         stop_at(file)
@@ -221,15 +220,6 @@ def test_a_file_that_goes_through_a_link(tmp_path: Path) -> None:
     refused(tar(tmp_path / "x.tar.gz", GOOD, more=through), "'top/images/door'")
 
 
-def test_links_to_folders_to_nothing_and_in_a_circle(tmp_path: Path) -> None:
-    for name, target in (("folder", "a"), ("nothing", "a/9.jpg"), ("circle", "circle")):
-
-        def link(archive: tarfile.TarFile, name: str = name, target: str = target) -> None:
-            entry(archive, f"top/images/{name}", type=tarfile.SYMTYPE, linkname=target)
-
-        refused(tar(tmp_path / "x.tar.gz", GOOD, more=link), "which is no file that is unpacked with it")
-
-
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_devices_and_pipes(tmp_path: Path, kind: bytes) -> None:
     refused(tar(tmp_path / "x.tar.gz", GOOD, more=lambda a: entry(a, "top/images/dev", type=kind)), "'top/images/dev'")
@@ -248,7 +238,7 @@ def test_sparse_members(tmp_path: Path) -> None:
     headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "5"}
     headers["GNU.sparse.name"] = "top/images/huge"
     file = tar(tmp_path / "x.tar", GOOD, "w", lambda a: entry(a, "s", b"0\n".ljust(512, b"\0"), pax_headers=headers))
-    refused(file, "is neither file, folder nor link")
+    refused(file, "is neither file nor folder")
 
 
 def raw_header(name: str, kind: bytes, size: int = 0) -> bytearray:
@@ -269,7 +259,7 @@ def test_a_sparse_members_map_is_not_read(tmp_path: Path) -> None:
     old = raw_header("top/images/huge", tarfile.GNUTYPE_SPARSE)
     old[482] = 1  # the map goes on in the next block
     (tmp_path / "x.tar").write_bytes(with_checksum(old))  # and there the file ends
-    refused(tmp_path / "x.tar", "is neither file, folder nor link")
+    refused(tmp_path / "x.tar", "is neither file nor folder")
     numbers = b"".join(b"%011o\0" % 1 for _ in range(42))
     block = numbers + b"\1" + bytes(512 - len(numbers) - 1)
     (tmp_path / "x.tgz").write_bytes(gzip.compress(with_checksum(old) + block * 20_000))
@@ -278,7 +268,7 @@ def test_a_sparse_members_map_is_not_read(tmp_path: Path) -> None:
               lambda a: entry(a, "s", b"9999999\n" + b"1\n" * 2_000_000, pax_headers=headers))  # fmt: skip
     for file in (tmp_path / "x.tgz", new):
         tracemalloc.start()
-        refused(file, "is neither file, folder nor link")
+        refused(file, "is neither file nor folder")
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
         tracemalloc.stop()
 
@@ -296,20 +286,6 @@ def test_a_size_below_zero_buys_no_room(tmp_path: Path, monkeypatch: pytest.Monk
             entry(archive, "top/images/huge", bytes(2_000_000))
 
         refused(tar(tmp_path / "x.tgz", GOOD, more=lie), said)
-
-
-def test_a_long_chain_of_links_is_refused(tmp_path: Path) -> None:
-    def chain(length: int) -> Callable[[tarfile.TarFile], None]:
-        def links(archive: tarfile.TarFile) -> None:
-            for number in range(length):  # each before what it points to
-                target = f"l{number + 1}" if number + 1 < length else "a/1.jpg"
-                entry(archive, f"top/images/l{number}", type=tarfile.SYMTYPE, linkname=target)
-
-        return links
-
-    unpack(tar(tmp_path / "x.tgz", GOOD, more=chain(40)), tmp_path / "good", {"top/images": "images"})
-    assert (tmp_path / "good/images/l0").read_bytes() == b"one"
-    refused(tar(tmp_path / "x.tgz", GOOD, more=chain(3000)), "'top/images/l0' is a link to 'top/images/l1'")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -361,16 +337,9 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(zipped(tmp_path / "x.zip", {**GOOD, **many}), "unpacks to more than 1 MB")
     inner = tar(tmp_path / "inner.tgz", {"101/huge": zeros}).read_bytes()  # small outside, a bomb inside
     refused(zipped(tmp_path / "x.zip", {"in.tgz": inner}), "unpacks to more than 1 MB", {"in.tgz/101": "images"})
-    refused(tar(tmp_path / "x.tgz", {"top/images/1": b"1"}, more=fifty_copies), "unpacks to more than 1 MB")
     end = gzip.compress(tar(tmp_path / "plain.tar", GOOD, "w").read_bytes() + zeros)
     (tmp_path / "x.tgz").write_bytes(end)
     refused(tmp_path / "x.tgz", "behind its end")
-
-
-def fifty_copies(archive: tarfile.TarFile) -> None:
-    entry(archive, "top/images/file", os.urandom(30_000))
-    for number in range(50):
-        entry(archive, f"top/images/copy{number}", type=tarfile.LNKTYPE, linkname="top/images/file")
 
 
 def test_a_tars_long_name_is_not_read_into_memory(tmp_path: Path) -> None:
@@ -414,7 +383,11 @@ def test_other_kinds_of_zip_members_that_are_damaged(tmp_path: Path, kind: int) 
 
 def test_whatever_bit_is_wrong_the_error_is_one_line(tmp_path: Path) -> None:
     """tarfile and zipfile raise many kinds of errors on broken input."""
-    whole = {"x.tar": tar(tmp_path / "x.tar", GOOD, "w", fifty_copies), "x.zip": zipped(tmp_path / "x.zip", GOOD)}
+
+    def link(archive: tarfile.TarFile) -> None:
+        entry(archive, "top/copy", type=tarfile.LNKTYPE, linkname="top/images/a/1.jpg")
+
+    whole = {"x.tar": tar(tmp_path / "x.tar", GOOD, "w", link), "x.zip": zipped(tmp_path / "x.zip", GOOD)}
     for name, file in whole.items():
         content = file.read_bytes()
         places = range(0, min(len(content), 2048), 7)

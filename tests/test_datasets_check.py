@@ -16,6 +16,7 @@ from bench.cli import main
 from bench.datasets import Item, load_suite, load_tasks
 from bench.datasets.check import check_suite
 from bench.datasets.types import list_folder, missing_images
+from bench.errors import UserError
 
 SUITE = """
 defaults: {template: "a {}.", task_name: things}
@@ -65,10 +66,9 @@ def test_every_state_with_what_to_do_next(tmp_path: Path) -> None:
     assert table["images"].to_dict() == {"Ready": 10, "Few": 10, "Gaps": 3, "Absent": 0, "Own": 0, "Broken": 0}
     assert list(table.loc["Few", ["classes", "classes_expected", "split"]]) == [2, 3, "folders, 2 of 3 classes"]
     assert table.loc["Ready", "next"] == ""
-    assert "few.zip (3 MB): https://example.org/few.zip" in table.loc["Few", "next"]
-    assert "1 images that split_zhou_Gaps.json lists" in table.loc["Gaps", "next"]
-    assert "https://example.org/absent" in table.loc["Absent", "next"]
-    assert f"put the images into {tmp_path / 'own'}" in table.loc["Own", "next"]
+    assert table.loc["Few", "next"] == f"{tmp_path}/Few: holds 2 of 3 classes; `data fetch` gets it, or says how"
+    assert "1 image that split_zhou_Gaps.json lists is not there" in table.loc["Gaps", "next"]
+    assert table.loc["Own", "next"].startswith(f"{tmp_path}/own: no such folder; `data fetch`")
     assert "split_zhou_Broken.json: not JSON" in table.loc["Broken", "next"]
     assert sorted(path for path in tmp_path.rglob("*")) == before  # nothing written
 
@@ -91,7 +91,7 @@ tasks:
     table = check_suite(suite_of, tmp_path).set_index("task")
     assert list(table["state"]) == ["partial", "ready", "ready"]  # who gives a list says what belongs to it
     assert list(table["images"]) == [10, 10, 6] and list(table["images_expected"]) == [12, 10, 12]
-    assert "holds 10 of 12 images; a run uses these, or: put into" in table.loc["Folders", "next"]
+    assert "holds 10 of 12 images; a run uses these, or `data fetch` says how" in table.loc["Folders", "next"]
     assert list(table["next"][1:]) == ["", ""]
     assert len(load_tasks(suite_of, tmp_path)) == 3  # a run takes them all
     assert check_suite(suite_of, tmp_path)["state"][0] == "partial"  # also once the division is written
@@ -111,7 +111,7 @@ def test_the_command_prints_found_and_expected_and_what_to_do(
     assert "images found / expected" in lines[0] and "classes found / expected" in lines[0]
     ready, few = (next(line for line in lines if line.startswith(name)) for name in ("Ready", "Few"))
     assert "10 / 10" in ready and "2 / 2" in ready and "10 / ?" in few and "2 / 3" in few
-    assert any(line.startswith("- Few: ") and "https://example.org/few.zip" in line for line in lines)
+    assert any(line.startswith("- Few: ") and "`python -m bench data fetch --suite" in line for line in lines)
     assert main([*command, "--json"]) == 1
     rows = json.loads(capsys.readouterr().out)
     keys = ("images", "images_expected", "classes", "classes_expected")
@@ -159,18 +159,20 @@ def test_open_finds_broken_images_and_copies_in_two_parts(tmp_path: Path, capsys
     assert main(command[:-1]) == 0  # without --open nobody looks into the images
 
 
-def test_next_names_the_fetch_command_where_it_can_do_it(tmp_path: Path) -> None:
-    table = bench.check("general10", str(tmp_path)).set_index("task")
-    command = f"`python -m bench data fetch --suite general10 --data {tmp_path} --tasks DTD`"
-    link = "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz"
-    assert f"{command} gets dtd-r1.0.1.tar.gz (600 MB) from {link}; put into" in table.loc["DTD", "next"]
-    assert "data fetch" not in table.loc["StanfordCars", "next"]
-    (tmp_path / "hub.yaml").write_text(
-        "tasks:\n  - {name: Hub, template: '{}', task_name: x, reader: {kind: torchvision, class: DTD}}\n"
-    )
-    (tmp_path / "Hub").mkdir()
-    (step,) = bench.check(str(tmp_path / "hub.yaml"), str(tmp_path))["next"]
-    assert f"data fetch --suite {tmp_path / 'hub.yaml'} --data {tmp_path} --tasks Hub` gets the images" in step
+def test_some_of_the_tasks_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(bench.check("rs8", str(tmp_path), tasks=["aid"])["task"]) == ["AID"]
+    assert main(["data", "check", "--suite", "rs8", "--data", str(tmp_path), "--tasks", "AID,RSSCN7"]) == 1
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:4]] == ["AID", "RSSCN7"]
+    with pytest.raises(UserError, match="no task 'AIDS'; did you mean 'AID'"):
+        bench.check("rs8", str(tmp_path), tasks=["AIDS"])
+
+
+def test_the_demo_is_made_at_first_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "--suite", "demo", "--tasks", "Colour"]) == 0  # no --data
+    shown = capsys.readouterr().out
+    assert "at first use" in shown and "- Colour: its images are rendered on first use" in shown
+    bench.listing("classes", suite="demo", task="Colour")  # renders it
+    assert list(bench.check("demo")["state"]) == ["ready"] * 5
 
 
 def test_the_command_can_be_typed_as_it_stands(tmp_path: Path) -> None:

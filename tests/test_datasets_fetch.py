@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 import requests
 
-import bench
 from bench.catalogue import fetch
 from bench.cli import main
 from bench.datasets import archives, load_suite, load_tasks, transfer
 from bench.datasets import fetch as fetching
 from bench.datasets.check import check_suite
-from bench.datasets.fetch import Step, plan
+from bench.datasets.fetch import plan
+from bench.datasets.sources import Source
 from bench.datasets.transfer import download, human
 from bench.errors import UserError
 from bench.files import locked
@@ -385,7 +385,7 @@ def test_library_sets_that_differ_in_any_option_are_two_steps(tmp_path: Path) ->
         "tasks:\n" + "".join(f"  - {task % pair}\n" for pair in (("A", "small"), ("B", "large"), ("C", "large")))
     )
     steps = plan(load_suite(str(tmp_path / "hub.yaml")), tmp_path).steps
-    assert [(step.tasks, step.reader["config"]) for step in steps] == [(("A",), "small"), (("B", "C"), "large")]
+    assert [(step.tasks, step.source.reader["config"]) for step in steps] == [(("A",), "small"), (("B", "C"), "large")]
 
 
 @pytest.mark.parametrize("other", ["{fetch: 'http://x/b/a.zip'", "{fetch: 'http://x/a.zip', unpack: {b: b}"])
@@ -393,7 +393,7 @@ def test_tasks_that_share_a_folder_must_mean_the_same_by_a_file(tmp_path: Path, 
     task = "  - {name: %s, folder: birds, template: '{}', task_name: x, sources: [%s}]}\n"
     text = "tasks:\n" + task % ("A", "{fetch: 'http://x/a.zip'") + task % ("B", other)
     (tmp_path / "two.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"two\.yaml: tasks A and B share .*birds and differ in what they .* as a\.zip"):
+    with pytest.raises(UserError, match=r"two\.yaml: tasks A and B share .*birds and differ in .* say of a\.zip"):
         plan(load_suite(str(tmp_path / "two.yaml")), tmp_path)
 
 
@@ -420,9 +420,6 @@ def test_images_that_are_there_are_left_alone_and_the_plan_says_so(
     shown = capsys.readouterr().out
     assert "Birds is partial" in shown and f"move {mine.parent} away to get the whole" in shown
     assert server.requests == [] and len(names(mine)) == 5
-    (step,) = bench.check(suite, str(tmp_path / "root"))["next"]
-    command = f"python -m bench data fetch --suite {suite} --data {tmp_path / 'root'} --tasks Birds"
-    assert f"move {mine.parent} away, and `{command}` gets the whole: birds.tar.gz (1 MB) from http://" in step
 
 
 def test_a_task_that_is_ready_in_another_layout_needs_nothing(server: Server, tmp_path: Path) -> None:
@@ -486,8 +483,6 @@ def test_an_archive_by_hand_that_is_not_unpacked_is_not_the_data(tmp_path: Path,
     shown = capsys.readouterr().out
     assert "- AID.zip (2.6 GB, licence: for research purposes): it is there, but packed: unpack it" in shown
     assert "0 of 1 are there" in shown
-    table = check_suite(load_suite("rs8"), tmp_path).set_index("task")
-    assert f"unpack {tmp_path / 'aid' / 'AID.zip'} there" in table.loc["AID", "next"]
 
 
 @pytest.mark.parametrize("moment", ["verified", "unpacking", "moved", "unpacked"])
@@ -497,7 +492,7 @@ def test_killed_at_any_moment_the_next_run_does_the_rest_once(
     suite, root = birds(server, tmp_path), str(tmp_path / "root")
     owner, name = {
         "verified": (fetching, "unpack"),
-        "unpacking": (tarfile.TarFile, "extract"),
+        "unpacking": (shutil, "copyfileobj"),
         "moved": (archives, "_move"),
         "unpacked": (shutil, "rmtree"),
     }[moment]
@@ -622,9 +617,9 @@ def test_a_file_larger_than_said_or_than_what_is_free(
 
 
 def test_sizes_as_people_say_them() -> None:
-    sizes = {"600 MB": 600_000_000, "4.7 GB": 4_700_000_000, "under 1 MB": 1_000_000, "large": None}
+    sizes = {"600 MB": 600_000_000, "4.7 GB": 4_700_000_000, "under 1 MB": 1_000_000, "large": 0}
     for text, size in sizes.items():
-        assert Step(("a",), Path("a"), {"size": text}, {}, "").size == size
+        assert Source(size=text).n_bytes == size
     assert [human(size) for size in (0, 999, 1200, 4.7e9, 37e9, 2.5e12)] == [
         "0 bytes", "999 bytes", "1.2 kB", "4.7 GB", "37 GB", "2.5 TB"]  # fmt: skip
 

@@ -144,7 +144,7 @@ def test_a_read_only_data_root_fetches_to_the_users_cache(tmp_path: Path, librar
         (f"{HUB}, parts: {{train: train, test: test}}", "must be all, or trainval and test"),
         (f"{HUB}, parts: {{all: nowhere}}", r"cannot read part 'nowhere' \(Unknown split\)"),
         (f"{HUB}, names: [red, green]", "label 2 in 'all' has no name"),
-        ("kind: huggingface, hub: a/b, imagefolder: x", "needs one of `hub`, `files`, `imagefolder`"),
+        ("kind: huggingface, hub: a/b, files: {train: x}", "needs one of `hub` and `files`"),
     ],
 )
 def test_mistakes_of_a_hub_reader_are_named(
@@ -370,7 +370,7 @@ def test_check_writes_nothing_and_says_what_to_do(tmp_path: Path, library: list[
     (tmp_path / "t" / "a.parquet").write_text("one")
     before = sorted(tmp_path.rglob("*"))
     row = check_suite(suite, tmp_path).iloc[0]
-    assert row.state == "missing"
+    assert row.state == "at first use"
     assert row.next.endswith("its images are not written as files yet; the first run does so")
     assert library == [] and sorted(tmp_path.rglob("*")) == before
     split = load(tmp_path, PARQUET)
@@ -477,72 +477,6 @@ def n_images(split: Split) -> int:
     return sum(len(items) for items in split.parts.values())
 
 
-FOLDER = "{kind: huggingface, imagefolder: pictures}"
-
-
-def metadata(folder: Path, **colours: str) -> None:
-    rows = [f"{name},{colour}" for name, colour in colours.items()]
-    (folder / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
-
-
-@pytest.mark.parametrize("parts", ["", ", parts: {trainval: train, test: test}"])
-def test_an_imagefolder_of_class_folders_names_the_kind_that_reads_it(tmp_path: Path, parts: str) -> None:
-    pictures(tmp_path, train__red=4, test__red=4)
-    with pytest.raises(
-        UserError, match=r"write `reader: \{kind: folders, images: pictures" + parts.replace("{", r"\{")
-    ):
-        load(tmp_path, FOLDER.replace("}", f"{parts}}}"))
-
-
-def test_an_imagefolder_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
-    real_library()
-    pictures(tmp_path, all=4)
-    top = tmp_path / "t" / "pictures" / "all"
-    metadata(top, **{f"{n}.jpg": "red" for n in range(4)})
-    (tmp_path / "secret.jpg").write_bytes(jpeg("red", 1))
-    (top / "0.jpg").unlink()
-    (top / "0.jpg").symlink_to(tmp_path / "secret.jpg")
-    with pytest.raises(UserError, match=r"has no bytes, and its path '.*0\.jpg' is no file of the data set"):
-        load(tmp_path, FOLDER)
-
-
-def test_parts_of_an_imagefolder_are_one_set_unless_the_suite_names_them(tmp_path: Path) -> None:
-    """The library would take files and folders called train, test, … for parts, and leave one of them out."""
-    real_library()
-    pictures(tmp_path, train=8, test=4)
-    for part, count in (("train", 8), ("test", 4)):
-        colours = {f"{n}.jpg": "red" if n % 2 else "green" for n in range(count)}
-        metadata(tmp_path / "t" / "pictures" / part, **colours)
-    split = load(tmp_path, FOLDER)
-    assert split.class_names == ("green", "red") and n_images(split) == 12
-    (tmp_path / "t" / "split_bench_T.json").unlink()
-    split = load(tmp_path, FOLDER.replace("}", ", parts: {trainval: train, test: test}}"))
-    assert [len(items) for items in split.parts.values()] == [6, 2, 4]
-    with pytest.raises(UserError, match=r"pictures/dev: no such folder; leave `parts` out"):
-        load(tmp_path, FOLDER.replace("}", ", parts: {trainval: train, test: dev}}"))
-
-
-def test_an_imagefolder_does_not_read_the_copies_made_of_it(tmp_path: Path) -> None:
-    real_library()
-    pictures(tmp_path, **{"..": 8})
-    metadata(tmp_path / "t", **{f"{n}.jpg": "red" if n % 2 else "green" for n in range(8)})
-    reader = "{kind: huggingface, imagefolder: .}"
-    first = load(tmp_path, reader)
-    assert n_images(first) == 8 and (tmp_path / "t" / "split_bench_T.json").is_file()
-    before = sorted(tmp_path.rglob("*"))
-    assert load(tmp_path, reader) == first and sorted(tmp_path.rglob("*")) == before  # nor is it written anew
-
-
-def test_images_that_the_metadata_does_not_name_are_told(tmp_path: Path) -> None:
-    real_library()
-    pictures(tmp_path, all=12)
-    rows = [f"{number}.jpg,{'red' if number % 2 else 'green'}" for number in range(10)]
-    (tmp_path / "t" / "pictures" / "all" / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
-    (task,) = load_tasks(load_suite(str(suite_file(tmp_path, FOLDER))), tmp_path)
-    assert task.class_names == ("green", "red") and n_images(task.split) == 10
-    assert task.left_out == {"images that the metadata does not name": (2, "all/10.jpg")}
-
-
 def test_parts_of_a_hub_data_set_that_are_not_read_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: list[Any]
 ) -> None:
@@ -619,7 +553,8 @@ def test_torchvision_data_on_disk_is_read_without_download(
     monkeypatch.setattr(torchvision.datasets, "Watched", Watched, raising=False)
     (tmp_path / place / "pictures").mkdir(parents=True)
     reader = "{kind: torchvision, class: Watched, parts: {trainval: train, test: test}}"
-    check_colours(load(tmp_path, reader))  # a run alone: nothing need be fetched
+    fetch(tmp_path / "t", load_suite(str(suite_file(tmp_path, reader))).tasks[0].reader)
+    check_colours(load(tmp_path, reader))
     assert asked and not any(asked)
 
 
@@ -637,13 +572,17 @@ def test_torchvision_class_is_fetched_and_read(tmp_path: Path, monkeypatch: pyte
         assert (split.root / split.test[0].path).read_bytes() == jpeg("red", 0)  # the file itself
 
 
-def test_a_torchvision_class_that_cannot_download_is_missing_data_before_it_is_there(tmp_path: Path) -> None:
+def test_a_torchvision_class_that_cannot_download_reads_what_is_there(tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
     reader = "{kind: torchvision, class: ImageFolder}"
     with pytest.raises(UserError, match="data of 1 of 1 tasks is missing"):
         load(tmp_path, reader)
+    options = load_suite(str(suite_file(tmp_path, reader))).tasks[0].reader
+    with pytest.raises(UserError, match="torchvision cannot get part 'train' of ImageFolder"):
+        fetch(tmp_path / "t", options)
     pictures(tmp_path, red=4, green=4)
     (tmp_path / "t" / "pictures").rename(tmp_path / "t" / "torchvision")
+    fetch(tmp_path / "t", options)
     split = load(tmp_path, reader)
     assert split.class_names == ("green", "red") and n_images(split) == 8
 

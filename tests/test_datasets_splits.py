@@ -404,9 +404,9 @@ def test_paths_no_disk_would_take_are_missing_images(tmp_path: Path) -> None:
     long = "/".join(["x" * 200] * 30) + "/1.jpg"  # each name is short enough, the path is not
     write(tmp_path, changed(lambda s: s["val"].append([long, 0, "crow"])))
     images_of(tmp_path)
-    with pytest.raises(UserError, match=r"1 images that split_zhou_Birds\.json lists are not in"):
+    with pytest.raises(UserError, match=r"1 image that split_zhou_Birds\.json lists is not there"):
         load(tmp_path)
-    assert load(tmp_path, allow_missing=True).source.endswith("1 images missing")
+    assert load(tmp_path, allow_missing=True).source.endswith("1 image missing")
 
 
 def test_a_folder_of_listed_images_that_cannot_be_read_is_named(
@@ -549,7 +549,7 @@ def test_missing_tasks_are_named_together_with_folder_and_link(tmp_path: Path) -
         bench.write_draws("plant6", str(tmp_path), str(tmp_path / "draws"), [1], [1])
     said = str(caught.value)
     for task in load_suite("plant6").tasks:
-        assert task.name in said and str(tmp_path / task.folder) in said and task.sources[0]["url"] in said
+        assert task.name in said and str(tmp_path / task.folder) in said and task.sources[0].url in said
     assert f"`python -m bench data fetch --suite plant6 --data {tmp_path}`" in said
 
 
@@ -561,7 +561,7 @@ def test_allow_missing_leaves_tasks_out_but_not_all(tmp_path: Path) -> None:
     )
     class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
     suite = load_suite(str(file))
-    with pytest.raises(UserError, match=r"(?s)1 of 2 tasks is missing.*leave these tasks out \(allow_missing\)"):
+    with pytest.raises(UserError, match=r"(?s)1 of 2 tasks is missing below .*:\n  Fish: .*/fish: no such folder$"):
         load_tasks(suite, tmp_path)
     assert [task.name for task in load_tasks(suite, tmp_path, allow_missing=True)] == ["Birds"]
     assert [task.name for task in load_tasks(suite, tmp_path, names=["BIRDS"])] == ["Birds"]
@@ -573,10 +573,10 @@ def test_missing_images_are_counted_and_dropped_when_allowed(tmp_path: Path) -> 
     write(tmp_path, GOOD)
     images_of(tmp_path)
     (tmp_path / "birds" / "a" / "3.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 images that split_zhou_Birds\.json lists are not in .*'a/3.jpg'"):
+    with pytest.raises(UserError, match=r"/birds: 1 image that split_zhou_Birds\.json lists is not there, .*'a/3.jpg'"):
         load(tmp_path)
     split = load(tmp_path, allow_missing=True)
-    assert [item.path for item in split.test] == ["b/3.jpg"] and split.source.endswith("1 images missing")
+    assert [item.path for item in split.test] == ["b/3.jpg"] and split.source.endswith("1 image missing")
 
 
 def test_classes_without_any_image_close_up_when_allowed(tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.datasets import load_suite, load_tasks, suite_names
-from bench.datasets.fetch import Step
 from bench.datasets.registry import READERS
-from bench.datasets.spec import SOURCE_KEYS, file_of, targets_of
+from bench.datasets.spec import SOURCE_KEYS
 from bench.errors import UserError
 
 SPLITS = Path(__file__).parents[2] / "shared" / "data" / "coop_splits"
@@ -96,8 +95,8 @@ def test_fashion20_templates_go_by_task_id() -> None:
 @pytest.mark.parametrize("name", ["general10", "plant6", "rs8", "fashion20"])
 def test_every_task_has_a_source_and_a_name_to_read(name: str) -> None:
     for task in load_suite(name).tasks:
-        assert all(source["url"].startswith("http") for source in task.sources) and task.sources
-        assert any("licence" in source for source in task.sources)
+        assert all(source.url.startswith("http") for source in task.sources) and task.sources
+        assert any(source.licence for source in task.sources)
         assert task.task_name or task.reader["kind"] == "fashion20"
         assert task.template.count("{}") == 1
 
@@ -134,24 +133,24 @@ def test_checksums_are_those_of_torchvisions_classes() -> None:
     folder = Path(torchvision.__file__).parent / "datasets"
     modules = ("caltech", "dtd", "eurosat", "food101", "flowers102", "oxford_iiit_pet", "sun397")
     known = "".join((folder / f"{module}.py").read_text(encoding="utf-8") for module in modules)
-    sources = [source for task in load_suite("general10").tasks for source in task.sources if "md5" in source]
+    sources = [source for task in load_suite("general10").tasks for source in task.sources if source.md5]
     assert len(sources) == 9
     for source in sources:
-        url = source["url"] if source["fetch"] is True else source["fetch"]
-        assert source["md5"] in known, url
+        url = source.address
+        assert source.md5 in known, url
         assert url in known or url.rpartition("/")[2] in known
 
 
 @pytest.mark.parametrize("name", ["general10", "plant6", "rs8"])
 def test_what_is_fetched_goes_where_the_reader_looks(name: str) -> None:
-    fetched = [(task, source) for task in load_suite(name).tasks for source in task.sources if "fetch" in source]
+    fetched = [(task, source) for task in load_suite(name).tasks for source in task.sources if source.fetch]
     assert fetched
     for task, source in fetched:
-        assert not any(host in source["url"] for host in ("drive.google", "kaggle"))
-        assert file_of(source).endswith((".zip", ".tgz", ".tar.gz", ".mat"))
+        assert not any(host in source.url for host in ("drive.google", "kaggle"))
+        assert source.file_name.endswith((".zip", ".tgz", ".tar.gz", ".mat"))
         images = task.reader.get("images", READERS[task.reader["kind"]].images)
         looked_at = [images] if isinstance(images, str) else images
-        targets = targets_of(source).values()
+        targets = source.targets.values()
         lists = (".mat", ".txt", "annotations", "ucfTrainTestlist")
         assert any(target in looked_at for target in targets) or all(t.endswith(lists) for t in targets), task.name
 
@@ -160,9 +159,8 @@ def test_what_is_fetched_goes_where_the_reader_looks(name: str) -> None:
 def test_every_source_that_is_fetched_has_its_size_and_its_licence(name: str) -> None:
     for task in load_suite(name).tasks:
         for source in task.sources:
-            if "fetch" in source:
-                assert Step((task.name,), Path(), source, {}, "").size, source
-                assert source.get("licence"), source
+            if source.fetch:
+                assert source.n_bytes and source.licence, source
 
 
 # A user's own ------------------------------------------------------------------------------------------------
@@ -231,6 +229,7 @@ def test_suite_names_in_any_case() -> None:
             ("folder: birds", "reader: {kind: folders, exlude: [a]}"),
             "unknown key 'exlude'; did you mean 'exclude'",
         ),
+        (("folder: birds", "reader: {kind: huggingface, imagefolder: a}"), "`imagefolder` is read by the kinds"),
         (("folder: birds", "reader: {kind: coop}"), "reader coop needs `split`"),
         (("folder: birds", "reader: {kind: folders, split_name: ../x}"), "`split_name` '../x' must be of letters"),
         (("template: a photo of a {}, a type of bird.", "template: ['a {}.', 3]"), "`template` must be text, not 3"),
@@ -248,7 +247,7 @@ def test_suite_names_in_any_case() -> None:
             "`images` must be a list of texts, not 2750",
         ),
         (("folder: birds", "reader: {kind: folders, images: ../x}"), "`images` must be a path below"),
-        (("folder: birds", "reader: folders"), "`reader` must be a map with `kind`"),
+        (("folder: birds", "reader: folders"), "`reader` must be a map, not 'folders'"),
         (
             ("folder: birds", "folder: ../birds"),
             "`folder` must be a path below the data root, not '../birds'",
@@ -266,7 +265,7 @@ def test_suite_names_in_any_case() -> None:
         (("folder: birds", "sources: [{fetch: 'http://x/y/'}]"), "`file` must be the name to save"),
         (("folder: birds", "sources: [{fetch: 'http://x/a', file: ../a}]"), "without folders, not '../a'"),
         (("folder: birds", "sources: [{fetch: 'http://x/a', file: .a}]"), "without folders, not '.a'"),
-        (("folder: birds", "sources: [{fetch: 'http://x/a', md5: 12}]"), "`md5` must be 32 hexadecimal digits"),
+        (("folder: birds", "sources: [{fetch: 'http://x/a', md5: '12'}]"), "`md5` must be 32 hexadecimal digits"),
         (("folder: birds", "sources: [{fetch: 'http://x/a', sha256: x}]"), "`sha256` must be 64 hexadecimal digits"),
         (("folder: birds", "sources: [{fetch: 'http://x/a', unpack: images}]"), "`unpack` must be a map of texts"),
         (("folder: birds", "sources: [{fetch: 'http://x/a', unpack: {}}]"), "`unpack` must be a map of texts"),

@@ -47,18 +47,19 @@ def dispatch(argv: list[str]) -> int:
 
 def _check_data(argv: list[str]) -> int:
     about = (
-        "What of a suite's data is on disk, and what to do about the rest. Exit code: 0 when every task is ready, 1 "
-        "when something is missing or broken."
+        "What of a suite's data is on disk, and what to do about the rest. Exit code: 0 when every task is ready (or "
+        "its images are made at first use), 1 when something is missing or broken."
     )
     p = command_parser("data check", about, CHECK_EXAMPLES)
     _data_arguments(p)
+    add_tasks(p)
     p.add_argument("--open", action="store_true", help="decode every image: finds broken ones and copies")
     p.add_argument("--json", action="store_true", help="for programs: a list with one object per task")
     a = p.read(argv)
     from bench.catalogue import check
 
-    table = check(a.suite, a.data or os.environ.get("BENCH_DATA"), open_images=a.open)
-    code = 0 if (table["state"] == "ready").all() else 1
+    table = check(a.suite, a.data or os.environ.get("BENCH_DATA"), open_images=a.open, tasks=settings_of(a).tasks)
+    code = 0 if table["state"].isin(("ready", "at first use")).all() else 1
     if a.json:
         print(table.to_json(orient="records", indent=1))  # in ASCII, which no pipe replaces
         return code
@@ -132,7 +133,7 @@ def _print_plan(plan: Any) -> None:
     if not plan.open:
         print(f"Nothing is left to download; {(table['state'] == 'have').sum()} of {len(table)} are there.")
         return
-    unknown = sum(step.size is None for step in plan.open)
+    unknown = sum(not step.source.n_bytes for step in plan.open)
     more = f" and {unknown} of unknown size" if unknown else ""
     from bench.progress import count
 
