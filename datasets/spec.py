@@ -146,7 +146,7 @@ def _task(file: Path, entry: Mapping[str, Any]) -> TaskSpec:
     # A user's own copy names the tasks of Fashion-20; elsewhere the suite file must.
     if given["task_name"] is None and reader["kind"] != "fashion20":
         raise UserError(f"{at}: `task_name` is missing; it must be text")
-    task_names = _texts(f"{at}: `task_name`", given["task_name"] or "")
+    task_names = _texts(f"{at}: `task_name`", "" if given["task_name"] is None else given["task_name"])
     library = [Source(what=_library_name(reader), reader=reader)] if hub.can_fetch(reader) else []
     return TaskSpec(
         name=_safe_name(f"{file}: task name", name),
