@@ -119,7 +119,7 @@ def _too_few(task: Task) -> str:
 
 def in_the_way(spec: TaskSpec, data_root: Path) -> list[Path]:
     """What `data fetch` would get but for the part of it that is there, for a task that is not ready."""
-    folder = data_root / spec.folder
+    folder = spec.folder_in(data_root)
     if any(not source.is_there(folder) and not source.is_split for source in spec.sources):
         return []  # what is missing is reason enough
     return [folder / target for source in spec.sources if source.fetch for target in source.targets.values()]

@@ -114,7 +114,7 @@ def plan(suite: Suite, root: Path, names: Sequence[str] | None = None) -> Plan:
     steps: list[Step] = []
     notes: list[str] = []
     for spec in select_tasks(suite, names):
-        folder, state = root / spec.folder, check_task(spec, root).state
+        folder, state = spec.folder_in(root), check_task(spec, root).state
         if state != "ready" and (old := in_the_way(spec, root)):
             paths = " and ".join(map(str, old))
             notes.append(f"{spec.name} is {state}, and what is there is left alone; move {paths} away to get the whole")

@@ -36,7 +36,7 @@ SUITE_KEYS = {
     "tasks": Key(Sequence, needed=True),
 }
 TASK_KEYS = {
-    **{"name": Key(str, needed=True), "folder": Key(str), "reader": Key(Mapping, {"kind": "folders"})},
+    **{"name": Key(str, needed=True), "folder": Key(object), "reader": Key(Mapping, {"kind": "folders"})},
     **{"metric": Key(str, next(iter(METRICS))), "template": Key(object), "descriptions": Key(str, "")},
     **{"task_name": Key(object), "classes": Key(int, minimum=2), "images": Key(int, minimum=1)},
     **{"sources": Key(Sequence, ()), "note": Key(str, "")},
@@ -69,6 +69,12 @@ class TaskSpec:
     note: str
     n_images: int | None = None  # of the official data set, where there is one number for it
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # sentences of classes, by name
+    other_folders: tuple[str, ...] = ()  # where others keep it
+
+    def folder_in(self, root: Path) -> Path:
+        """The folder of its data: of those that the suite file names, the first that is there, else the first."""
+        named = [root / folder for folder in (self.folder, *self.other_folders)]
+        return next((folder for folder in named if folder.is_dir()), named[0])
 
     def called(self, task_name: str) -> TaskSpec:
         """The task under this name; where it is not the suite file's, it is the only one."""
@@ -147,10 +153,12 @@ def _task(file: Path, entry: Mapping[str, Any]) -> TaskSpec:
     if given["task_name"] is None and reader["kind"] != "fashion20":
         raise UserError(f"{at}: `task_name` is missing; it must be text")
     task_names = _texts(f"{at}: `task_name`", "" if given["task_name"] is None else given["task_name"])
+    folders = [_inside(f"{at}: `folder`", f) for f in _texts(f"{at}: `folder`", given["folder"] or name)]
     library = [Source(what=_library_name(reader), reader=reader)] if hub.can_fetch(reader) else []
     return TaskSpec(
         name=_safe_name(f"{file}: task name", name),
-        folder=_inside(f"{at}: `folder`", given["folder"] or name),
+        folder=folders[0],
+        other_folders=tuple(folders[1:]),
         reader=reader,
         metric=given["metric"],
         template=_template(at, given["template"]),

@@ -112,7 +112,7 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
     Without `write` nothing is written: neither a division made here (it will be the same when it is made again) nor
     the images of a library's rows, without which the task is missing.
     """
-    folder = data_root / spec.folder
+    folder = spec.folder_in(data_root)
     if not folder.is_dir() and not cache_place(folder).is_dir():
         raise MissingData(f"{folder}: no such folder")
     reader, leak = spec.reader, spec.reader.get("allow_leak", False)
@@ -189,8 +189,8 @@ def _divide_by_class(listing: Listing, part: str, test_too: bool) -> list[list[I
 
 def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
     """The split file that came with the data, if any."""
-    name = spec.reader.get("split_name", spec.name)
-    names = [f"split_{who}_{name}.json{end}" for who in ("zhou", "dk") for end in ("", ".gz")]
+    called = [spec.reader.get("split_name", spec.name), Path(spec.folder).name]  # split_dk_kaggle_flower.json
+    names = [f"split_{who}_{n}.json{end}" for n in called for who in ("zhou", "dk") for end in ("", ".gz")]
     names = [spec.reader["split"]] if "split" in spec.reader else names
     return next((folder / name for name in names if (folder / name).is_file()), None)
 

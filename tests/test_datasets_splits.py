@@ -56,6 +56,36 @@ def load(folder: Path, reader: str = "{kind: folders}", more: str = "", allow_mi
     return task.split
 
 
+# Where others keep it ----------------------------------------------------------------------------------------
+
+
+def test_the_authors_folder_and_split_file_of_kaggle_flower_are_found(tmp_path: Path) -> None:
+    """As in datasets/kaggle_flower.py of github.com/kding1225/softcpt."""
+    names = ["daisy", "dandelion", "rose", "sunflower", "tulip"]
+    folder = tmp_path / "kaggle_flower_recognition"
+    class_folders(folder / "flowers", dict.fromkeys(names, 3))
+    numbered = {"train": 0, "val": 1, "test": 2}
+    parts = {part: [[f"{n}/{i}.jpg", [c], [0]] for c, n in enumerate(names)] for part, i in numbered.items()}
+    meta = {"taskid2cname": [names], "taskid2tname": ["flowers, said by the file"]}
+    (folder / "split_dk_kaggle_flower.json").write_text(json.dumps({**parts, "meta": meta}))
+    suite = load_suite("plant6")
+    (task,) = load_tasks(suite, tmp_path, ["KaggleFlower"])
+    assert task.split.source == "split_dk_kaggle_flower.json" and task.split.root == folder / "flowers"
+    assert [item.path for item in task.split.val] == [f"{n}/1.jpg" for n in names]
+    report = bench.check("plant6", str(tmp_path)).set_index("task")
+    assert report.loc["KaggleFlower", "state"] == "ready"
+    class_folders(tmp_path / "kaggle_flower" / "flowers", dict.fromkeys(names, 10))  # ours stands above theirs
+    (task,) = load_tasks(suite, tmp_path, ["KaggleFlower"])
+    assert task.split.root == tmp_path / "kaggle_flower" / "flowers"
+
+
+def test_a_folder_outside_the_root_is_refused_in_a_list_too(tmp_path: Path) -> None:
+    file = tmp_path / "birds.yaml"
+    file.write_text("tasks: [{name: Birds, folder: [birds, ../x], template: 'a {}.', task_name: birds}]")
+    with pytest.raises(UserError, match=r"`folder` must be a path below the data root, not '\.\./x'"):
+        load_suite(str(file))
+
+
 # Divisions made here -----------------------------------------------------------------------------------------
 
 
