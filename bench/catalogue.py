@@ -209,7 +209,7 @@ def fetch(
         raise UserError("--data: give the folder the data sets' folders go to, or set BENCH_DATA")
     root = user_path(data)
     if root.exists() and not root.is_dir():
-        raise UserError(f"--data {data}: a folder is wanted, this is a file")
+        raise UserError(f"--data {data}: must be a folder, this is a file")
     what = plan(loaded, root, tasks)
     if confirm is None or confirm(what):
         what = carry_out(what, quiet)

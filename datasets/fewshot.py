@@ -26,7 +26,7 @@ def few_shot(items: Sequence[Item], shots: int, seed: int, first: int = 0) -> li
     system and of Python's dicts plays no part. The result is sorted by label, then rank.
     """
     if shots < 1:
-        raise UserError(f"shots: {shots} images a class cannot be drawn; give 1 or more")
+        raise UserError(f"shots: {shots} images per class cannot be drawn; give 1 or more")
     if not 0 <= first <= shots:
         raise UserError(f"first: rank {first} is not between 0 and shots = {shots}")
     by_label = _by_label(items)
@@ -61,7 +61,7 @@ def coop_draw(split: Split, shots: int, seed: int) -> tuple[list[Item], list[Ite
     dassl/utils/tools.py).
     """
     if shots < 1:
-        raise UserError(f"shots: {shots} images a class cannot be drawn; give 1 or more")
+        raise UserError(f"shots: {shots} images per class cannot be drawn; give 1 or more")
     rng = random.Random(seed)
     parts = []
     for items, n in ((split.train, shots), (split.val, min(shots, VAL_SHOTS))):

@@ -359,5 +359,5 @@ def read_yaml(file: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file}: a map of names and values is wanted (of a suite: `title` and `tasks`)")
+        raise UserError(f"{file}: must be a map of names and values (of a suite: `title` and `tasks`)")
     return content

@@ -352,7 +352,7 @@ def test_the_python_call_returns_a_row_a_source(server: Server, tmp_path: Path) 
         (["--suite", "demo", "--data", "x"], "renders its own images"),
         (["--suite", "rs9", "--data", "x"], "did you mean 'rs8'"),
         (["--suite", "rs8", "--data", "x", "--tasks", "AIDS"], "did you mean 'AID'"),
-        (["--suite", "rs8", "--data", __file__], "a folder is wanted, this is a file"),
+        (["--suite", "rs8", "--data", __file__], "must be a folder, this is a file"),
         (["--suite", "rs8", "--data", "x", "--ye"], "unknown argument '--ye'; did you mean '--yes'"),
         (["--suite", "rs8", "--data", "x", "--tasks", ","], "--tasks: none given"),
     ],
