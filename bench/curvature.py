@@ -149,7 +149,7 @@ def _rows(cell: Cell, found: Found, scores: Sequence[float]) -> pd.DataFrame:
 def _write(file: Path, rows: pd.DataFrame) -> None:
     """Put rows into the file, in place of those of the same cells."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    with FileLock(file.with_name(f".{file.stem}.lock")):
         if file.is_file():
             held = pd.read_csv(file, keep_default_na=False, na_values={"sd": [""], "range": [""]})
             rows = pd.concat([held[~held["key"].isin(rows["key"])], rows], ignore_index=True)

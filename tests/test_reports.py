@@ -276,6 +276,16 @@ def test_paper_is_not_quoted_where_it_may_not_stand(tmp_path: Path, more: dict[s
     assert pd.read_csv(tmp_path / "out" / "table.csv")["delta"].isna().all()
 
 
+def test_what_is_known_of_the_paper_s_spread_and_linear_probe_is_said_where_it_is_quoted(tmp_path: Path) -> None:
+    fashion(tmp_path / "runs")
+    report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "population's standard deviation" in text and "two metrics swapped" not in text
+    fashion(tmp_path / "runs", method="linear-probe")
+    report(tmp_path / "runs", tmp_path / "out")
+    assert "has the names of the two metrics swapped" in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_demo_is_said_in_every_table_and_figure(tmp_path: Path) -> None:
     for method, shots in (("zero-shot", 0), ("coop", 4)):
         put(tmp_path / "runs", method, shots, 1, {"a": 40.0 + shots}, demo=True, note="Rendered images.")
