@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.config import as_arguments
@@ -43,32 +45,48 @@ def write(config: ReportConfig) -> Written:
     from bench.files import user_path, write_whole
     from bench.records import COLUMNS
     from bench.reports import figures, tables
+    from bench.reports.elements import Contents
     from bench.reports.groups import split
     from bench.reports.records import BLOCK, ROW, load
 
     loaded = load(config)
+    other = load(replace(config, results=config.compare)) if config.compare else None
     folder = user_path(config.out)
     blocks = split(loaded.rows)
+    contents = Contents(blocks, loaded.failed, loaded.rows, other.rows if other else None, _folders(config))
     drawn = {block.slug: figures.draw(block, folder / "figures", config.pictures, config.title) for block in blocks}
-    built = tables.build(blocks)
-    cells = len(loaded.rows[[*BLOCK, *ROW, "shots", "seed"]].drop_duplicates())
+    built = tables.build(contents)
     files = []
-    for kind, make in {
-        "md": lambda: tables.markdown_report(built, cells, drawn, loaded.failed),
-        "tex": lambda: tables.latex_report(built),
-    }.items():
-        if kind in config.format:
-            write_whole(folder / f"table.{kind}", make())
-            files.append(f"table.{kind}")
-    for name, frame in {"records": loaded.rows[COLUMNS], "table": tables.tidy(blocks)}.items():
+
+    def put(name: str, content: str | Callable[[Path], object]) -> None:
+        write_whole(folder / name, content)
+        files.append(name)
+
+    if "md" in config.format:
+        cells = len(loaded.rows[[*BLOCK, *ROW, "shots", "seed"]].drop_duplicates())
+        for name, text in tables.markdown_files(contents, built, cells, drawn).items():
+            put(f"{name}.md", text)
+    if "tex" in config.format:
+        put("table.tex", tables.latex_report(built))
+    for name, frame in {"records": loaded.rows[COLUMNS], **tables.data(contents)}.items():
         if "csv" in config.format:
-            write_whole(folder / f"{name}.csv", frame.to_csv(index=False))
-            files.append(f"{name}.csv")
+            put(f"{name}.csv", frame.to_csv(index=False))
         if "parquet" in config.format:
-            write_whole(folder / f"{name}.parquet", partial(frame.to_parquet, index=False))
-            files.append(f"{name}.parquet")
+            put(f"{name}.parquet", partial(frame.to_parquet, index=False))
     pngs = [name for names in drawn.values() for name in names]
     return Written(loaded.rows, files, pngs, [reason for block in blocks for reason in figures.not_drawn(block)])
+
+
+def _folders(config: ReportConfig) -> tuple[str, str]:
+    """What the two folders of --compare are called: the last parts of their paths that differ."""
+    if config.compare is None:
+        return "", ""
+    paths = [Path(folder).resolve().parts for folder in (config.results, config.compare)]
+    for n in range(1, max(map(len, paths)) + 1):
+        first, second = ("/".join(parts[-n:]) for parts in paths)
+        if first != second:
+            return first, second
+    return "results", "compare"
 
 
 __all__ = ["report"]

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from inspect import isabstract
 from types import ModuleType
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from bench.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
     from bench.reports.groups import Block
@@ -68,6 +70,43 @@ class Table(Element, ABC):
     @abstractmethod
     def build(self, block: Block, notes: dict[str, int]) -> list[Markup]:
         """notes : the number of every footnote's text."""
+
+    def data(self, block: Block) -> dict[str, pd.DataFrame]:
+        """What it has to say as data: the lines that files (by their names without ending) get from this block."""
+        return {}
+
+
+class Overview(Element, ABC):
+    """Tables about all blocks at once. `file` : the file (without ending) that they stand in as Markdown."""
+
+    file: str = "table"
+
+    def why_none(self, contents: Contents) -> str:
+        """As `why_not`, of a whole report."""
+        return ""
+
+    @abstractmethod
+    def over(self, contents: Contents) -> list[Markup]:
+        """The tables of a report."""
+
+    def summary(self, contents: Contents) -> str:
+        """A sentence at the top of the report, or ""."""
+        return ""
+
+    def data(self, contents: Contents) -> dict[str, pd.DataFrame]:
+        """As a table's, of all blocks."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a report is about. failed : one dict a failed cell; other : the rows of the folder to compare with."""
+
+    blocks: list[Block]
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    rows: pd.DataFrame | None = None
+    other: pd.DataFrame | None = None
+    folders: tuple[str, str] = ("", "")  # what the two folders are called
 
 
 def find(package: ModuleType, kind: type[E]) -> list[E]:

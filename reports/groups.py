@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 from bench.records import PARTS
 from bench.reports import reference
 from bench.reports.records import BLOCK, ROW, changes
-from bench.reports.stats import half_width
+from bench.reports.stats import Spread, half_width, over_shots, spread
 
 MAX_NAME = 60  # characters of a suite's or backbone's name in a file's, which may have 255
 
@@ -23,13 +24,14 @@ class Block:
     """Records that agree in everything but method, settings, shots and seed.
 
     A row of its tables is named by its label: the method, and in brackets how it differs from the
-    method's default ("softcpt (task_context=8)").
+    method's default ("softcpt (task_context=8)"), but for what all methods share.
     """
 
     rows: pd.DataFrame  # one line per cell, task and part, with the column `label`
     slug: str  # names its figures
     differs: tuple[str, ...]  # columns in which the blocks of this suite and backbone differ from one another
     methods: tuple[str, ...]  # the order of rows and looks in all blocks: the paper's methods, then others by name
+    shared: Mapping[str, str] = field(default_factory=dict)  # parameters that all methods have alike, not their default
 
     @property
     def title(self) -> str:
@@ -70,6 +72,38 @@ class Block:
         return tuple(sorted(int(seed) for seed in rows["seed"].unique()))
 
     @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Columns label, part, task, shots, seed, accuracy. What trains on no shots also stands at every shot count and
+        seed of the trained cells, so that it can be compared with them."""
+        rows = self.rows[["label", "part", "task", "shots", "seed", "accuracy"]]
+        trained = rows["shots"] > 0
+        if not trained.any():
+            return rows
+        cells = rows.loc[trained, ["shots", "seed"]].drop_duplicates()
+        once = rows[~trained].drop_duplicates(["label", "part", "task"]).drop(columns=["shots", "seed"])
+        return pd.concat([rows, once.merge(cells, how="cross")], ignore_index=True)
+
+    def values(self, part: str, shots: Sequence[int], labels: Sequence[str]) -> pd.DataFrame:
+        """Accuracy by task and seed, a column a label, averaged over shot counts; NaN where a label lacks one."""
+        rows = self.pairs[(self.pairs["part"] == part) & self.pairs["shots"].isin(shots)]
+        table = rows.pivot_table(index=["task", "seed"], columns=["label", "shots"], values="accuracy")
+        table = table.reindex(columns=pd.MultiIndex.from_product([labels, shots]))
+        return pd.DataFrame({name: table[name].mean(axis=1, skipna=False) for name in labels}, index=table.index)
+
+    def averages(self, shots: Sequence[int]) -> dict[tuple[str, str], Spread]:
+        """By label and part: the average over shot counts, with the spread over seeds of that average. Without those
+        that lack one of the shot counts; what trains on no shots is its own average."""
+        found = {}
+        for (name, part), rows in self.rows.groupby(["label", "part"]):
+            name, part = str(name), str(part)
+            trained = rows[rows["shots"].isin(shots)]
+            if set(trained["shots"]) == set(shots):
+                found[name, part] = spread(over_shots(trained).to_numpy())
+            elif (rows["shots"] == 0).all():
+                found[name, part] = spread([rows["accuracy"].mean()])
+        return found
+
+    @cached_property
     def scores(self) -> pd.DataFrame:
         """One line a label, shots and part: statistics over seeds of the suite score, the mean over tasks."""
         cells = self.rows.groupby(["label", *ROW, "shots", "part", "seed"], as_index=False)
@@ -90,7 +124,7 @@ class Block:
         """The rows' labels in order, a method's default before its variants."""
         rows = self.rows[["label", *ROW]].drop_duplicates().itertuples(index=False)
         keys = [
-            (self.methods.index(method), bool(self.changed(name)), _natural(variant), _natural(setting), name)
+            (self.methods.index(method), bool(self.changed(name)), natural(variant), natural(setting), name)
             for name, method, variant, setting in rows
         ]
         return [key[-1] for key in sorted(keys)]
@@ -125,8 +159,6 @@ class Block:
 
 def split(rows: pd.DataFrame) -> list[Block]:
     """The blocks of all records, by suite and backbone, those with the most tasks first."""
-    told = rows[["variant", "setting"]].agg(lambda pair: ", ".join(filter(None, pair)), axis=1)
-    rows = rows.assign(label=rows["method"] + told.map(lambda text: f" ({text})" if text else ""))
     groups = [group for _, group in rows.groupby(BLOCK)]
     groups.sort(key=lambda group: (*group[["suite", "backbone"]].iloc[0], -group["task"].nunique()))
     known = reference.methods()
@@ -138,8 +170,34 @@ def split(rows: pd.DataFrame) -> list[Block]:
         others = rows[(rows["suite"] == first["suite"]) & (rows["backbone"] == first["backbone"])]
         differs = tuple(name for name in BLOCK if others[name].nunique() > 1)
         slug = _slug([first["suite"], first["backbone"], *_protocol(first)], taken)
-        blocks.append(Block(group, slug, differs, methods))
+        shared = _shared(group)
+        blocks.append(Block(group.assign(label=_labels(group, shared)), slug, differs, methods, shared))
     return blocks
+
+
+def _shared(rows: pd.DataFrame) -> dict[str, str]:
+    """What every method that has a parameter sets it to, where that is no default and several methods have it."""
+    trained = rows[rows["shots"] > 0]
+    kinds = [
+        (method, {**values, "recipe": ""}, changes(variant))
+        for method, values, variant in trained[["method", "parameters", "variant"]].itertuples(index=False)
+    ]
+    shared = {}
+    for name in dict.fromkeys(name for _, _, changed in kinds for name in changed):
+        having = [(method, changed.get(name)) for method, values, changed in kinds if name in values or name in changed]
+        (value, *others) = {value for _, value in having}
+        if value is not None and not others and len({method for method, _ in having}) > 1:
+            shared[name] = value
+    return shared
+
+
+def _labels(rows: pd.DataFrame, shared: Mapping[str, str]) -> list[str]:
+    labels = []
+    for method, variant, setting in rows[ROW].itertuples(index=False):
+        own = ",".join(f"{name}={value}" for name, value in changes(variant).items() if name not in shared)
+        told = ", ".join(filter(None, [own, setting]))
+        labels.append(f"{method} ({told})" if told else method)
+    return labels
 
 
 def _protocol(first: pd.Series) -> list[str]:
@@ -148,7 +206,8 @@ def _protocol(first: pd.Series) -> list[str]:
 
 
 def _over_seeds(cells: pd.DataFrame, more: list[str]) -> pd.DataFrame:
-    """Columns mean and std (sample, n − 1: the seeds are a sample; NaN for one seed), n_seeds and seeds."""
+    """Columns mean, std (sample, n − 1: the seeds are a sample) and half (half the width of the mean's 95 % interval;
+    both NaN for one seed), n_seeds and seeds."""
     found = cells.groupby(["label", *ROW, "shots", "part", *more], as_index=False).agg(
         mean=("accuracy", "mean"),
         std=("accuracy", "std"),
@@ -160,7 +219,7 @@ def _over_seeds(cells: pd.DataFrame, more: list[str]) -> pd.DataFrame:
     return found.assign(half=half_width(found["std"].to_numpy(), found["n_seeds"].to_numpy()))
 
 
-def _natural(text: str) -> list[tuple[int, float, str]]:
+def natural(text: str) -> list[tuple[int, float, str]]:
     """Sorts "context=8" before "context=16"."""
     pieces = re.split(r"(\d+(?:\.\d+)?)", text)
     return [(0, float(piece), "") if piece[:1].isdigit() else (1, 0.0, piece) for piece in pieces if piece]

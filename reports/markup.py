@@ -1,40 +1,57 @@
-"""A table once, written as Markdown and as LaTeX; everything that comes from records is escaped here."""
+"""A table once, written as Markdown and as LaTeX (latex.py); everything that comes from records is escaped here."""
 
 from __future__ import annotations
 
 import html
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tabulate import tabulate
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "±": r"$\pm$", "Δ": r"$\Delta$", "−": r"$-$", "–": "--", "—": "---",
-    "·": r"$\cdot$", "“": "``", "”": "''",
-    "[": "{[}", "*": "{*}",  # after the end of a line they would be read as its options
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cell:
-    """text: as it is read, not escaped; mark: "best", "second" or ""; notes: numbers of footnotes."""
+    """text: as it is read, not escaped; mark: "best", "second", "tie" (with the best) or ""; notes: numbers of
+    footnotes."""
 
     text: str
     mark: str = ""
     notes: tuple[int, ...] = ()
 
+    @property
+    def full(self) -> str:
+        return f"{self.text} ≈" if self.mark == "tie" else self.text
+
 
 @dataclass(frozen=True)
 class Table:
+    """The first column names the rows.
+
+    name : unlike any other table's of a report; letters, digits and hyphens. groups : of every column, what several
+    columns that stand together share ("4-shot"), or "". caption : sentences.
+    """
+
     title: str
-    caption: list[str]  # sentences
+    caption: list[str]
     header: list[Cell]
     rows: list[list[Cell]]
     footnotes: dict[int, str] = field(default_factory=dict)
     demo: bool = False
+    name: str = ""
+    groups: tuple[str, ...] = ()
+
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        return self.groups or ("",) * len(self.header)
+
+
+def turned(table: Table, corner: str) -> Table:
+    """Rows as columns; the columns must be in no groups. corner : what the names of the new rows are."""
+    first, *others = table.header
+    columns = list(zip(*table.rows, strict=True))
+    header = [replace(first, text=corner), *columns[0]]
+    rows = [[name, *column] for name, column in zip(others, columns[1:], strict=True)]
+    return replace(table, header=header, rows=rows)
 
 
 def escape_markdown(text: str) -> str:
@@ -42,54 +59,22 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
-
-
 def markdown(table: Table, level: int = 2) -> str:
     """Heading, table, caption and footnotes."""
 
-    def cell(cell: Cell) -> str:
+    def cell(cell: Cell, group: str = "") -> str:
         before, after = {"best": ("**", "**"), "second": ("<u>", "</u>")}.get(cell.mark, ("", ""))
         notes = f"<sup>{','.join(map(str, cell.notes))}</sup>" if cell.notes else ""
-        return f"{before}{escape_markdown(cell.text)}{after}{notes}"
+        return f"{before}{escape_markdown(f'{group} {cell.full}')}{after}{notes}"
 
     body = tabulate(
         [[cell(c) for c in row] for row in table.rows],
-        headers=[cell(name) for name in table.header],
+        headers=[cell(name, group) for name, group in zip(table.header, table.grouped, strict=True)],
         tablefmt="pipe",
-        colalign=_alignment(table),
+        colalign=["left", *["right"] * (len(table.header) - 1)],
         disable_numparse=True,
     )
     demo = f"{'#' * (level + 1)} DEMO: says nothing about real photographs\n\n" if table.demo else ""
     caption = escape_markdown(" ".join(table.caption))
     notes = "".join(f"\n\n<sup>{n}</sup> {escape_markdown(text)}" for n, text in table.footnotes.items())
     return f"{'#' * level} {escape_markdown(table.title)}\n\n{demo}{body}\n\n{caption}{notes}\n"
-
-
-def latex(table: Table) -> str:
-    r"""A `table*` that needs no package; the footnotes stand below it."""
-
-    def cell(cell: Cell) -> str:
-        command = {"best": r"\textbf", "second": r"\underline"}.get(cell.mark)
-        text = f"{command}{{{escape_latex(cell.text)}}}" if command else escape_latex(cell.text)
-        return text + (f"$^{{{','.join(map(str, cell.notes))}}}$" if cell.notes else "")
-
-    body = tabulate(
-        [[cell(c) for c in row] for row in table.rows],
-        headers=[cell(name) for name in table.header],
-        tablefmt="latex_raw",
-        colalign=_alignment(table),
-        disable_numparse=True,
-    )
-    demo = r"{\Large\textbf{DEMO}} " if table.demo else ""
-    caption = escape_latex(" ".join([f"{table.title}.", *table.caption]))
-    notes = "".join(f"\n\n$^{{{n}}}$ {escape_latex(text)}" for n, text in table.footnotes.items())
-    return (
-        "\\begin{table*}\n\\centering\\footnotesize\n"
-        f"\\caption{{{demo}{caption}}}\n{body}{notes}\n\\end{{table*}}\n"
-    )
-
-
-def _alignment(table: Table) -> list[str]:
-    return ["left", *["right"] * (len(table.header) - 1)]

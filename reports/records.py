@@ -22,6 +22,7 @@ from bench.reports.steadiness import with_stability
 # Records are comparable when they agree in these; each combination gets its own tables and figures.
 BLOCK = ["suite", "backbone", "weights", "data", "protocol", "tasks", "demo"]
 ROW = ["method", "variant", "setting"]  # one row of a table
+TEXTS = ("note", "footnote")
 
 # Settings that are part of the cell's name or of BLOCK: no reason to tell two records of a method apart.
 _NAMED = {"suite", "backbone", "method", "protocol", "shots", "seed", "tasks", "pretrained"}
@@ -50,7 +51,7 @@ def load(config: ReportConfig) -> Loaded:
             warnings.warn(f"{path} is not a readable record and is left out ({reason})", stacklevel=2)
             continue
         if record.done:
-            rows += record.rows()
+            rows += [_reworded(row) for row in record.rows()]
         else:
             failed.append(record.failure)
     if not rows and failed:
@@ -61,6 +62,11 @@ def load(config: ReportConfig) -> Loaded:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
     found = _distinct(_with_settings(_with_variants(_asked_for(pd.DataFrame(rows), config))))
     return Loaded(with_stability(found, results), failed)
+
+
+def _reworded(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the texts of older records as they would be written today."""
+    return {**row, **{name: re.sub(r"\b([Oo])ur reading\b", r"\1ur interpretation", row[name]) for name in TEXTS}}
 
 
 def _asked_for(rows: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
@@ -194,5 +200,6 @@ def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
         rows[name] = pd.to_numeric(rows[name], errors="coerce").astype("Int64")
     for name in ("train_seconds", "feature_seconds", "test_seconds", "peak_memory_mb"):
         rows[name] = pd.to_numeric(rows[name], errors="coerce")
+    rows["selected"] = ""
     return rows.sort_values(["suite", "backbone", *ROW, "shots", "seed"], kind="stable",
                             ignore_index=True)  # fmt: skip

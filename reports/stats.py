@@ -1,13 +1,13 @@
 """Statistics over records: spread over seeds, paired comparisons of methods, ranks.
 
-Everything takes the rows of `bench.reports.records.load` (one per cell, task and part) or plain arrays, and says when
-there is too little for a claim instead of making one.
+Everything takes accuracies by task and seed (a block's `values`) or plain arrays, and says when there is too little for
+a claim instead of making one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 LEVEL = 0.95
-MIN_PAIRS = 6  # of five pairs no sign test of ranks can reach 5 %: 2 / 2^5 = 6.25 %
-PAIRS = ["task", "seed", "shots"]
+EXACT = 50  # pairs up to which the signed-rank test is exact
+SAME = 0.005  # points: what is printed with two decimals is not told apart below this
+PAIRS = ["task", "seed"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def spread(values: ArrayLike) -> Spread:
     if n < 2:
         return Spread(n, float(x.mean()) if n else float("nan"), float("nan"), float("nan"))
     sd = float(x.std(ddof=1))
-    return Spread(n, float(x.mean()), sd, float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / n**0.5)
+    return Spread(n, float(x.mean()), sd, float(half_width(sd, n)))
 
 
 def half_width(sd: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
@@ -55,13 +56,12 @@ def half_width(sd: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(t * np.asarray(sd, dtype=float) / n**0.5)
 
 
-def over_shots(rows: pd.DataFrame) -> Spread:
-    """The average over shot counts: the spread *of that average* over seeds, not the mean of the spreads.
+def over_shots(cells: pd.DataFrame) -> pd.Series:
+    """The average over shot counts by seed, whose spread is that of the average (not the mean of the spreads).
 
-    rows : one method's, columns seed, shots, task, accuracy. A seed counts when it has every shot count.
+    cells : one method's, columns seed, shots, task, accuracy. A seed counts when it has every shot count.
     """
-    cells = rows.groupby(["seed", "shots"])["accuracy"].mean().unstack("shots")
-    return spread(cells.dropna().mean(axis=1).to_numpy())
+    return cells.groupby(["seed", "shots"])["accuracy"].mean().unstack("shots").dropna().mean(axis=1)
 
 
 def interquartile_mean(values: ArrayLike) -> float:
@@ -75,12 +75,63 @@ def performance_profile(values: ArrayLike, thresholds: Sequence[float]) -> list[
     return [float((x > t).mean()) for t in thresholds]
 
 
+def signed_rank(differences: ArrayLike) -> tuple[float, float]:
+    """Wilcoxon's signed-rank test, two-sided: p, and the rank-biserial correlation (1: all are positive).
+
+    Exact up to 50 differences, also with ties (scipy's exact test is for values without ties); zeros are left out, as
+    Wilcoxon does.
+    """
+    d = np.asarray(differences, dtype=float).round(9)  # what rounding alone tells apart is a tie
+    d = d[d != 0]
+    if not len(d):
+        return 1.0, 0.0
+    placed = stats.rankdata(np.abs(d))
+    positive, total = float(placed[d > 0].sum()), float(placed.sum())
+    effect = (2 * positive - total) / total
+    if len(d) > EXACT:
+        return float(stats.wilcoxon(d, correction=False, method="approx").pvalue), effect
+    doubled = (2 * placed).astype(int)  # ranks of ties are halves
+    share = np.zeros(doubled.sum() + 1)  # of the 2^n assignments of signs, by twice the sum of positive ranks
+    share[0] = 1
+    for rank in doubled:
+        with_it = np.zeros_like(share)
+        with_it[rank:] = share[: len(share) - rank]
+        share = (share + with_it) / 2
+    low = share[: round(2 * min(positive, total - positive)) + 1].sum()
+    return min(1.0, 2 * float(low)), effect
+
+
+def paired_t(differences: ArrayLike) -> tuple[float, float]:
+    """Student's t test of differences over seeds, two-sided: p, and the mean; NaN for fewer than two."""
+    d = np.asarray(differences, dtype=float).round(9)
+    if len(d) < 2:
+        return float("nan"), float(d.mean()) if len(d) else float("nan")
+    if (d == d[0]).all():  # no spread at all: t is infinite, or 0 / 0
+        return float(d[0] == 0), float(d[0])
+    return float(stats.ttest_1samp(d, 0).pvalue), float(d.mean())
+
+
+def pairs_needed(comparisons: int = 1) -> int:
+    """The least number of pairs with which a signed-rank test can reach 5 % as one of several: 2 / 2^n is its smallest
+    p, times the comparisons by Holm. 6 for one, 10 for sixteen."""
+    n = 1
+    while max(comparisons, 1) * 2 / 2**n >= 1 - LEVEL:
+        n += 1
+    return n
+
+
+def seeds_needed(comparisons: int = 1) -> int:
+    """Of `paired_t`, whose p has no smallest value: a spread must be there."""
+    return 2
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Method a against method b on the cells that both have.
+    """Method a against method b on the pairs (task, seed) that both have.
 
-    n : pairs (task, seed, shots). difference : mean of a − b in points. p : Wilcoxon's signed-rank test, two-sided;
-    NaN where there are too few pairs. better : probability that a beats b on a task (ties count half).
+    difference : mean of a − b in points. p : Wilcoxon's signed-rank test, two-sided. effect : its rank-biserial
+    correlation. better : probability that a beats b on a task (ties count half). needed : pairs without which no p can
+    be small enough.
     """
 
     a: str
@@ -88,37 +139,40 @@ class Comparison:
     n: int
     difference: float
     p: float
+    effect: float
     better: float
+    needed: int = 0
+
+    @property
+    def enough(self) -> bool:
+        return self.n >= self.needed
 
     @property
     def verdict(self) -> str:
         """What the data support."""
-        if np.isnan(self.p):
-            return f"too few pairs for a claim ({self.n}, at least {MIN_PAIRS} are needed)"
+        if not self.enough:
+            return f"too few pairs for a claim ({self.n}, at least {self.needed} are needed)"
         if self.p >= 1 - LEVEL:
             return "no difference shown"
-        return f"{self.a if self.difference > 0 else self.b} is better"
+        return f"{self.a if self.effect > 0 else self.b} is better"
 
 
-def compare(rows: pd.DataFrame, a: str, b: str) -> Comparison:
-    """Two methods, paired over tasks, seeds and shots.
+def compare(values: pd.DataFrame, a: str, b: str) -> Comparison:
+    """Two methods, paired.
 
-    rows : columns label, task, seed, shots, accuracy.
+    values : accuracy in percent, a column a method, indexed by task and seed; NaN where a method has none.
     """
-    table = rows[rows["label"].isin([a, b])].pivot_table(index=PAIRS, columns="label", values="accuracy")
-    pairs = table.dropna() if {a, b} <= set(table) else table.iloc[:0].reindex(columns=[a, b])
-    x, y = pairs[a].to_numpy(), pairs[b].to_numpy()
-    difference = float((x - y).mean()) if len(x) else float("nan")
-    p = float("nan")
-    if len(x) >= MIN_PAIRS:
-        p = 1.0 if np.array_equal(x, y) else float(stats.wilcoxon(x, y).pvalue)
-    return Comparison(a, b, len(x), difference, p, _better(pairs, a, b))
+    pairs = values[[a, b]].dropna() if {a, b} <= set(values) else values.iloc[:0].reindex(columns=[a, b])
+    difference = (pairs[a] - pairs[b]).to_numpy(dtype=float)
+    p, effect = signed_rank(difference)
+    mean = float(difference.mean()) if len(difference) else float("nan")
+    return Comparison(a, b, len(pairs), mean, p, effect, _better(pairs, a, b), pairs_needed())
 
 
 def _better(pairs: pd.DataFrame, a: str, b: str) -> float:
-    """Mean over tasks of P(a run of a beats a run of b) at the same shots (arXiv 2108.13264)."""
+    """Mean over tasks of P(a run of a beats a run of b) (arXiv 2108.13264)."""
     shares = []
-    for _, group in pairs.groupby(["task", "shots"]):
+    for _, group in pairs.groupby("task"):
         x, y = group[a].to_numpy()[:, None], group[b].to_numpy()[None]
         shares.append(float(((x > y) + 0.5 * (x == y)).mean()))
     return float(np.mean(shares)) if shares else float("nan")
@@ -137,13 +191,93 @@ def holm(p: Sequence[float]) -> list[float]:
     return out
 
 
-def all_pairs(rows: pd.DataFrame, labels: Sequence[str]) -> list[Comparison]:
+def all_pairs(values: pd.DataFrame, labels: Sequence[str]) -> list[Comparison]:
     """Every pair of methods, p values adjusted by Holm's method for their number."""
-    found = [compare(rows, a, b) for a, b in combinations(labels, 2)]
-    adjusted = holm([c.p for c in found])
-    return [
-        Comparison(c.a, c.b, c.n, c.difference, p, c.better) for c, p in zip(found, adjusted, strict=True)
+    return adjusted([compare(values, a, b) for a, b in combinations(labels, 2)])
+
+
+def adjusted(found: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons with p values adjusted for their number."""
+    needed = pairs_needed(len(found))
+    return [replace(c, p=p, needed=needed) for c, p in zip(found, holm([c.p for c in found]), strict=True)]
+
+
+@dataclass(frozen=True)
+class Test:
+    """Of the differences between two methods: p, and a number that is positive where the first is better.
+
+    name : as a reader is told. pairs : what is paired. needed : how many of them, by the number of comparisons.
+    """
+
+    name: str
+    pairs: str
+    needed: Callable[[int], int]
+    run: Callable[[ArrayLike], tuple[float, float]]
+
+
+OVER_TASKS = Test(
+    "Wilcoxon's signed-rank test over tasks × seeds", "pairs of a task and a seed", pairs_needed, signed_rank
+)
+OVER_SEEDS = Test("paired t test over seeds", "seeds", seeds_needed, paired_t)
+
+
+def marks(values: pd.DataFrame, test: Test) -> dict[str, str] | None:
+    """What the data support of a ranking: the column with the highest mean is "best" where `test` tells it from every
+    other one (Holm), and the next is "second" where it is told from all that follow; else the highest and all that are
+    not told from it are each a "tie". None: too few pairs for the test.
+
+    values : a column a method, a line a pair, nothing missing.
+    """
+    order = list(values.mean().sort_values(ascending=False, kind="stable").index)
+    if len(order) < 2:
+        return {}
+    best, *others = order
+    if len(values) < test.needed(len(others)):
+        return None
+    found = [test.run(values[best] - values[name]) for name in others]
+    apart = [
+        p < 1 - LEVEL and effect > 0 and values[best].mean() - values[name].mean() >= SAME
+        for name, p, (_, effect) in zip(others, holm([p for p, _ in found]), found, strict=True)
     ]
+    if not all(apart):
+        return {best: "tie", **{name: "tie" for name, told in zip(others, apart, strict=True) if not told}}
+    below = marks(values[others], test) or {}
+    return {best: "best", **{name: "second" for name, mark in below.items() if mark == "best"}}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two means over seeds: in points, half the width of its 95 % interval, and how that was found: "paired" over
+    seeds that both have, "unpaired" (Welch), or "" where one of them has a single seed (then it is NaN)."""
+
+    mean: float
+    half: float
+    how: str
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the spread over seeds explains the difference; None: no spread to judge by."""
+        return None if np.isnan(self.half) else bool(abs(self.mean) <= self.half + 1e-9)
+
+
+def unpaired(a: Spread, b: Spread) -> Difference:
+    """a − b with Welch's interval: the spreads of both, which need not be alike."""
+    mean = a.mean - b.mean
+    if a.n < 2 or b.n < 2:
+        return Difference(mean, float("nan"), "")
+    va, vb = a.sd**2 / a.n, b.sd**2 / b.n
+    if va + vb == 0:
+        return Difference(mean, 0.0, "unpaired")
+    df = (va + vb) ** 2 / (va**2 / (a.n - 1) + vb**2 / (b.n - 1))
+    return Difference(mean, float(stats.t.ppf((1 + LEVEL) / 2, df)) * (va + vb) ** 0.5, "unpaired")
+
+
+def by_seed(a: pd.Series, b: pd.Series) -> Difference:
+    """a − b of values by seed: paired where both have the same seeds."""
+    if set(a.index) == set(b.index) and len(a) > 1:
+        found = spread((a - b).to_numpy())
+        return Difference(found.mean, found.half, "paired")
+    return unpaired(spread(a.to_numpy()), spread(b.to_numpy()))
 
 
 @dataclass(frozen=True)
@@ -160,17 +294,19 @@ class Ranks:
     critical: float
 
 
-def ranks(rows: pd.DataFrame, labels: Sequence[str]) -> Ranks:
-    """Mean ranks over tasks, seeds and shots (Demšar, Journal of Machine Learning Research 7, 2006)."""
-    table = rows[rows["label"].isin(labels)].pivot_table(index=PAIRS, columns="label", values="accuracy")
-    table = table.reindex(columns=list(labels)).dropna()
+def ranks(values: pd.DataFrame, labels: Sequence[str]) -> Ranks:
+    """Mean ranks over tasks and seeds (Demšar, Journal of Machine Learning Research 7, 2006).
+
+    values : as for `compare`.
+    """
+    table = values.reindex(columns=list(labels)).dropna()
     n, k = table.shape
     nan = float("nan")
     if not n:
         return Ranks(dict.fromkeys(labels, nan), 0, nan, nan)
     placed: NDArray[np.float64] = stats.rankdata(-table.to_numpy(), axis=1)
     mean = dict(zip(labels, placed.mean(axis=0).tolist(), strict=True))
-    if k < 3 or n < MIN_PAIRS:  # Friedman's test is one of three methods or more
+    if k < 3 or n < pairs_needed():  # Friedman's test is one of three methods or more
         return Ranks(mean, n, nan, nan)
     p = 1.0 if (placed == placed[:, :1]).all() else float(stats.friedmanchisquare(*table.to_numpy().T).pvalue)
     q = float(stats.studentized_range.ppf(LEVEL, k, np.inf)) / 2**0.5

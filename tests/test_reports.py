@@ -25,7 +25,8 @@ from bench.reports.config import ReportConfig
 from bench.reports.figures.common import style
 from bench.reports.figures.cost import Time
 from bench.reports.groups import split
-from bench.reports.markup import escape_latex, escape_markdown
+from bench.reports.latex import escape_latex
+from bench.reports.markup import escape_markdown
 from bench.reports.records import load
 
 
@@ -127,23 +128,55 @@ def toy(tmp_path: Path) -> Path:
 def test_means_sample_deviations_and_average_are_right(toy: Path, tmp_path: Path) -> None:
     report(toy, tmp_path / "out")
     coop = row(tmp_path / "out", "coop")
-    assert coop["1-shot"] == "<u>51.00 ± 1.00</u>"
-    assert coop["4-shot"] == "<u>67.00 ± 2.00</u>"
-    assert coop["Avg."] == "<u>59.00 ± 1.50</u>"
+    assert coop["1-shot"] == "51.00 ± 1.00"
+    assert coop["4-shot"] == "67.00 ± 2.00 ≈"
+    assert coop["Avg."] == "59.00 ± 1.50 ≈"  # of 57.5, 59, 60.5
     assert coop["0-shot"] == "—" and coop["params"] == "1,000"
     assert row(tmp_path / "out", "zero-shot")["0-shot"] == "40.00"  # one value: no spread, and no contest
     assert row(tmp_path / "out", "zero-shot")["Avg."] == "—"
 
 
-def test_best_is_bold_second_underlined_equal_numbers_alike(toy: Path, tmp_path: Path) -> None:
-    for seed in (1, 2, 3):
-        put(toy, "prograd", 1, seed, {"a": 45.0 + seed - 1, "b": 61.0 + seed - 1})  # as softcpt at 1 shot
-    report(toy, tmp_path / "out")
-    assert row(tmp_path / "out", "softcpt")["1-shot"] == "**54.00 ± 1.00**"
-    assert row(tmp_path / "out", "prograd")["1-shot"] == "**54.00 ± 1.00**"
-    assert row(tmp_path / "out", "coop")["1-shot"] == "<u>51.00 ± 1.00</u>"
+def ranking(root: Path, **above: tuple[float, float]) -> None:
+    """Four tasks, three seeds at 4 shots; `above`: a method's points above 50 on the first two tasks and on the others.
+
+    The seeds add 0, 1 and 2, so the mean of a method that is above by x and y is 51 + (x + y) / 2, the deviation 1.
+    """
+    for method, (x, y) in above.items():
+        for seed in (1, 2, 3):
+            put(root, method, 4, seed, {name: 49 + seed + (x if name in "ab" else y) for name in "abcd"})
+
+
+def test_best_is_bold_and_second_underlined_where_tests_tell_them_apart(tmp_path: Path) -> None:
+    """All twelve pairs (task, seed) agree: p = 2 / 2^12, times three others."""
+    ranking(tmp_path / "runs", plot=(1, 1), coop=(3, 3), prograd=(0, 0), softcpt=(6, 6))
+    report(tmp_path / "runs", tmp_path / "out")
+    shown = {name: row(tmp_path / "out", name)["4-shot"] for name in ("softcpt", "coop", "plot", "prograd")}
+    assert shown == {
+        "softcpt": "**57.00 ± 1.00**", "coop": "<u>54.00 ± 1.00</u>", "plot": "52.00 ± 1.00", "prograd": "51.00 ± 1.00",
+    }  # fmt: skip
     tex = (tmp_path / "out" / "table.tex").read_text()
-    assert r"\textbf{54.00 $\pm$ 1.00}" in tex and r"\underline{51.00 $\pm$ 1.00}" in tex
+    assert r"\textbf{57.00 $\pm$ 1.00}" in tex and r"\underline{54.00 $\pm$ 1.00}" in tex
+    said = "Bold: better than every other of its column; underlined: second, and better than all that follow; ≈:"
+    assert said in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_what_is_not_told_from_the_best_is_marked_as_a_tie_and_nothing_is_bold(tmp_path: Path) -> None:
+    """softcpt beats coop by 6 on six pairs and loses by 5 on six; plot loses to softcpt on all twelve."""
+    ranking(tmp_path / "runs", softcpt=(12, 1), coop=(6, 6), plot=(0, 0))
+    report(tmp_path / "runs", tmp_path / "out")
+    shown = {name: row(tmp_path / "out", name)["4-shot"] for name in ("softcpt", "coop", "plot")}
+    assert shown == {"softcpt": "57.50 ± 1.00 ≈", "coop": "57.00 ± 1.00 ≈", "plot": "51.00 ± 1.00"}
+
+
+def test_too_few_tasks_and_seeds_are_said_and_nothing_is_marked(tmp_path: Path) -> None:
+    for method, accuracy in (("coop", 50.0), ("softcpt", 90.0)):
+        put(tmp_path / "runs", method, 4, 1, {"a": accuracy, "b": accuracy})
+    report(tmp_path / "runs", tmp_path / "out")
+    assert row(tmp_path / "out", "softcpt")["4-shot"] == "90.00"
+    text = (tmp_path / "out" / "table.md").read_text()
+    said = "Nothing is marked as the best: to tell 2 methods apart takes at least"
+    assert f"{said} 6 pairs of a task and a seed." in text and f"{said} 2 seeds." in text
+    assert "Accuracy in percent, of one seed." in text and "deviation" not in text and "seeds 1" not in text
 
 
 def test_no_average_where_a_shot_count_is_missing(toy: Path, tmp_path: Path) -> None:
@@ -151,7 +184,7 @@ def test_no_average_where_a_shot_count_is_missing(toy: Path, tmp_path: Path) -> 
     report(toy, tmp_path / "out")
     kgcoop = row(tmp_path / "out", "kgcoop")
     assert kgcoop["1-shot"] == kgcoop["Avg."] == "—"
-    assert kgcoop["4-shot"] == "**90.00 (n=1)**"  # one seed of three, and no spread
+    assert kgcoop["4-shot"] == "90.00 (n=1)"  # one seed of three: no spread, and no mark though it is the highest
     assert "(n=…)" in (tmp_path / "out" / "table.md").read_text()
     assert "(n=3)" not in (tmp_path / "out" / "table.md").read_text()
 
@@ -160,27 +193,30 @@ def test_every_task_alone_at_the_largest_shot_count(toy: Path, tmp_path: Path) -
     report(toy, tmp_path / "out")
     task = row(tmp_path / "out", "a", "toy · tiny · every task at 4 shots")
     assert task["metric"] == r"overall\_acc" and task["test images"] == "100"
+    # softcpt − coop: 6, 5, 4, t = 5 √3 = 8.66, p = 0.013; − zero-shot 36, 37, 38, p = 0.0002
     assert (task["zero-shot"], task["coop"], task["softcpt"]) == ("30.00", "<u>62.00 ± 2.00</u>", "**67.00 ± 1.00**")
+    b = row(tmp_path / "out", "b", "toy · tiny · every task at 4 shots")
+    assert (b["zero-shot"], b["coop"], b["softcpt"]) == ("50.00", "72.00 ± 2.00 ≈", "71.00 ± 1.00 ≈")  # 0, 1, 2
     mean = row(tmp_path / "out", "mean", "toy · tiny · every task at 4 shots")
-    assert mean["softcpt"] == "**69.00 ± 1.00**"
+    assert mean["softcpt"] == "69.00 ± 1.00" and mean["zero-shot"] == "40.00"  # three methods take 7 pairs, not 6
 
 
 def test_base_new_and_harmonic_mean_stand_in_one_table(halves: Path, tmp_path: Path) -> None:
     report(halves, tmp_path / "out")
     assert table(tmp_path / "out") == [
         ["method", "params", "Base", "New", "H"],
-        ["zero-shot", "0", "<u>50.00</u>", "**60.00**", "**54.00**"],  # in the columns of the trained methods
-        ["coop", "1,000", "**71.00 ± 1.41**", "<u>41.00 ± 1.41</u>", "<u>47.00 ± 1.41</u>"],  # H: of 32 and 62 ± 2
+        ["zero-shot", "0", "50.00", "60.00", "54.00"],  # in the columns of the trained methods; four pairs: no marks
+        ["coop", "1,000", "71.00 ± 1.41", "41.00 ± 1.41", "47.00 ± 1.41"],  # H: of 32 and 62 ± 2
     ]
     tasks = table(tmp_path / "out", "toy · tiny · base2new · every task at 4 shots")
     assert [cells[0] for cells in tasks[1:4]] == ["a · Base", "a · New", "a · H"]
-    assert tasks[1][-2:] == ["<u>40.00</u>", "**80.00 ± 0.00**"]
-    assert tasks[3][-2:] == ["**48.00**", "<u>32.00 ± 0.00</u>"]
-    assert tasks[-1] == ["mean of the tasks · H", "", "", "", "**54.00**", "<u>47.00 ± 1.41</u>"]
+    assert tasks[1][-2:] == ["40.00", "**80.00 ± 0.00**"]
+    assert tasks[3][-2:] == ["**48.00**", "32.00 ± 0.00"]
+    assert tasks[-1] == ["mean of the tasks · H", "", "", "", "54.00", "47.00 ± 1.41"]
     text = (tmp_path / "out" / "table.md").read_text()
     assert "3 cells done" in text and text.count("taken for each task and seed, then averaged") == 2
     assert "at 4 shots. Base and New" in text and "differ in" not in text
-    assert r"& \textbf{60.00}" in re.sub(" +", " ", (tmp_path / "out" / "table.tex").read_text())
+    assert r"zero-shot & 0 & 50.00 & 60.00 & 54.00" in (tmp_path / "out" / "table.tex").read_text()
     tidy = pd.read_csv(tmp_path / "out" / "table.csv").set_index(["method", "part"])
     assert len(tidy) == 6 and tidy.loc[("coop", "harmonic"), "mean"] == pytest.approx(47)
 
@@ -191,8 +227,8 @@ def test_base_to_new_has_a_group_of_columns_for_each_shot_count(halves: Path, tm
     report(halves, tmp_path / "out")
     coop, zero = row(tmp_path / "out", "coop"), row(tmp_path / "out", "zero-shot")
     assert [key for key in coop if key.endswith("H")] == ["4-shot H", "16-shot H", "Avg. H"]
-    assert (coop["16-shot New"], coop["Avg. Base"]) == ("<u>10.00 ± 0.00</u>", "**80.50 ± 0.71**")
-    assert zero["4-shot New"] == zero["16-shot New"] == "**60.00**"
+    assert (coop["16-shot New"], coop["Avg. Base"]) == ("10.00 ± 0.00", "80.50 ± 0.71")  # of 80 and 81
+    assert zero["4-shot New"] == zero["16-shot New"] == zero["Avg. New"] == "60.00"
 
 
 @pytest.mark.usefixtures("drawn")
@@ -243,12 +279,13 @@ def test_paper_stands_beside_ours_for_its_backbone_and_whole_suite(tmp_path: Pat
     fashion(tmp_path / "runs", method="third-party")
     report(tmp_path / "runs", tmp_path / "out")
     coop = row(tmp_path / "out", "coop")
-    assert coop["1-shot measured"].strip("*") == "62.00 ± 1.00"
+    assert coop["1-shot measured"] == "62.00 ± 1.00 ≈"  # all three methods' numbers are equal
     assert coop["1-shot paper"] == "50.50 ± 0.63"  # as in the paper's table
     assert coop["1-shot Δ"] == "+11.50"
     assert coop["16-shot Δ"] == f"{62 - reference.quoted('fashion20', 'coop', 16)[0]:+.2f}".replace("-", "−")
-    means, stds = zip(*(reference.quoted("fashion20", "coop", n) for n in (1, 2, 4, 8, 16)), strict=True)
-    assert coop["Avg. paper"] == f"{sum(means) / 5:.2f} ± {sum(stds) / 5:.2f}"
+    means = [reference.quoted("fashion20", "coop", n)[0] for n in (1, 2, 4, 8, 16)]
+    assert coop["Avg. paper"] == f"{sum(means) / 5:.2f}"  # its spread does not follow from its parts'
+    assert "The paper's ± divides by n = 3" in (tmp_path / "out" / "table.md").read_text()
     protonet = row(tmp_path / "out", "protonet")  # the paper's is another method: quoted, no difference
     assert protonet["1-shot paper"] == "35.58 ± 0.20" and protonet["1-shot Δ"] == "—"
     assert row(tmp_path / "out", "third-party")["1-shot paper"] == "—"
@@ -291,8 +328,8 @@ def test_demo_is_said_in_every_table_and_figure(tmp_path: Path) -> None:
         put(tmp_path / "runs", method, shots, 1, {"a": 40.0 + shots}, demo=True, note="Rendered images.")
     report(tmp_path / "runs", tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
-    assert text.count("### DEMO") == 2 and text.count("Rendered images.") == 2
-    assert (tmp_path / "out" / "table.tex").read_text().count(r"\textbf{DEMO}") == 2
+    assert text.count("### DEMO") == 3 and text.count("Rendered images.") == 2
+    assert (tmp_path / "out" / "table.tex").read_text().count(r"\textbf{DEMO}") == 3
     assert pd.read_csv(tmp_path / "out" / "table.csv")["demo"].all()
 
 
@@ -432,7 +469,7 @@ def test_what_does_not_compare_stands_in_another_table(
     put(toy, "coop", 1, 4, scores, **more)
     report(toy, tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
-    assert row(tmp_path / "out", "coop")["1-shot"] == "<u>51.00 ± 1.00</u>"  # the foreign record is not in the mean
+    assert row(tmp_path / "out", "coop")["1-shot"] == "51.00 ± 1.00"  # the foreign record is not in the mean
     assert text.count("## toy · tiny\n") == 2 and "**99.00" not in text
     assert f"differ in {said}" in text
     assert pd.read_csv(tmp_path / "out" / "table.csv").query("mean == 99")["n_seeds"].item() == 1
@@ -448,7 +485,7 @@ def test_other_recipes_of_a_method_are_rows_of_their_own(
     put(toy, "coop", 1, 1, {"a": 10.0, "b": 20.0}, config=config)
     report(toy, tmp_path / "out")
     assert row(tmp_path / "out", f"coop ({told})")["1-shot"] == "15.00 (n=1)"
-    assert row(tmp_path / "out", f"coop ({told.split('=')[0]}=20)")["1-shot"] == "<u>51.00 ± 1.00</u>"
+    assert row(tmp_path / "out", f"coop ({told.split('=')[0]}=20)")["1-shot"] == "51.00 ± 1.00"
 
 
 def test_recipe_of_the_caption_names_who_differs(toy: Path, tmp_path: Path) -> None:
@@ -477,9 +514,9 @@ def test_variants_stand_in_an_ablation_of_their_own(toy: Path, tmp_path: Path) -
     main, ablation = table(tmp_path / "out"), table(tmp_path / "out", "toy · tiny · kgcoop")
     assert [cells[0] for cells in main] == ["method", "zero-shot", "coop", "kgcoop", "softcpt"]
     assert ablation[1:] == [
-        ["kgcoop", "1,000", "<u>4.00 ± 0.00</u>"],
+        ["kgcoop", "1,000", "4.00 ± 0.00"],  # six pairs and two comparisons: no p below 2 · 2 / 64
         ["kgcoop (context=2)", "1,000", "2.00 ± 0.00"],
-        ["kgcoop (context=16)", "1,000", "**16.00 ± 0.00**"],
+        ["kgcoop (context=16)", "1,000", "16.00 ± 0.00"],
     ]
     assert "default (context=4)" in (tmp_path / "out" / "table.md").read_text()
     assert (tmp_path / "out" / "figures" / "toy-tiny-ablation-kgcoop-context.png").is_file()
@@ -521,13 +558,13 @@ def test_cells_of_unlike_code_stand_in_one_row_with_a_footnote(tmp_path: Path) -
     by_code(tmp_path / "runs", [OLD, NEW, NEW, None])
     by_code(tmp_path / "runs", [OLD, OLD, OLD, OLD], "softcpt")
     report(tmp_path / "runs", tmp_path / "out")
-    assert row(tmp_path / "out", "coop<sup>1</sup>")["4-shot"] == "**62.50 ± 1.29**"  # of 61, 62, 63, 64; softcpt's too
+    assert row(tmp_path / "out", "coop<sup>1</sup>")["4-shot"] == "62.50 ± 1.29 ≈"  # of 61, 62, 63, 64; softcpt's too
     text = (tmp_path / "out" / "table.md").read_text()
     assert (
         "<sup>1</sup> Made by different code, of coop: 1 cell of code 11111111, numerics 1; 2 cells of code 22222222, "
         "numerics 1; 1 cell of code not recorded." in text.replace("\\", "")
     )
-    assert text.count("different code") == 2  # below the two tables, and not of softcpt
+    assert text.count("different code") == 3  # below the three tables, and not of softcpt
     assert "Made by different code" in (tmp_path / "out" / "table.tex").read_text()
     records = pd.read_csv(tmp_path / "out" / "records.csv", dtype=str, keep_default_na=False)
     coop = records[(records["method"] == "coop") & (records["task"] == "a")]
@@ -622,10 +659,11 @@ def test_footnotes_are_numbered_in_every_table(toy: Path, tmp_path: Path) -> Non
     report(toy, tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
     assert row(tmp_path / "out", "protonet<sup>1</sup>") and row(tmp_path / "out", r"softcpt-star<sup>2</sup>")
-    header = table(tmp_path / "out", "toy · tiny · every task at 4 shots")[0]
-    assert "protonet<sup>1</sup>" in header and "softcpt-star<sup>2</sup>" in header
-    assert text.count("\n<sup>1</sup> Not comparable with the paper's.") == 2
-    assert (tmp_path / "out" / "table.tex").read_text().count("$^{2}$ Our reading.") == 2
+    tasks = [cells[0] for cells in table(tmp_path / "out", "toy · tiny · every task at 4 shots")]
+    assert tasks[:5] == ["method", "metric", "classes", "test images", "zero-shot"]  # turned: five methods, two tasks
+    assert "protonet<sup>1</sup>" in tasks and "softcpt-star<sup>2</sup>" in tasks
+    assert text.count("\n<sup>1</sup> Not comparable with the paper's.") == 3
+    assert (tmp_path / "out" / "table.tex").read_text().count("$^{2}$ Our interpretation.") == 3
 
 
 def test_failed_cells_are_listed_with_their_reason(toy: Path, tmp_path: Path) -> None:
@@ -635,9 +673,10 @@ def test_failed_cells_are_listed_with_their_reason(toy: Path, tmp_path: Path) ->
         failed.write_text(json.dumps({**record, "status": "failed", "error": error, "tasks": None}))
     frame = report(toy, tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
-    assert "13 cells done, 3 failed" in text and "# Failed cells (3)" in text
-    assert "method plot, protocol few-shot, shots 4, seed 1: too slow\n" in text
-    assert r"method plot, protocol few-shot, shots 4, seeds 2, 3: out of \| &lt;memory&gt;" in text
+    assert "13 cells done, 3 failed" in text
+    first, second = table(tmp_path / "out", "Failed cells (3)")[1:]
+    assert first == ["suite toy, backbone tiny, method plot, protocol few-shot, shots 4", "1", "too slow"]
+    assert second[1:] == ["2, 3", r"out of \| &lt;memory&gt;"]
     assert "plot" not in set(frame["method"])
 
 
@@ -659,7 +698,7 @@ def test_a_cell_recorded_twice_counts_once_the_latest(toy: Path, tmp_path: Path)
     put(toy / "copy", "coop", 1, 1, {"a": 43.0, "b": 63.0}, finished="2026-02-01T00:00:00+00:00")
     with pytest.warns(UserWarning, match="recorded twice"):
         report(toy, tmp_path / "out")
-    assert row(tmp_path / "out", "coop")["1-shot"] == f"<u>{(53 + 51 + 52) / 3:.2f} ± 1.00</u>"
+    assert row(tmp_path / "out", "coop")["1-shot"] == f"{(53 + 51 + 52) / 3:.2f} ± 1.00 ≈"  # not better on all pairs
 
 
 @pytest.mark.parametrize("folder", ["missing", "empty"])

@@ -77,14 +77,16 @@ def test_only_the_methods_tasks_and_shots_named_are_in_the_report(toy: Path, tmp
 def test_cells_of_unlike_task_lists_stand_in_one_table_for_the_tasks_they_share(toy: Path, tmp_path: Path) -> None:
     put(toy, "kgcoop", 4, 1, {"a": 70.0})
     bench.report(toy, tmp_path / "out", tasks=["a"], shots=4)
-    assert row(tmp_path / "out", "kgcoop")["4-shot"].startswith("**70.00")
+    assert row(tmp_path / "out", "kgcoop")["4-shot"] == "70.00 (n=1)"
     assert row(tmp_path / "out", "zero-shot")["0-shot"] == "30.00"
 
 
 def test_only_the_files_asked_for_are_written(toy: Path, tmp_path: Path) -> None:
     bench.report(toy, tmp_path / "out", format=["tex", "parquet"])
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"table.tex", "table.parquet", "records.parquet"}
+    data = {"table", "records", "comparisons", "profiles"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"table.tex", *(f"{name}.parquet" for name in data)}
     bench.report(toy, tmp_path / "csv", format="csv")
-    assert {path.name for path in (tmp_path / "csv").iterdir()} == {"table.csv", "records.csv"}
+    assert {path.name for path in (tmp_path / "csv").iterdir()} == {f"{name}.csv" for name in data}
     stored = pd.read_parquet(tmp_path / "out" / "table.parquet")
     assert stored["mean"].tolist() == pd.read_csv(tmp_path / "csv" / "table.csv")["mean"].tolist()
