@@ -98,7 +98,7 @@ class Block:
             name, part = str(name), str(part)
             trained = rows[rows["shots"].isin(shots)]
             if set(trained["shots"]) == set(shots):
-                found[name, part] = spread(over_shots(trained).to_numpy())
+                found[name, part] = over_shots(trained)
             elif (rows["shots"] == 0).all():
                 found[name, part] = spread([rows["accuracy"].mean()])
         return found

@@ -56,12 +56,13 @@ def half_width(sd: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(t * np.asarray(sd, dtype=float) / n**0.5)
 
 
-def over_shots(cells: pd.DataFrame) -> pd.Series:
-    """The average over shot counts by seed, whose spread is that of the average (not the mean of the spreads).
+def over_shots(rows: pd.DataFrame) -> Spread:
+    """The average over shot counts: the spread *of that average* over seeds, not the mean of the spreads.
 
-    cells : one method's, columns seed, shots, task, accuracy. A seed counts when it has every shot count.
+    rows : one method's, columns seed, shots, task, accuracy. A seed counts when it has every shot count.
     """
-    return cells.groupby(["seed", "shots"])["accuracy"].mean().unstack("shots").dropna().mean(axis=1)
+    cells = rows.groupby(["seed", "shots"])["accuracy"].mean().unstack("shots")
+    return spread(cells.dropna().mean(axis=1).to_numpy())
 
 
 def interquartile_mean(values: ArrayLike) -> float:

@@ -41,13 +41,13 @@ def test_the_average_over_shots_has_the_deviation_of_that_average() -> None:
     table = pd.DataFrame(
         {"seed": [1, 1, 2, 2], "shots": [1, 2, 1, 2], "task": "t", "accuracy": [60.0, 80.0, 80.0, 60.0]}
     )
-    found = stats.spread(stats.over_shots(table))
+    found = stats.over_shots(table)
     assert (found.n, found.mean, found.sd) == (2, 70, 0)
 
 
 def test_a_seed_without_every_shot_count_is_not_in_the_average() -> None:
     table = pd.DataFrame({"seed": [1, 1, 2], "shots": [1, 2, 1], "task": "t", "accuracy": [60.0, 80.0, 0.0]})
-    assert stats.over_shots(table).to_dict() == {1: 70}
+    assert (stats.over_shots(table).n, stats.over_shots(table).mean) == (1, 70)
 
 
 def test_interquartile_mean_leaves_out_a_quarter_at_either_end() -> None:
