@@ -57,7 +57,9 @@ def not_drawn(block: Block) -> list[str]:
 
 def drawn(figure: Figure, block: Block, titles: bool = True) -> Drawing:
     """A figure as it is printed: in the report's look and letters, with its heading."""
-    with matplotlib.rc_context(LOOK), matplotlib.rc_context({"font.family": fonts.families(_texts(block))}):
+    look = {**LOOK, "font.family": fonts.families(_texts(block))}
+    with matplotlib.rc_context(look), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # said once by `fonts.families`
         drawing = figure.draw(block)
         if titles:
             said = f"{_title(block)}: {figure.heading(block)}"
@@ -69,7 +71,7 @@ def save(drawing: Drawing, path: Path) -> None:
     """Write a figure in the format that the path ends in."""
     buffer, form = io.BytesIO(), path.suffix[1:]
     with matplotlib.rc_context(LOOK), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # said once by `fonts.families`
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         drawing.savefig(buffer, format=form, metadata=METADATA[form])
     write_whole(path, buffer.getvalue())
 

@@ -20,6 +20,7 @@ from bench.reports.groups import Block
 from bench.reports.looks import GREY, ZERO_SHOT, looks, order
 from bench.reports.looks import family as family_of
 
+NAME = 26  # letters of a method's name
 MOST = 8  # lines of a panel that the eye can follow
 ZERO: dict[str, Any] = {"color": ZERO_SHOT.colour, "linestyle": (0, ZERO_SHOT.dash), "linewidth": 1.2}
 INTERVALS = "bars: 95 % intervals over seeds"
@@ -169,7 +170,7 @@ def label_ends(figure: Figure, axes: Axes, block: Block, ends: dict[str, float])
         leader = {**look, "linestyle": "-", "linewidth": 0.5, "markevery": [1]}
         outside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
         axes.plot([1, 1 + away / width], [at / height, place / height], **outside, **leader)
-        axes.text(1 + (away + 6) / width, place / height, short(name, 34), color=look["color"], fontsize=size,
+        axes.text(1 + (away + 6) / width, place / height, short(name, NAME), color=look["color"], fontsize=size,
                   va="center", **outside)  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def legend(
     title: str = "",
 ) -> None:
     """Beside the panels, or below them; the figure grows where names are many or long (inches, at 8 points)."""
-    handles = [Line2D([], [], label=short(n, 40), **style(block, n, points=points)) for n in names]
+    handles = [Line2D([], [], label=short(n, NAME), **style(block, n, points=points)) for n in names]
     if "zero-shot" in {block.of(name, "method") for name in block.main}:
         handles.insert(0, Line2D([], [], **ZERO, label="zero-shot"))
     handles += more

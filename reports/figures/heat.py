@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 
 from bench.progress import count
 from bench.reports.elements import Figure
-from bench.reports.figures.common import grid, marked, short, style
+from bench.reports.figures.common import NAME, grid, marked, short, style
 from bench.reports.figures.gain import over_zero_shot
 from bench.reports.groups import Block
 
@@ -36,14 +36,15 @@ class Heat(Figure):
     def draw(self, block: Block) -> Drawing:
         gains = over_zero_shot(block).iloc[::-1]
         mean = pd.DataFrame([gains.mean().rename("mean of the tasks")])
-        size = (1.9 + 0.38 * max(len(gains.columns), 8), 1.5 + 0.22 * (len(gains) + 1))
+        names = [short(str(name), NAME) for name in gains.columns]
+        size = (1.9 + 0.38 * max(len(names), 8), 0.8 + 0.075 * max(map(len, names)) + 0.22 * (len(gains) + 1))
         figure, (top, below) = grid(2, 1, size, sharex=True, height_ratios=[len(gains), 1])
         furthest = float(gains.abs().max().max())
         for axes, table in ((top, gains), (below, mean)):
             _cells(axes, table, furthest)
             axes.set_yticks([y + 0.5 for y in range(len(table))], [short(str(t), 32) for t in table.index], rotation=0)
         top.tick_params(labelbottom=False)
-        below.set_xticks([x + 0.5 for x in range(len(gains.columns))], [short(n, 32) for n in gains.columns])
+        below.set_xticks([x + 0.5 for x in range(len(names))], names)
         below.tick_params(axis="x", rotation=90)
         for text, name in zip(below.get_xticklabels(), gains.columns, strict=True):
             text.set_color(style(block, name)["color"])

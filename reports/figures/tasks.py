@@ -41,7 +41,7 @@ class Tasks(Figure):
             over_shots(panel, block, scores, names, others, scale=0.7)
             low, high = scores["mean"].min(), scores["mean"].max()
             panel.set_ylim(max(0, low - 0.15 * (high - low) - 1), min(101, high + 0.15 * (high - low) + 1))
-            panel.set_title(short(task, 26))
+            panel.set_title(short(task, 22))
         for panel in panels[-columns:]:
             panel.set_xlabel("shots per class")
         figure.supylabel("accuracy (%)", fontsize=9)
