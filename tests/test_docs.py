@@ -110,3 +110,24 @@ def test_links_and_pictures_of_the_docs_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t]
     assert [t for t in targets if t and not (ROOT / page).parent.joinpath(t).exists()] == []
+
+
+def test_the_example_figure_of_the_architecture_page_is_found_and_drawn(tmp_path, monkeypatch) -> None:
+    from bench.reports import figures
+
+    (example,) = (block for block in python_blocks(ARCHITECTURE) if "class TaskSpread" in block)
+    (tmp_path / "task_spread.py").write_text(example, encoding="utf-8")
+    monkeypatch.setattr(figures, "__path__", [*figures.__path__, str(tmp_path)])
+    sys.path.append(str(Path(__file__).parent))
+    from test_figures_data import a_block, draw
+    from test_reports import put
+
+    put(tmp_path / "runs", "coop", 4, 1, {"easy": 90.0, "hard": 20.0})
+    put(tmp_path / "runs", "softcpt", 4, 1, {"easy": 80.0, "hard": 40.0})
+    block = a_block(tmp_path / "runs")
+    (axes,) = draw(block, "task-spread").axes
+    assert list(axes.lines[0].get_xdata()) == [30, 85]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["hard", "easy"]
+    written = figures.draw(block, tmp_path / "figures", ("svg",))
+    assert "figures/toy-tiny-task-spread.svg" in written
+    sys.modules.pop("bench.reports.figures.task_spread", None)
