@@ -347,7 +347,7 @@ def test_demo_figures_carry_the_word(toy: Path, monkeypatch: pytest.MonkeyPatch,
     assert len(titles) == 2 * 4 and all(title.startswith("DEMO") for title in titles)
     titles.clear()
     report(toy, tmp_path / "out")
-    assert len(titles) == 2 * 6 and not any("DEMO" in title for title in titles)
+    assert len(titles) == 2 * 8 and not any("DEMO" in title for title in titles)
 
 
 @pytest.mark.usefixtures("drawn")
@@ -355,7 +355,7 @@ def test_figures_are_whole_png_and_svg_and_the_same_again(toy: Path, tmp_path: P
     report(toy, tmp_path / "out")
     report(toy, tmp_path / "again")
     names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    kinds = ("accuracy", "tasks", "gain", "heat", "time", "params")
+    kinds = ("accuracy", "tasks", "gain", "heat", "time", "params", "profile", "improvement")
     assert names == {f"toy-tiny-{kind}.{form}" for kind in kinds for form in ("png", "svg")}
     for name in names:
         path = tmp_path / "out" / "figures" / name
@@ -391,8 +391,9 @@ def test_the_figures_that_are_announced_are_those_on_disk(toy: Path, tmp_path: P
         put(toy, "漢字", 4, 1, {"a": value, "b": value}, cell={"variant": f"context={value}"}, config=config)
     with pytest.warns(UserWarning, match="no installed font") if not has_letters("果物漢字") else nullcontext():
         written = write(ReportConfig(toy, tmp_path / "out"))
-    assert written.not_drawn == []
-    assert len(set(written.figures)) == len(written.figures) == 8  # six kinds, and an ablation of each method
+    (said,) = written.not_drawn
+    assert "mean ranks over tasks; 2 tasks" in said
+    assert len(set(written.figures)) == len(written.figures) == 10  # eight kinds, and an ablation of each method
     on_disk = {f"figures/{path.name}" for path in (tmp_path / "out/figures").iterdir()}
     assert on_disk == {f"{name[:-3]}{kind}" for name in written.figures for kind in ("png", "svg")}
 

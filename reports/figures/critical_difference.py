@@ -31,7 +31,7 @@ class CriticalDifference(Compared):
 
     def draw(self, block: Block) -> Drawing:
         means = self.values(block).groupby("task").mean()
-        found = stats.ranks(means, list(means))
+        found = stats.ranks(means, [str(name) for name in means])
         names = sorted(found.mean, key=lambda name: found.mean[name])
         groups = stats.cliques(found)
         half = math.ceil(len(names) / 2)

@@ -23,7 +23,7 @@ class Improvement(Compared):
 
     def draw(self, block: Block) -> Drawing:
         values = self.values(block)
-        names = list(values.mean().sort_values(ascending=False, kind="stable").index)
+        names = [str(name) for name in values.mean().sort_values(ascending=False, kind="stable").index]
         better = pd.DataFrame(np.nan, names, names)
         told = pd.DataFrame("", names, names)
         for found in stats.all_pairs(values, names):

@@ -36,8 +36,8 @@ class Profile(Compared):
     def draw(self, block: Block) -> Drawing:
         values = self.values(block)
         gains = values.drop(columns="zero-shot").sub(values["zero-shot"], axis=0)
-        steps = np.unique(gains.to_numpy())
-        steps = np.concatenate([[steps[0] - 1], steps])
+        found = np.unique(gains.to_numpy()).tolist()
+        steps = [found[0] - 1, *found]
         lines = {str(name): stats.performance_profile(gains[name], steps) for name in gains}
         panels = families(block, list(lines))
         columns = math.ceil(math.sqrt(len(panels)))
