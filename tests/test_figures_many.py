@@ -187,3 +187,10 @@ def test_the_heat_map_has_the_gains_of_every_task_and_their_mean(tmp_path: Path)
     assert below.collections[0].get_array().tolist() == [[1, 17.5]]
     assert [text.get_text() for text in top.texts] == ["12", "30", "-10", "5"]
     assert top.collections[0].get_clim() == (-30, 30)  # 0 is white
+
+
+def test_a_loss_that_rounds_to_nothing_is_written_without_a_sign(tmp_path: Path) -> None:
+    put(tmp_path, "zero-shot", 0, 0, {"a": 40.0, "b": 50.0})
+    put(tmp_path, "softcpt", 4, 1, {"a": 39.8, "b": 80.0})
+    top, _ = draw(a_block(tmp_path), "heat").axes
+    assert [text.get_text() for text in top.texts] == ["30", "0"]

@@ -53,7 +53,7 @@ class Heat(Figure):
 
 def _cells(axes: Axes, table: pd.DataFrame, furthest: float) -> None:
     colours = {"cmap": "RdBu", "vmin": -furthest, "vmax": furthest, "cbar": False}
-    written = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 6.5}}
+    written = {"annot": table.round() + 0, "fmt": ".0f", "annot_kws": {"fontsize": 6.5}}  # + 0: no "-0"
     sns.heatmap(table, ax=axes, linewidths=0.4, linecolor="white", xticklabels=False, yticklabels=False, **colours,
                 **written)  # fmt: skip
     axes.set(xlabel="", ylabel="")
