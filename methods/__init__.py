@@ -76,13 +76,14 @@ def find_method(name: str, argument: str = "--methods") -> type[Method]:
         except (Exception, SystemExit) as error:
             raise UserError(f"{argument} {name!r}: {_broken(error)}") from error
     else:
-        plugins = {e.name: e for e in entry_points(group="bench.methods")}
-        own = _own()
-        name = {known.lower(): known for known in (*own, *plugins)}.get(name.lower(), name)
-        if name not in own and name not in plugins:
+        own = {known.lower(): method for known, method in _own().items()}
+        if name.lower() in own:  # without a look through all installed packages
+            return own[name.lower()]
+        plugins = {e.name.lower(): e for e in entry_points(group="bench.methods")}
+        if name.lower() not in plugins:
             raise UserError(f"{argument} {name!r} is unknown; {nearest(name, method_names())}")
         try:
-            found = own[name] if name in own else plugins[name].load()
+            found = plugins[name.lower()].load()
         except (Exception, SystemExit) as error:
             raise UserError(f"{argument} {name!r}: {_broken(error)}") from error
     if not _is_method(found):
