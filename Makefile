@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest smoke benchmark mutants clean
+.PHONY: demo test lint types pytest smoke benchmark mutants fuzz clean
 
 demo: $(STAMP)
 	$(PY) -m bench run --methods zero-shot,coop,shared-coop,softcpt --shots 1,2,4,8,16
@@ -42,6 +42,10 @@ benchmark: $(STAMP)
 # Plants faults in a copy and tells which test notices each (docs/testing.md): about eight minutes on two cores.
 mutants: $(STAMP)
 	$(PY) scripts/mutants.py
+
+# Every reader of outside files and the command line on 100 000 changed inputs: counts into results/fuzz.json.
+fuzz: $(STAMP)
+	nice $(PY) scripts/fuzz.py
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .ruff_cache

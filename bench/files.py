@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import time
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -40,6 +42,19 @@ def file_name(name: str) -> str:
 def is_device(name: str) -> bool:
     """Whether Windows takes a file's name for a device's."""
     return name.partition(".")[0].rstrip().lower() in DEVICES
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value in a JSON text that somebody else may have written.
+
+    Raises
+    ------
+    ValueError : it is none, or nested deeper than Python reads.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> None:

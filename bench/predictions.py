@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench.errors import UserError, nearest
-from bench.files import write_whole
+from bench.files import from_json, write_whole
 
 if TYPE_CHECKING:
     from bench.datasets.types import Item
@@ -123,7 +123,7 @@ def _read(path: Path) -> pd.DataFrame:
             raise ValueError(f"columns {', '.join(f'{f.name} {f.type}' for f in schema):.200}")
         if file.metadata.num_rows > MOST_ROWS:
             raise ValueError(f"{file.metadata.num_rows} rows")
-        about = json.loads((schema.metadata or {})[b"bench"])
+        about = from_json((schema.metadata or {})[b"bench"])
         if about["format"] != FORMAT:
             raise ValueError(f"format {about['format']!r}, expected {FORMAT}")
         table = file.read()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench import __version__
 from bench.curves import check
 from bench.datasets.fewshot import NESTED
-from bench.files import file_name, write_whole
+from bench.files import file_name, from_json, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +160,7 @@ class Record:
             if name not in self.cell:
                 raise ValueError(f"its cell has no {name!r}")
             _check_kind(name, self.cell[name], int if name in ("shots", "seed") else str)
+        _check_kind("params", self.config.get("params", {}), dict)
         if not self.done:
             return
         check(self.curves)
@@ -168,7 +169,9 @@ class Record:
         if not self.tasks:
             raise ValueError("no tasks")
         for row in self.tasks:
-            _check_kind("task", row.get("task"), str)
+            _check_kind("a row of the tasks", row, dict)
+            for name in ("task", "part"):
+                _check_kind(name, row.get(name), str)
             _check_kind("accuracy", row.get("accuracy"), _NUMBER)
             if not 0 <= row["accuracy"] <= 100:  # nor is it NaN
                 raise ValueError(f"accuracy {row['accuracy']} of task {row['task']!r} is no percentage")
@@ -274,7 +277,7 @@ def read_record(path: Path) -> Record:
     ------
     OSError : it cannot be read. ValueError : it holds no sound record.
     """
-    return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return Record.from_json(from_json(path.read_text(encoding="utf-8")))
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from bench.devices import find_device
 from bench.errors import UserError, nearest
 from bench.features import ImageFeatures, View
 from bench.features.hashes import named
-from bench.files import user_path, write_whole
+from bench.files import from_json, user_path, write_whole
 from bench.methods import Method, TaskData, find_method, method_names
 from bench.methods.base import check_scores
 from bench.methods.prompt import PromptMethod
@@ -133,9 +133,9 @@ def load_cell(
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        config = json.loads(metadata["cell"])
+        config = from_json(metadata["cell"])
         # Files of older versions hold no descriptions.
-        tasks = [_task(**{"descriptions": {}, **task}) for task in json.loads(metadata["tasks"])]
+        tasks = [_task(**{"descriptions": {}, **task}) for task in from_json(metadata["tasks"])]
         wanted, weights, params = config["method"], config["weights"], dict(config["params"])
         named, tag = config["backbone"], config["pretrained"]
         by_task = {str(t): dict(own) for t, own in config.get("params_by_task", {}).items()}

@@ -46,6 +46,7 @@ SOURCE_KEYS = {
     **{"fetch": Key(object, False), "unpack": Key(dict, {})},
 }
 PATH_OPTIONS = ("images", "pool", "parts", "split", "files")  # of readers: below the data root
+MAX_NAME = 200  # bytes of a task's name, which is a part of file names
 DIGITS = {"md5": 32, "sha256": 64}
 TYPE_NAMES: dict[Any, str] = {
     **{str: "text", bool: "true or false", int: "a whole number"},
@@ -317,8 +318,9 @@ def _is(value: object, kind: Any) -> bool:
 
 def _safe_name(what: str, name: str) -> str:
     """A task's name is part of file names (split_bench_<name>.json)."""
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise UserError(f"{what} {name!r} must be of letters, digits and -_.+ only")
+    if not re.fullmatch(r"\w[\w.+-]*", name) or len(name.encode()) > MAX_NAME:
+        said = f"must be of letters, digits and -_.+ only, at most {MAX_NAME} bytes"
+        raise UserError(f"{what} {name[:MAX_NAME]!r} {said}")
     return name
 
 

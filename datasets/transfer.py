@@ -20,7 +20,7 @@ import requests
 import urllib3.exceptions
 
 from bench.errors import UserError
-from bench.files import replace
+from bench.files import from_json, replace
 from bench.progress import absolute, bar
 
 PAUSES = (1.0, 3.0, 8.0)  # seconds before the second, third and fourth try
@@ -181,7 +181,7 @@ def _version_file(part: Path) -> Path:
 def _known_version(part: Path, url: str) -> str:
     """The version that a part is of; "" where that is not known."""
     try:
-        of, version = json.loads(_version_file(part).read_text(encoding="utf-8"))
+        of, version = from_json(_version_file(part).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return ""
     return str(version) if of == url else ""

@@ -55,19 +55,30 @@ class Watch:
     def hook(self, event: str, args: tuple[Any, ...]) -> None:
         if not self.on:
             return
-        if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "pickle.find_class", "os.exec"):
+        if event in (
+            "socket.connect",
+            "socket.getaddrinfo",
+            "subprocess.Popen",
+            "os.system",
+            "pickle.find_class",
+            "os.exec",
+        ):
             raise Broken(f"{event}: {args!r:.200}")
         if event == "open" and isinstance(args[1], str | None) and isinstance(args[2], int):
             writes = args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if writes and isinstance(args[0], str | bytes):
                 self.check(args[0])
         elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.chown"):
-            self.check(args[0])
+            self.check(args[0], args[-1] if event in ("os.remove", "os.rmdir", "os.mkdir") else -1)
         elif event in ("os.rename", "os.link", "os.symlink"):
-            self.check(args[1])
+            self.check(args[1], args[-1])
 
-    def check(self, path: Any) -> None:
-        full = os.path.realpath(os.fsdecode(path))
+    def check(self, path: Any, folder: int = -1) -> None:
+        """folder : a file descriptor that the path is relative to."""
+        if isinstance(path, int):
+            path = f"/proc/self/fd/{path}"
+        above = os.readlink(f"/proc/self/fd/{folder}") if folder >= 0 else ""
+        full = os.path.realpath(os.path.join(above, os.fsdecode(path)))
         if not full.startswith((self.folder, "/dev/null", "/proc/self/clear_refs")):
             raise Broken(f"writes {full}")
 
@@ -100,7 +111,11 @@ def try_input(reader: Any, data: bytes, watch: Watch | None) -> str:
     except (Exception, Broken) as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
         place = traceback.extract_tb(error.__traceback__)[-1]
-        own = [f for f in traceback.extract_tb(error.__traceback__) if "/bench/" in f.filename or "/datasets/" in f.filename]
+        own = [
+            f
+            for f in traceback.extract_tb(error.__traceback__)
+            if "/bench/" in f.filename or "/datasets/" in f.filename
+        ]
         where = own[-1] if own else place
         return f"{type(error).__name__}: {error!s:.200} ({Path(where.filename).name}:{where.lineno})"
     finally:
@@ -190,7 +205,9 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=100_000, help="inputs in all (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: %(default)s)")
     parser.add_argument("--only", nargs="+", metavar="READER", help="some of the readers")
-    parser.add_argument("--out", type=Path, help="where the counts go (default: results/fuzz.json, of a run of all readers)")
+    parser.add_argument(
+        "--out", type=Path, help="where the counts go (default: results/fuzz.json, of a run of all readers)"
+    )
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.child:
@@ -221,8 +238,15 @@ def main() -> int:
         versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
         for found in readers.values():
             found["faults"] = len(found["faults"])
-        content = {"date": date.today().isoformat(), "seed": a.seed, "inputs": inputs, "faults": faults,
-                   "limits": {"seconds": SECONDS, "megabytes": MEGABYTES}, "readers": readers, "versions": versions}  # fmt: skip
+        content = {
+            "date": date.today().isoformat(),
+            "seed": a.seed,
+            "inputs": inputs,
+            "faults": faults,
+            "limits": {"seconds": SECONDS, "megabytes": MEGABYTES},
+            "readers": readers,
+            "versions": versions,
+        }
         out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 1 if faults else 0
 

@@ -20,16 +20,71 @@ NUMBERS: tuple[Any, ...] = (
     *(0.5, -0.0, 1e-320, 1e308, -1e308, math.nan, math.inf, -math.inf),
 )
 TEXTS: tuple[str, ...] = (
-    *("", " ", "\0", "a\0b", "\n", "a\nb", "\r\n", "\t", "\x1b[2J", "\u202e", "\ufeff", "e\u0301\u00e9", "\U0001f98b" * 3),
+    *(
+        "",
+        " ",
+        "\0",
+        "a\0b",
+        "\n",
+        "a\nb",
+        "\r\n",
+        "\t",
+        "\x1b[2J",
+        "\u202e",
+        "\ufeff",
+        "e\u0301\u00e9",
+        "\U0001f98b" * 3,
+    ),
     *("\ud800", "a" * 300, "x" * 100_000, "../../escaped", "/escaped", "../" * 40 + "escaped", "..\\escaped"),
     *("C:\\escaped", "//host/escaped", "aux", "con.json", ".", "..", "~", "~nobody/x", "file:///etc/passwd"),
-    *("{}", "{0.__class__}", "{x}", "%s%n", "$(id)", "`id`", "<script>alert(1)</script>", "\\input{x}", "|", "__class__"),
-    *("nan", "inf", "1e999", "9" * 5000, "0x10", "1_000", "\u0663", "true", "null", "None", "os:system", "-", "--", "#"),
+    *(
+        "{}",
+        "{0.__class__}",
+        "{x}",
+        "%s%n",
+        "$(id)",
+        "`id`",
+        "<script>alert(1)</script>",
+        "\\input{x}",
+        "|",
+        "__class__",
+    ),
+    *(
+        "nan",
+        "inf",
+        "1e999",
+        "9" * 5000,
+        "0x10",
+        "1_000",
+        "\u0663",
+        "true",
+        "null",
+        "None",
+        "os:system",
+        "-",
+        "--",
+        "#",
+    ),
     *("http://127.0.0.1:9/x", "!!python/object/apply:os.system [id]", "&a [*a]", "*a", "? x", "- x", '"', "'"),
 )
 LITERALS: tuple[Any, ...] = (None, True, False, [], {}, [[]], [None], {"": None}, {"a": {"a": {"a": 1}}})
-BYTES = (b"", b"\0", b"\xff", b"\xff\xfe", b"\xef\xbb\xbf", b"\x80", b"\r", b"[", b"{", b"PK\x03\x04", b"\x1f\x8b\x08", b"\x93NUMPY",
-         b"\x80\x04c", b"../", b"%00")  # fmt: skip
+BYTES = (
+    b"",
+    b"\0",
+    b"\xff",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\x80",
+    b"\r",
+    b"[",
+    b"{",
+    b"PK\x03\x04",
+    b"\x1f\x8b\x08",
+    b"\x93NUMPY",
+    b"\x80\x04c",
+    b"../",
+    b"%00",
+)
 
 
 def odd_value(rng: Random) -> Any:
@@ -69,7 +124,9 @@ def changed_tree(value: Any, rng: Random, times: int = 0) -> Any:
         elif what == 5 and isinstance(holder[key], str):
             holder[key] = changed_text(holder[key], rng)
         elif what == 6 and isinstance(holder[key], int | float):
-            holder[key] = rng.choice((str(holder[key]), -holder[key], holder[key] + 1, holder[key] * 1.5, bool(holder[key])))
+            holder[key] = rng.choice(
+                (str(holder[key]), -holder[key], holder[key] + 1, holder[key] * 1.5, bool(holder[key]))
+            )
         else:
             holder[key] = odd_value(rng)
     return root[0]
@@ -135,7 +192,9 @@ def changed_yaml(text: str, rng: Random) -> bytes:
     kind = rng.random()
     if kind < 0.02:
         depth = rng.choice((200, 2000, 20_000))
-        return rng.choice(("[" * depth, "{a: " * depth, "- " * depth, "".join(f"{' ' * k}a:\n" for k in range(300)))).encode()
+        return rng.choice(
+            ("[" * depth, "{a: " * depth, "- " * depth, "".join(f"{' ' * k}a:\n" for k in range(300)))
+        ).encode()
     if kind < 0.04:  # aliases of aliases: short to write, endless to print
         levels = [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 12)]
         return "\n".join(["a0: &a0 [x, x]", *levels, text]).encode()

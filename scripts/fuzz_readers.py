@@ -86,7 +86,7 @@ def suite(root: Path) -> Reader:
     (root / "words.json").write_text(json.dumps({"dark": ["a dark one"], "grey": ["a grey one"]}))
     more = (
         "title: More\nnote: of everything\nviews: 3\nbackbone: tiny/tiny-clip.json\nrecipe: {epochs: 3}\ntasks:\n"
-        "  - {name: A, folder: colour, template: ['a {}.', 'the {}'], task_name: x, classes: 3, images: 36, metric: mean_acc,\n"
+        "  - {name: A, folder: colour, template: ['a {}.', 'the {}'], task_name: x, classes: 3, images: 36, metric: mean_acc,\n"  # noqa: E501
         "     reader: {kind: folders, exclude: [x], rename: {'green paint': green}, strip: '_.*', camel: true},\n"
         "     sources: [{what: images, url: 'https://example.org/a.zip', size: 3 MB, licence: none, fetch: true,\n"
         f"       file: a.zip, unpack: {{a: b}}, md5: {'0' * 32}}}]}}\n"
@@ -116,7 +116,7 @@ def descriptions(root: Path) -> Reader:
 def recipe(root: Path) -> Reader:
     from bench.recipe import load_recipe
 
-    text = "title: Mine\nsource: me\nviews: 5\nall: {epochs: 3, lr: 0.1}\ncoop: {context: 4, words: a photo of}\nplot: {}\n"
+    text = "title: Mine\nsource: me\nviews: 5\nall: {epochs: 3, lr: 0.1}\ncoop: {context: 4, words: a photo of}\nplot: {}\n"  # noqa: E501
     file = root / "recipe.yaml"
     return Reader(file, lambda rng: changed_yaml(text, rng), lambda: load_recipe(str(file)))
 
@@ -126,7 +126,7 @@ def experiment(root: Path) -> Reader:
 
     text = (
         "suite: ./tiny.yaml\nmethods: [coop, softcpt]\nshots: [1, 16]\nseeds: 1\noptions: {coop.epochs: [2, 3]}\n"
-        "keep: false\nviews: 3\nresults: runs\ndata: data\nprecision: float32\ntasks: Colour\ndevice: cpu\nquiet: true\n"
+        "keep: false\nviews: 3\nresults: runs\ndata: data\nprecision: float32\ntasks: Colour\ndevice: cpu\nquiet: true\n"  # noqa: E501
     )
     file = root / "experiment.yaml"
     return Reader(file, lambda rng: changed_yaml(text, rng), lambda: RunConfig(**load_experiment(file)).recorded())
@@ -135,10 +135,15 @@ def experiment(root: Path) -> Reader:
 def split(root: Path) -> Reader:
     from bench.datasets.splitfiles import read_split
 
-    coop = {part: [[f"{part}/{c}{n}.jpg", c, f"class {c}"] for c in range(3) for n in range(2)]
-            for part in ("train", "val", "test")}  # fmt: skip
+    coop = {
+        part: [[f"{part}/{c}{n}.jpg", c, f"class {c}"] for c in range(3) for n in range(2)]
+        for part in ("train", "val", "test")
+    }
     names = {"taskid2cname": [["a", "b"], ["c", "d"]], "taskid2tname": ["first", "second"]}
-    authors = {"meta": names, **{part: [[f"{part}/{c}.jpg", [c], [t]] for t in range(2) for c in range(2)] for part in coop}}
+    authors = {
+        "meta": names,
+        **{part: [[f"{part}/{c}.jpg", [c], [t]] for t in range(2) for c in range(2)] for part in coop},
+    }
     file = root / "split.json"
 
     def read() -> None:
@@ -165,9 +170,14 @@ def draw(root: Path) -> Reader:
     from bench.datasets.draws import read_draw
     from bench.datasets.types import Item, Split
 
-    parts = {part: [Item(f"{part}/{c}{n}.jpg", c) for c in range(3) for n in range(2)] for part in ("train", "val", "test")}
+    parts = {
+        part: [Item(f"{part}/{c}{n}.jpg", c) for c in range(3) for n in range(2)] for part in ("train", "val", "test")
+    }
     whole = Split.of(root, ("a", "b", "c"), parts, source="split.json")
-    rows = {part: [[item.path, item.label, whole.class_names[item.label]] for item in parts[part]] for part in ("train", "val")}
+    rows = {
+        part: [[item.path, item.label, whole.class_names[item.label]] for item in parts[part]]
+        for part in ("train", "val")
+    }
     file = root / "draw.json"
     return Reader(file, lambda rng: changed_json(rows, rng), lambda: read_draw(file, whole))
 
@@ -177,7 +187,9 @@ def record(root: Path) -> Reader:
     from bench.records import read_record
 
     examples = [json.loads(path.read_text()) for path in _runs(root).rglob("*.json")]
-    examples.append({k: examples[0][k] for k in ("schema", "key", "cell", "config")} | {"status": "failed", "error": "x"})
+    examples.append(
+        {k: examples[0][k] for k in ("schema", "key", "cell", "config")} | {"status": "failed", "error": "x"}
+    )
     file = root / "record.json"
 
     def read() -> None:
@@ -204,7 +216,7 @@ def report(root: Path) -> Reader:
         loaded = load(ReportConfig(results=str(root / "mixed"), out=str(root / "report")))
         blocks = split(loaded.rows)
         tables = build(blocks)
-        markdown_report(tables, [], loaded.failed), latex_report(tables), tidy(blocks)
+        markdown_report(tables, 3, {}, loaded.failed), latex_report(tables), tidy(blocks)
 
     return Reader(file, lambda rng: changed_json(example, rng), read)
 
@@ -213,7 +225,9 @@ def note(root: Path) -> Reader:
     from bench.clip.backbone import _note_of, noted
 
     file = _note_of("weights")
-    return Reader(file, lambda rng: changed_json(["tiny-clip.json", "/x/weights.safetensors"], rng), lambda: noted("weights"))
+    return Reader(
+        file, lambda rng: changed_json(["tiny-clip.json", "/x/weights.safetensors"], rng), lambda: noted("weights")
+    )
 
 
 # Models and tensors -------------------------------------------------------------------------------------------
@@ -265,21 +279,23 @@ def state(root: Path) -> Reader:
     file = root / "state.safetensors"
     bench.saved.load_backbone = lru_cache(maxsize=1)(bench.saved.load_backbone)  # the same each time
     backbone = _tiny(root).backbone
-    return Reader(file, lambda rng: changed_safetensors(data, rng), lambda: words(load_cell(str(file), backbone=backbone)))
+    return Reader(
+        file, lambda rng: changed_safetensors(data, rng), lambda: words(load_cell(str(file), backbone=backbone))
+    )
 
 
 def block(root: Path) -> Reader:
     """A damaged block is made anew, so its reader says None."""
     from bench.datasets.cache_paths import cache_folder
-    from bench.features import _read, _shown
+    from bench.features.cache import _described, read_block
 
     _runs(root)
     data = min((cache_folder() / "features").rglob("*.safetensors"), key=lambda path: path.stat().st_size).read_bytes()
     file = root / "block.safetensors"
 
     def read() -> None:
-        found = _read(file)
-        _shown(file)
+        found = read_block(file)
+        _described(file)
         if found is not None:
             found.float().sum()
 
@@ -348,14 +364,14 @@ def image(root: Path) -> Reader:
 
 def hashes(root: Path) -> Reader:
     """The cache's own file: garbled by a disk or by another program, it is made anew or refused."""
-    from bench.hashes import HASHES, ImageHashes
+    from bench.features.hashes import HASHES, ImageHashes
 
     folder = root / "hashes"
     images = _tiny(root).images()[:3]
     ImageHashes(folder).of(images)
     file = folder / HASHES
     data = file.read_bytes()
-    columns = {"hash": ("path", "size", "mtime", "digest"), "image": ("digest", "state")}
+    columns = {"file": ("path", "size", "mtime", "ctime", "digest"), "image": ("digest", "state")}
 
     def make(rng: Random) -> bytes:
         if rng.random() < 0.5:
@@ -406,7 +422,9 @@ def zipped(root: Path) -> Reader:
         with zipfile.ZipFile(out, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as content:
             for name, data in MEMBERS.items():
                 info = zipfile.ZipInfo(changed_text_name(name, rng))
-                info.external_attr = rng.choice((0o100644, 0o40755, 0o120777, 0o20644, 0)) << 16 if rng.random() < 0.2 else 0
+                info.external_attr = (
+                    rng.choice((0o100644, 0o40755, 0o120777, 0o20644, 0)) << 16 if rng.random() < 0.2 else 0
+                )
                 content.writestr(info, data)
         return changed_bytes(out.getvalue(), rng) if rng.random() < 0.6 else out.getvalue()
 
@@ -441,7 +459,9 @@ def changed_text_name(name: str, rng: Random) -> str:
     if rng.random() < 0.7:
         return name
     texts = [text for text in TEXTS if len(text) < 400 and "\ud800" not in text]
-    return rng.choice((rng.choice(texts) or "x", f"{name}/{rng.choice(texts)}", f"{rng.choice(texts)}/{name}", *MEMBERS))
+    return rng.choice(
+        (rng.choice(texts) or "x", f"{name}/{rng.choice(texts)}", f"{rng.choice(texts)}/{name}", *MEMBERS)
+    )
 
 
 def matlab(root: Path) -> Reader:
@@ -469,7 +489,11 @@ def matlab(root: Path) -> Reader:
         content = dict(examples[k])
         if rng.random() < 0.5:
             (key,) = content
-            value = odd_value(rng) if rng.random() < 0.5 else [[rng.choice(NUMBERS[:9] + NUMBERS[13:]), rng.choice(TEXTS[:20])]]
+            value = (
+                odd_value(rng)
+                if rng.random() < 0.5
+                else [[rng.choice(NUMBERS[:9] + NUMBERS[13:]), rng.choice(TEXTS[:20])]]
+            )
             content[key] = np.array(value, dtype=object) if rng.random() < 0.5 else value
         out = io.BytesIO()
         try:
@@ -492,17 +516,29 @@ def matlab(root: Path) -> Reader:
 
 
 LISTS: dict[str, dict[str, str]] = {
-    "pets": {"annotations/trainval.txt": "# c\nCat_1 1 1 1\ndog_2 2 2 1\n", "annotations/test.txt": "Cat_3 1 1 1\ndog_4 2 2 1\n"},
-    "fgvc": {"variants.txt": "A 1\nB-2\n", "images_variant_train.txt": "001 A 1\n002 B-2\n",
-             "images_variant_val.txt": "003 A 1\n", "images_variant_test.txt": "004 B-2\n"},
-    "sun397": {"ClassName.txt": "/a/abbey\n/b/bar/indoor\n", "Training_01.txt": "/a/abbey/1.jpg\n/b/bar/indoor/2.jpg\n",
-               "Testing_01.txt": "/a/abbey/3.jpg\n"},
-    "ucf101": {"ucfTrainTestlist/classInd.txt": "1 ApplyMakeup\n2 Archery\n",
-               "ucfTrainTestlist/trainlist01.txt": "ApplyMakeup/v_1.avi 1\nArchery/v_2.avi 2\n",
-               "ucfTrainTestlist/testlist01.txt": "ApplyMakeup/v_3.avi\n"},
+    "pets": {
+        "annotations/trainval.txt": "# c\nCat_1 1 1 1\ndog_2 2 2 1\n",
+        "annotations/test.txt": "Cat_3 1 1 1\ndog_4 2 2 1\n",
+    },
+    "fgvc": {
+        "variants.txt": "A 1\nB-2\n",
+        "images_variant_train.txt": "001 A 1\n002 B-2\n",
+        "images_variant_val.txt": "003 A 1\n",
+        "images_variant_test.txt": "004 B-2\n",
+    },
+    "sun397": {
+        "ClassName.txt": "/a/abbey\n/b/bar/indoor\n",
+        "Training_01.txt": "/a/abbey/1.jpg\n/b/bar/indoor/2.jpg\n",
+        "Testing_01.txt": "/a/abbey/3.jpg\n",
+    },
+    "ucf101": {
+        "ucfTrainTestlist/classInd.txt": "1 ApplyMakeup\n2 Archery\n",
+        "ucfTrainTestlist/trainlist01.txt": "ApplyMakeup/v_1.avi 1\nArchery/v_2.avi 2\n",
+        "ucfTrainTestlist/testlist01.txt": "ApplyMakeup/v_3.avi\n",
+    },
     "csv": {"labels.csv": "file,label\na.jpg,one\nb.jpg,two\n"},
     "fashion20": {"task_info.csv": "id\tname\tdescription\tlabels\n0\tshape\tx\ta,b\n1\tcollar\ty\tc,d\n"},
-}  # fmt: skip
+}
 
 
 def lists(root: Path) -> Reader:
@@ -520,8 +556,9 @@ def lists(root: Path) -> Reader:
     file = folder / "any.txt"
     places = [(kind, name) for kind, files in LISTS.items() for name in files]
     options: dict[str, dict[str, Any]] = {
-        "csv": {"parts": {"all": "labels.csv"}, "image": "file", "label": "label"}, "fashion20": {"task": 0},
-    }  # fmt: skip
+        "csv": {"parts": {"all": "labels.csv"}, "image": "file", "label": "label"},
+        "fashion20": {"task": 0},
+    }
 
     def make(rng: Random) -> bytes:
         k = rng.randrange(len(places))
@@ -563,17 +600,49 @@ def command_line(root: Path) -> Reader:
     more = ["--shots", "1,2", "--seeds=1", "-o", "coop.epochs=2", "coop.words=a photo, of", "--protocol", "base2new"]
     examples = [
         [*grid, "--tasks", "Colour", "Shade", *more, "--results", "out"],
-        [*grid, "--views", "3", "--device", "cpu", "--precision", "bfloat16", "--recipe", "paper", "--cell-timeout", "9"],
-        [*grid, "--draws", ".", "--allow-missing", "--discard", "--seeds-at-once", "--profile", "--quiet", "--fail-fast"],
+        [
+            *grid,
+            "--views",
+            "3",
+            "--device",
+            "cpu",
+            "--precision",
+            "bfloat16",
+            "--recipe",
+            "paper",
+            "--cell-timeout",
+            "9",
+        ],
+        [
+            *grid,
+            "--draws",
+            ".",
+            "--allow-missing",
+            "--discard",
+            "--seeds-at-once",
+            "--profile",
+            "--quiet",
+            "--fail-fast",
+        ],
         ["report", *where, "--out", "report", "--format", "csv", "--methods", "coop", "--shots", "1"],
-        ["list", "tasks", "C*", "--suite", tiny.suite], ["list", "methods"], ["list", "classes", "--task", "Colour"],
-        ["explain", "coop"], ["words", "--cell", key[:8], *where, "--top", "2", "--task", "Colour"],
+        ["list", "tasks", "C*", "--suite", tiny.suite],
+        ["list", "methods"],
+        ["list", "classes", "--task", "Colour"],
+        ["explain", "coop"],
+        ["words", "--cell", key[:8], *where, "--top", "2", "--task", "Colour"],
         ["predict", photo, "--cell", key[:8], *where, "--task", "Colour", "--top", "1"],
-        ["data", "check", "--suite", tiny.suite, "--data", str(tiny.data)], ["cache"], ["--version"], ["--help"],
+        ["data", "check", "--suite", tiny.suite, "--data", str(tiny.data)],
+        ["cache"],
+        ["--version"],
+        ["--help"],
         ["data", "splits", "--suite", tiny.suite, "--data", str(tiny.data), "--out", "draws", "--shots", "1"],
-    ]  # fmt: skip
+    ]
     words = sorted({word for example in examples for word in example})
-    odd = [t for t in TEXTS if "escaped" not in t and t[:1] not in ("~", "/") and "\0" not in t and t not in ("..", "\ud800")]
+    odd = [
+        t
+        for t in TEXTS
+        if "escaped" not in t and t[:1] not in ("~", "/") and "\0" not in t and t not in ("..", "\ud800")
+    ]
     odd += [str(number) for number in NUMBERS]
     file = root / "argv.json"
     os.chdir(root)
@@ -614,11 +683,28 @@ def command_line(root: Path) -> Reader:
 
 # name : (what makes it, its share of the inputs)
 READERS: dict[str, tuple[Callable[[Path], Reader], float]] = {
-    "suite files": (suite, 4), "descriptions": (descriptions, 4), "recipes": (recipe, 4), "experiment files": (experiment, 5),
-    "splits": (split, 14), "packed splits": (packed_split, 6), "draws": (draw, 12), "records": (record, 12),
-    "reports": (report, 0.6), "notes of backbones": (note, 5), "model JSON": (model, 0.6), "vocabularies": (vocabulary, 0.5),
-    "weights": (weights, 0.6), "saved states": (state, 3), "feature blocks": (block, 12), "predictions": (predictions, 3),
-    "images": (image, 10), "image hashes": (hashes, 1), "zip archives": (zipped, 4), "tar archives": (tarred, 4),
-    "MATLAB lists": (matlab, 3), "lists and tables": (lists, 12), "command line": (command_line, 1.5),
-}  # fmt: skip
+    "suite files": (suite, 4),
+    "descriptions": (descriptions, 4),
+    "recipes": (recipe, 4),
+    "experiment files": (experiment, 5),
+    "splits": (split, 14),
+    "packed splits": (packed_split, 6),
+    "draws": (draw, 12),
+    "records": (record, 12),
+    "reports": (report, 0.6),
+    "notes of backbones": (note, 5),
+    "model JSON": (model, 0.6),
+    "vocabularies": (vocabulary, 0.5),
+    "weights": (weights, 0.6),
+    "saved states": (state, 3),
+    "feature blocks": (block, 12),
+    "predictions": (predictions, 3),
+    "images": (image, 10),
+    "image hashes": (hashes, 1),
+    "zip archives": (zipped, 4),
+    "tar archives": (tarred, 4),
+    "MATLAB lists": (matlab, 3),
+    "lists and tables": (lists, 12),
+    "command line": (command_line, 1.5),
+}
 __all__ = ["READERS", "Reader", "changed_tree"]

@@ -22,7 +22,7 @@ from torch import Tensor
 from bench.clip.text import TextTower
 from bench.datasets.cache_paths import cache_folder
 from bench.errors import UserError, nearest
-from bench.files import write_whole
+from bench.files import from_json, write_whole
 from bench.weights import misfit, readable, unsupported
 
 PACKAGED = Path(__file__).parents[1] / "backbones"  # the demo's own weights
@@ -177,7 +177,7 @@ def _note(weights: str, name: str, file: Path | None) -> None:
 def noted(weights: str) -> tuple[str, str | None] | None:
     """Name and weights, as `load_backbone` takes them, of a backbone of files that this machine has loaded before."""
     try:
-        name, file = json.loads(_note_of(weights).read_text(encoding="utf-8"))
+        name, file = from_json(_note_of(weights).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return None
     return str(name), None if file is None else str(file)
@@ -231,7 +231,7 @@ def _config_file(name: str) -> Path | None:
 
 def _check_config(path: Path) -> None:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = from_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(f"--backbone {path.name}: not a readable JSON file: {error}") from error
     kinds = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
@@ -254,7 +254,7 @@ def _register(config: Path) -> None:
 
 def _tokenizer_options(config: Path) -> dict[str, Any]:
     """A vocabulary file named in the JSON stands beside the JSON, wherever the bench is started."""
-    options = json.loads(config.read_text(encoding="utf-8"))["text_cfg"].get("tokenizer_kwargs")
+    options = from_json(config.read_text(encoding="utf-8"))["text_cfg"].get("tokenizer_kwargs")
     if not isinstance(options, dict) or "bpe_path" not in options:
         return {}
     bpe = config.parent / str(options["bpe_path"])
