@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from errno import EINVAL, EISDIR, ENAMETOOLONG
+from errno import EINVAL
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -124,9 +124,9 @@ def _told(archive: Path) -> Iterator[None]:
     except _Hostile as error:
         raise UserError(f"{archive}: refused: {error}") from None
     except (*DAMAGED, OSError) as error:
-        # bzip2 raises an OSError without a number, and a place before the file's beginning is an "invalid argument"; a
-        # member may have the name of a folder, or one that no disk takes. All else is the disk's.
-        if isinstance(error, OSError) and error.errno not in (None, EINVAL, EISDIR, ENAMETOOLONG):
+        # bzip2 raises an OSError without a number, and a place before the file's beginning is an "invalid argument";
+        # all else is the disk's.
+        if isinstance(error, OSError) and error.errno not in (None, EINVAL):
             raise
         text = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
         raise Damaged(f"{archive}: damaged, or no zip or tar archive ({text}); fetch it again") from None

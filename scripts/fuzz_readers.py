@@ -542,8 +542,7 @@ LISTS: dict[str, dict[str, str]] = {
 
 
 def lists(root: Path) -> Reader:
-    from bench.datasets import lists as kinds
-    from bench.datasets.readers import read_fashion20
+    from bench.datasets.registry import READERS
 
     folder = root / "lists"
     for kind, files in LISTS.items():
@@ -571,8 +570,7 @@ def lists(root: Path) -> Reader:
         target = folder / kind / name
         target.write_bytes(data[1:])
         try:
-            found = read_fashion20 if kind == "fashion20" else getattr(kinds, f"read_{kind}")
-            found(folder / kind, options.get(kind, {}))
+            READERS[kind].read(folder / kind, options.get(kind, {}))
         finally:
             target.write_text(LISTS[kind][name])
 

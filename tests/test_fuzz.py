@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.datasets.archives import unpack
 from bench.datasets.spec import load_suite
 from bench.errors import UserError
 from bench.records import read_record
@@ -80,13 +77,3 @@ def test_a_task_s_name_too_long_for_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(json.dumps({"tasks": [task]}))
     with pytest.raises(UserError, match="at most 200 bytes"):
         load_suite(str(tmp_path / "suite.yaml"))
-
-
-def test_a_tar_member_that_is_a_file_with_the_name_of_a_folder_is_refused(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as content:
-        for name in ("top/a.txt", "other.txt/."):
-            info = tarfile.TarInfo(name)
-            info.size = 1
-            content.addfile(info, io.BytesIO(b"x"))
-    with pytest.raises(UserError, match=r"a\.tar: "):
-        unpack(tmp_path / "a.tar", tmp_path / "out", {"top": "there", "other.txt": "o.txt"})
