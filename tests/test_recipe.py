@@ -219,6 +219,8 @@ def test_a_recipe_with_rules_is_one_row_of_the_table(tiny: Any, tmp_path: Path) 
     rows = table.groupby(["variant", "setting"])["shots"].agg(lambda shots: sorted(set(shots)))
     assert dict(rows) == {("", ""): [1, 2], ("recipe=mine", ""): [1, 2]}
     first = next(p for p in (tmp_path / "out" / "table.md").read_text().split("\n\n") if p.startswith("|"))
+    caption = (tmp_path / "out" / "table.md").read_text().replace("\\", "")
+    assert "prograd (recipe=mine): 3 to 4 epochs, 3 to 4 views per image" in caption
     assert "prograd (recipe=mine)" in first and "| prograd  " in first
     learned = results.rglob("2shot-seed1-*.safetensors")
     (kept,) = [path for path in learned if "recipe=mine" in path.with_suffix(".json").read_text()]

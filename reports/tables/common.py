@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -115,16 +115,25 @@ def _recipe(block: Block) -> str:
     """Epochs, views, learning rate and batch of the trained methods: the common ones, then who differs."""
     trained = block.rows[block.rows["epochs"].notna() & (block.rows["shots"] > 0)]
     told = {}
-    for name, row in trained.groupby("label", sort=False)[["epochs", "views", "parameters"]].first().iterrows():
-        views = "a view each" if pd.isna(row["views"]) else f"{count(row['views'], 'view')} per image"
+    for name, rows in trained.groupby("label", sort=False):
+        views = "a view each" if rows["views"].isna().any() else f"{_range(rows['views'], 'view')} per image"
         more = {"lr": "learning rate", "batch": "batch"}
-        rest = [f"{text} {row['parameters'][key]}" for key, text in more.items() if key in row["parameters"]]
-        told[str(name)] = ", ".join([count(row["epochs"], "epoch"), views, *rest])
+        values = {key: [p[key] for p in rows["parameters"] if key in p] for key in more}
+        rest = [f"{more[key]} {_range(found)}" for key, found in values.items() if found]
+        told[str(name)] = ", ".join([_range(rows["epochs"], "epoch"), views, *rest])
     if not told:
         return ""
     common = Counter(told.values()).most_common(1)[0][0]
     others = "; ".join(f"{name}: {recipe}" for name, recipe in told.items() if recipe != common)
     return f"Recipe: {common}{f' ({others})' if others else ''}."
+
+
+def _range(values: Collection[Any], noun: str = "") -> str:
+    """ "50 epochs", or "50 to 200 epochs" where a recipe sets them by shots."""
+    low, high = min(values), max(values)
+    if low == high:
+        return count(int(low), noun) if noun else str(low)
+    return f"{low} to {high}{f' {noun}s' if noun else ''}"
 
 
 def ranked(
