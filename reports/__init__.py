@@ -50,7 +50,7 @@ def write(config: ReportConfig) -> Written:
     from bench.reports.records import BLOCK, ROW, load
 
     loaded = load(config)
-    other = load(replace(config, results=config.compare)) if config.compare else None
+    other = load(replace(config, results=config.compare, compare=None)) if config.compare else None
     folder = user_path(config.out)
     blocks = split(loaded.rows)
     contents = Contents(blocks, loaded.failed, loaded.rows, other.rows if other else None, _folders(config))
@@ -68,7 +68,8 @@ def write(config: ReportConfig) -> Written:
             put(f"{name}.md", text)
     if "tex" in config.format:
         put("table.tex", tables.latex_report(built))
-    for name, frame in {"records": loaded.rows[COLUMNS], **tables.data(contents)}.items():
+    as_data = {"csv", "parquet"} & {*config.format}
+    for name, frame in {"records": loaded.rows[COLUMNS], **(tables.data(contents) if as_data else {})}.items():
         if "csv" in config.format:
             put(f"{name}.csv", frame.to_csv(index=False))
         if "parquet" in config.format:

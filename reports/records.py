@@ -51,7 +51,8 @@ def load(config: ReportConfig) -> Loaded:
             warnings.warn(f"{path} is not a readable record and is left out ({reason})", stacklevel=2)
             continue
         if record.done:
-            rows += [_reworded(row) for row in record.rows()]
+            pairs = zip(record.rows(), record.tasks, strict=True)
+            rows += [{**_reworded(row), "val_accuracy": task.get("val_accuracy")} for row, task in pairs]
         else:
             failed.append(record.failure)
     if not rows and failed:
@@ -60,8 +61,40 @@ def load(config: ReportConfig) -> Loaded:
         raise UserError(f"no finished cell below '{results}': {n} failed, the first with: {first}")
     if not rows:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
-    found = _distinct(_with_settings(_with_variants(_asked_for(pd.DataFrame(rows), config))))
+    table = _with_variants(_asked_for(pd.DataFrame(rows), config)).assign(selected="")
+    if config.best_on:
+        table = _best_on_val(table)
+    found = _distinct(_with_settings(table))
     return Loaded(with_stability(found, results), failed)
+
+
+def _best_on_val(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of every method the variant with the highest accuracy on the few-shot validation images: the mean over the tasks,
+    seeds and shots that all its variants have. Of equal ones the default, else the first. Test images have no say."""
+    kept = []
+    for (*_, method), group in rows.groupby([*BLOCK, "method"], sort=False):
+        variants = sorted(group["variant"].unique(), key=lambda variant: (variant != "", variant))
+        if len(variants) > 1:
+            seen = group[group["part"].isin(["all", "base"])]
+            values = seen.assign(value=pd.to_numeric(seen["val_accuracy"])).pivot_table(
+                index=["task", "shots", "seed"], columns="variant", values="value"
+            )
+            values = values.reindex(columns=variants).dropna()
+            if values.empty:
+                raise UserError(
+                    f"--best-on val: the records of {method} ({'; '.join(map(repr, variants))}) have no validation "
+                    "accuracy for the same cells; run them again with this version"
+                )
+            means = values.mean()
+            best = max(variants, key=lambda variant: means[variant])
+            told = "; ".join(f"{variant or 'default'} {means[variant]:.2f}" for variant in variants)
+            said = (
+                f"Of {count(len(variants), 'setting')} of {method}, {best or 'its default'} was chosen by its accuracy "
+                f"on the few-shot validation images alone ({told})."
+            )
+            group = group[group["variant"] == best].assign(selected=said)
+        kept.append(group)
+    return pd.concat(kept, ignore_index=True)
 
 
 def _reworded(row: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +233,5 @@ def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
         rows[name] = pd.to_numeric(rows[name], errors="coerce").astype("Int64")
     for name in ("train_seconds", "feature_seconds", "test_seconds", "peak_memory_mb"):
         rows[name] = pd.to_numeric(rows[name], errors="coerce")
-    rows["selected"] = ""
     return rows.sort_values(["suite", "backbone", *ROW, "shots", "seed"], kind="stable",
                             ignore_index=True)  # fmt: skip

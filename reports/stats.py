@@ -173,8 +173,10 @@ def compare(values: pd.DataFrame, a: str, b: str) -> Comparison:
 def _better(pairs: pd.DataFrame, a: str, b: str) -> float:
     """Mean over tasks of P(a run of a beats a run of b) (arXiv 2108.13264)."""
     shares = []
-    for _, group in pairs.groupby("task"):
-        x, y = group[a].to_numpy()[:, None], group[b].to_numpy()[None]
+    tasks = pairs.index.get_level_values("task").to_numpy()
+    first, second = pairs[a].to_numpy(), pairs[b].to_numpy()
+    for task in dict.fromkeys(tasks):
+        x, y = first[tasks == task][:, None], second[tasks == task][None]
         shares.append(float(((x > y) + 0.5 * (x == y)).mean()))
     return float(np.mean(shares)) if shares else float("nan")
 

@@ -21,10 +21,8 @@ from bench.reports.tables.common import missing, number, signed
 
 SEEDS = 3  # of the paper
 NO_SPREAD = 0.1  # points: what trains on nothing has no spread; decoders and rounding move it by less
-KNOWN = {  # of methods that are not the paper's
-    "protonet": "The paper's ProtoNet did not use CLIP's features.",
-    "softcpt-star": "SoftCPT* is not in public code: ours is our interpretation.",
-}
+NOT_CLIP = "The paper's ProtoNet did not use CLIP's features."
+STAR = "SoftCPT* is not in public code: ours is our interpretation."
 RS8 = "The composition of RS-8 is our interpretation."
 WITHIN, OUTSIDE, UNTOLD, OTHER, MISSING = "within", "outside", "one seed", "other set-up", "not run"
 
@@ -171,24 +169,26 @@ def _printed(suite: str, method: str, shots: int) -> tuple[stats.Spread, float]:
 
 def _of(block: Block) -> Iterator[PaperCell]:
     columns = ["label", "method", "shots", "mean", "std", "n_seeds", "half"]
+    in_part = " ".join(missing(block))
     for label, method, shots, mean, std, n, half in block.scores[columns].itertuples(index=False):
         paper, printed = _printed(block.of(label, "suite"), method, int(shots))
         if pd.notna(paper.mean):
             ours = stats.Spread(int(n), mean, std, half)
-            differs = _set_up(block, label, int(shots), int(n))
+            differs = _set_up(block, label, int(shots), int(n), in_part)
             yield PaperCell(block.of(label, "suite"), method, int(shots), paper, printed, ours, differs)
 
 
-def _set_up(block: Block, label: str, shots: int, n_seeds: int) -> dict[str, str]:
-    """What differs from the paper's set-up, by kind."""
+def _set_up(block: Block, label: str, shots: int, n_seeds: int, in_part: str) -> dict[str, str]:
+    """What differs from the paper's set-up, by kind. in_part : what is said of data that is there in part."""
     first = block.rows[(block.rows["label"] == label) & (block.rows["shots"] == shots)].iloc[0]
     size, tasks = reference.SUITE_SIZES[first["suite"]], len(block.tasks)
-    told = {"method": KNOWN.get(first["method"], "")}
+    told = {"method": NOT_CLIP if first["method"] in reference.NO_DIFFERENCE else ""}
+    told["interpretation"] = STAR if first["method"] == "softcpt-star" else ""
     told["backbone"] = f"Backbone {first['backbone']}, not RN50." if first["backbone"] != "RN50" else ""
     told["weights"] = f"Weights {first['pretrained']}, not OpenAI's." if first["pretrained"] != "openai" else ""
     whole = tasks == size and bool(block.rows["complete"].all())
     told["tasks"] = "" if whole else f"{count(tasks, 'task')}, not the {size} of the suite: {', '.join(block.tasks)}."
-    told["data"] = " ".join(missing(block))
+    told["data"] = in_part
     told["composition"] = RS8 if first["suite"] == "rs8" else ""
     if shots:
         recipe = _recipe(first["method"], first["parameters"])
