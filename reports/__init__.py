@@ -31,8 +31,12 @@ def _report(config: ReportConfig) -> pd.DataFrame:
     The parameters are the fields of `bench.reports.config.ReportConfig`; `python -m bench report --help` describes
     each. Written, by `format`: `records.csv` (one row per cell, task and part; columns: `bench.records.COLUMNS`),
     `table.csv` (one row per suite, backbone, method, variant, shots and part), both also as Parquet, `table.md`,
-    `table.tex`, and in `figures` what the records allow.
+    `table.tex`, `index.html` (all of it in one page), and in `figures` what the records allow.
     """
+    if config.watch:
+        from bench.reports.watch import follow
+
+        return follow(config).records
     return write(config).records
 
 
@@ -62,6 +66,10 @@ def write(config: ReportConfig) -> Written:
         write_whole(folder / name, content)
         files.append(name)
 
+    if "html" in config.format:
+        from bench.reports.page import page  # its libraries take a second to load
+
+        put("index.html", page(loaded, blocks, live=config.watch))
     if "md" in config.format:
         cells = len(loaded.rows[[*BLOCK, *ROW, "shots", "seed"]].drop_duplicates())
         for name, text in tables.markdown_files(contents, built, cells, drawn).items():

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from bench.config import many
 from bench.errors import UserError, nearest
 from bench.files import user_path
 from bench.progress import count
-from bench.records import read_record
+from bench.records import Record, read_record
 from bench.reports.config import ReportConfig
 from bench.reports.steadiness import with_stability
 
@@ -31,10 +32,14 @@ _NAMED |= {"weights", "data", "draw", "complete_suite", "code", "numerics"}
 
 @dataclass(frozen=True)
 class Loaded:
-    """rows: done cells, one row per cell and task (COLUMNS and what tables need); failed: one dict per failed cell."""
+    """rows: done cells, one row per cell and task (COLUMNS and what tables need); failed: one dict per failed cell.
+
+    cells : the records of the done cells and their files, by key.
+    """
 
     rows: pd.DataFrame
     failed: list[dict[str, Any]]
+    cells: dict[str, tuple[Record, Path]]
 
 
 def load(config: ReportConfig) -> Loaded:
@@ -43,6 +48,7 @@ def load(config: ReportConfig) -> Loaded:
     results = user_path(config.results)
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
+    cells: dict[str, tuple[Record, Path]] = {}
     for path in sorted(results.rglob("*.json")):
         try:
             record = read_record(path)
@@ -53,6 +59,7 @@ def load(config: ReportConfig) -> Loaded:
         if record.done:
             pairs = zip(record.rows(), record.tasks, strict=True)
             rows += [{**_reworded(row), "val_accuracy": task.get("val_accuracy")} for row, task in pairs]
+            cells[record.key] = record, path
         else:
             failed.append(record.failure)
     if not rows and failed:
@@ -65,7 +72,7 @@ def load(config: ReportConfig) -> Loaded:
     if config.best_on:
         table = _best_on_val(table)
     found = _distinct(_with_settings(table))
-    return Loaded(with_stability(found, results), failed)
+    return Loaded(with_stability(found, results), failed, cells)
 
 
 def _best_on_val(rows: pd.DataFrame) -> pd.DataFrame:

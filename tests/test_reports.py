@@ -376,7 +376,7 @@ def test_a_sweep_over_two_parameters_is_said_to_have_no_figure(tmp_path: Path, c
         put(tmp_path / "runs", "coop", 4, 1, {"a": 50.0}, cell={"variant": variant}, config={"params": params})
     assert main(["report", "--results", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out.splitlines()
-    files = "table.md, table.tex, records.csv, table.csv"
+    files = "index.html, table.md, table.tex, records.csv, table.csv"
     assert said[0] == f"Wrote {files} into {tmp_path / 'out'}, and no figure, from 4 cells."
     why = "it takes two or more numbers, with every other parameter as it is by default."
     assert said[1:] == [f"Not drawn: toy · tiny: coop, {name} varied; {why}" for name in ("context", "epochs")]

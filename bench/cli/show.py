@@ -12,7 +12,9 @@ from bench.errors import UserError, nearest
 REPORT_EXAMPLES = """\
 examples
   python -m bench report
-      everything below runs/, into report/: table.md, table.csv, table.tex, records.csv and figures/
+      everything below runs/, into report/: index.html, the same as table.md, table.csv and table.tex, and figures/
+  python -m bench report --watch
+      while a run goes on: open report/index.html, which shows new cells as they come
   python -m bench report --results runs/rs8 --out rs8-report
       the records of one suite, into a folder of their own
   python -m bench report --methods zero-shot coop softcpt --shots 1 16 --format tex pdf --no-title
@@ -82,8 +84,9 @@ def report_command(argv: list[str]) -> int:
     config = ReportConfig(**vars(p.read(argv)))
     from bench.progress import count
     from bench.reports import write
+    from bench.reports.watch import follow
 
-    written = write(config)
+    written = follow(config) if config.watch else write(config)
     out, n = str(config.out), len(written.figures)
     figures = f"and {count(n, 'figure')} in {os.path.join(out, 'figures')}" if n else "and no figure"
     cells = written.records["key"].nunique()
