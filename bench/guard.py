@@ -113,7 +113,8 @@ class _Interrupts:
 def telling_interrupts() -> Iterator[None]:
     """Within it `ends_run` tells Ctrl-C from a KeyboardInterrupt that a method raises."""
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    before = signal.getsignal(signal.SIGINT)
+    if not main or before not in (signal.default_int_handler, signal.SIG_IGN):
         yield  # somebody else's handler: every KeyboardInterrupt is taken for Ctrl-C
         return
 
@@ -122,11 +123,12 @@ def telling_interrupts() -> Iterator[None]:
         signal.default_int_handler(number, frame)
 
     _Interrupts.watching, _Interrupts.pressed = True, False
-    signal.signal(signal.SIGINT, press)
+    if before is not signal.SIG_IGN:  # as in a shell's background jobs, which Ctrl-C does not reach
+        signal.signal(signal.SIGINT, press)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
         _Interrupts.watching = False
 
 

@@ -259,12 +259,13 @@ def test_progress_shows_time_left_on_a_terminal_and_a_line_a_cell_everywhere(
     cells = [(1, "1 shot"), (2, "2 shots"), (1, "1 shot"), (2, "2 shots")]  # seed by seed
     for line, (n, shots), seed, place in zip(trained, cells, (1, 1, 2, 2), (2, 3, 4, 5), strict=True):
         score = f"{records[f'coop{n}{seed}']['score']:.1f}"
-        assert re.fullmatch(rf"coop, {shots}, seed {seed}: {score} % in {took}, {key} \({place} of 5\)", line)
+        marks = re.escape("".join(f"; {mark}" for mark in records[f"coop{n}{seed}"]["marks"]))
+        assert re.fullmatch(rf"coop, {shots}, seed {seed}: {score} % in {took}, {key}{marks} \({place} of 5\)", line)
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(tiny.command(tmp_path / "runs", "--seeds", "1")) == 0
     assert re.search(r"coop, 2 shots, seed 1: .*\d/3 \[\d+:\d+<\d+:\d+", terminal.getvalue())
-    assert re.search(rf"\rcoop, 2 shots, seed 1: \d+\.\d % in {took}, {key} \(3 of 3\)\n", terminal.getvalue())
+    assert re.search(rf"\rcoop, 2 shots, seed 1: \d+\.\d % in {took}, {key}.* \(3 of 3\)\n", terminal.getvalue())
     shown = terminal.getvalue()
     bench.run(results=str(tmp_path / "quiet"), quiet=True, **tiny.arguments)
     assert terminal.getvalue() == shown

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,23 @@ def test_the_time_is_that_of_all_pieces_together() -> None:
         time.sleep(0.2)
 
 
-def test_ctrl_c_is_told_from_a_method_s_own_keyboard_interrupt() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heard, however the tests were started; a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_where_ctrl_c_is_ignored_a_keyboard_interrupt_is_the_method_s_own(interruptible: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with telling_interrupts():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert not ends_run(KeyboardInterrupt())
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_ctrl_c_is_told_from_a_method_s_own_keyboard_interrupt(interruptible: None) -> None:
     assert ends_run(KeyboardInterrupt())  # nobody watches: it is taken for Ctrl-C
     with telling_interrupts():
         assert not ends_run(KeyboardInterrupt())

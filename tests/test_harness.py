@@ -421,14 +421,16 @@ def test_failed_cells_are_left_out_of_the_returned_table_warned_of_and_listed_wi
     ]
     assert caught[0].filename == __file__  # the caller's line
     assert set(table["seed"]) == {2}
-    assert table.attrs["failed"] == [
-        {
-            "suite": "tiny", "backbone": "tiny-clip", "method": "flaky", "protocol": "few-shot", "shots": 2, "seed": 1,
-            "variant": "", "error": "RuntimeError: the images are\ntoo beautiful",
-        }
-    ]  # fmt: skip
-    failed, done = capsys.readouterr().err.splitlines()
-    assert failed == "failed: flaky, 2 shots, seed 1: RuntimeError: the images are (1 of 2)"
+    (failed,) = table.attrs["failed"]
+    assert failed.pop("traceback").endswith("RuntimeError: the images are\ntoo beautiful\n")
+    assert failed.pop("key") in {key.stem.rpartition("-")[2] for key in (tmp_path / "runs").rglob("*.json")}
+    assert failed == {
+        "suite": "tiny", "backbone": "tiny-clip", "method": "flaky", "protocol": "few-shot", "shots": 2, "seed": 1,
+        "variant": "", "error": "RuntimeError: the images are\ntoo beautiful",
+    }  # fmt: skip
+    first, *trace, done = capsys.readouterr().err.splitlines()
+    assert first == "failed: flaky, 2 shots, seed 1: RuntimeError: the images are (1 of 2)"
+    assert trace[0].startswith('  File "') and trace[-1].strip() == 'raise RuntimeError("the images are\\ntoo beautiful")'
     assert done.startswith("flaky, 2 shots, seed 2: ") and done.endswith("(2 of 2)")
     monkeypatch.setenv("FLAKY_WORKS", "1")
     assert bench.run(**arguments, quiet=True).attrs["failed"] == []
