@@ -134,7 +134,7 @@ def _table(block: dict[str, Any]) -> dict[str, Any]:
     halves = len(block["parts"]) > 1
     if halves and block["shots"]:  # as the field prints them: zero-shot in the columns of the trained methods
         shots = block["shots"]
-    shots += [payload.AVERAGE] if any(line["shots"] == payload.AVERAGE for line in lines) else []
+    shots = [*shots, *([payload.AVERAGE] if any(line["shots"] == payload.AVERAGE for line in lines) else [])]
     columns = [(n, part) for n in shots for part in range(len(block["parts"]))]
     rows = [
         [found.get((i, n, part)) or (found.get((i, 0, part)) if halves else None) for n, part in columns]

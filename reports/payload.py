@@ -135,7 +135,7 @@ def _marks(block: Block, scores: pd.DataFrame) -> list[str]:
     shots = sorted(scores.loc[scores["label"].isin(block.main) & (scores["shots"] >= 0), "shots"].unique())
     if block.halves and block.shots:
         shots = block.shots
-    shots += [AVERAGE] if len(block.shots) > 1 else []
+    shots = [*shots, *([AVERAGE] if len(block.shots) > 1 else [])]
     columns = [(n, part) for n in shots for part in block.parts]
     found: dict[tuple[str, int, str], str] = {}
     for name, row in zip(block.main, _main_table(block).rows, strict=True):

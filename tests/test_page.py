@@ -237,6 +237,10 @@ def test_base_and_new_classes_stand_in_columns_of_their_own(tmp_path: Path, visi
     assert columns(tab)[2:] == ["4-shot Base", "4-shot New", "4-shot H"]
     assert rows(tab)["zero-shot"][1:] == ["50.00", "60.00", "54.00"]
     assert rows(tab)["coop"][1:] == ["70.00", "40.00", "46.00"]
+    put_halves(tmp_path / "runs", "coop", 8, 1, {"a": (90.0, 30.0), "b": (70.0, 70.0)})
+    tab = visit(tmp_path / "runs")
+    assert columns(tab)[5:] == ["8-shot Base", "8-shot New", "8-shot H", "Avg. Base", "Avg. New", "Avg. H"]
+    assert rows(tab)["coop"][7:9] == ["75.00", "45.00"]  # of 70 and 80, of 40 and 50
 
 
 def test_charts_have_their_numbers_as_tables(toy: Path, visit: Any) -> None:
