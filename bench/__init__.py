@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.reports import report
     from bench.runner import run
     from bench.saved import load_cell, predict, words
+    from bench.similarity import similarity
 
 __version__ = "0.2.0"
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "report",
     "rounding",
     "run",
+    "similarity",
     "stability",
     "words",
     "write_draws",
@@ -47,6 +49,7 @@ __all__ = [
 # Imported when first used: `import bench` and `python -m bench --help` do not wait for torch.
 _HOMES = {
     "run": "bench.runner",
+    "similarity": "bench.similarity",
     "report": "bench.reports",
     "rounding": "bench.perturb",
     "stability": "bench.curvature",

@@ -104,8 +104,10 @@ def _views(variant: Variant, views: int | None, epochs: int | None) -> int | Non
 
 
 def needed(cell: Cell, draw: Draw, task: str) -> dict[str, tuple[View, tuple[Images, ...]]]:
-    """The few-shot features of a task that the cell's method reads, by name: which view, of which images."""
+    """The few-shot features of a task that the cell's method reads, by name: which view, of which images; and those of
+    its few-shot validation images, on which every trained method is scored."""
     train, val = draw.train[task], draw.val[task]
     views = View(cell.seed, 0, cell.views or 1)
     all_kinds = {"views": (views, train), "test_view": (View(), train), "val": (View(), val)}
-    return {need: all_kinds[need] for need in sorted(cell.variant.method.needs)}
+    needs = cell.variant.method.needs | ({"val"} if val else set())
+    return {need: all_kinds[need] for need in sorted(needs)}

@@ -20,6 +20,7 @@ from bench import __version__
 from bench.curves import check
 from bench.datasets.fewshot import NESTED
 from bench.files import file_name, from_json, write_whole
+from bench.similarity import check as check_similarity
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +32,13 @@ SCHEMA = 1
 # has none; together: the seeds that were trained side by side (`--seeds-at-once`), empty for one alone;
 # weights, data (the test sets): fingerprints; code, numerics: of the method's own code and of what all share
 # (bench/numerics.py; empty in older records); times in seconds of the whole cell (all its tasks); marks: what is wrong
-# with its training (bench/curves.py), sentences joined by "; ".
+# with its training (bench/curves.py), sentences joined by "; "; val_accuracy: percent, on the few-shot validation
+# images (min(shots, 4) a class; empty without them, for new classes, and in older records).
 COLUMNS = [
     "suite", "backbone", "method", "variant", "setting", "protocol", "shots", "seed", "task", "part", "metric",
     "accuracy", "n_test", "n_train", "n_classes", "params", "epochs", "views", "together", "train_seconds",
     "feature_seconds", "test_seconds", "peak_memory_mb", "device", "pretrained", "weights", "data", "code", "numerics",
-    "demo", "key", "finished", "marks",
+    "demo", "key", "finished", "marks", "val_accuracy",
 ]  # fmt: skip
 
 # What is scored of a task and how tables call it, in their order: all its classes, or base2new's two halves of them and
@@ -60,7 +62,8 @@ class Record:
     status : "done", or "failed" (then `error` says why, and all but what `FAILED` names is empty).
     cell : what tables call it. config : all that its numbers follow from; `key` is its hash. defaults : of its method's
         parameters in the suite. finished : ISO 8601, UTC.
-    tasks : one dict a task and part: task, part, metric, accuracy (percent), n_test, n_train, n_classes.
+    tasks : one dict a task and part: task, part, metric, accuracy (percent), val_accuracy (on the few-shot validation
+        images; None without them), n_test, n_train, n_classes.
     score : mean over tasks, percent. n_params : learned numbers. Times in seconds, of a training that several seeds
         share (`trained_together`) the share of one. threads : of the training.
     run : the run's settings that are not defaults. draws : "coop", or the name of the folder of the user's own; None
@@ -68,6 +71,7 @@ class Record:
     learned, predictions : the files beside.
     fingerprints : hashes of weights, test data and draw. splits : where each task's split comes from.
     curves : of its trainings (`bench.curves.kept`). marks : what they say against the score, in sentences.
+    similarity : of tasks (`bench.similarity.kept`); {} of methods without task features.
     copies : test images of each task that have the same bytes as a few-shot image.
 
     Raises
@@ -105,6 +109,7 @@ class Record:
     predictions: str | None = None  # older records have none
     curves: dict[str, Any] = field(default_factory=dict)  # older records have none, nor marks
     marks: list[str] = field(default_factory=list)
+    similarity: dict[str, Any] = field(default_factory=dict)  # older records have none
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
@@ -164,6 +169,7 @@ class Record:
         if not self.done:
             return
         check(self.curves)
+        check_similarity(self.similarity)
         for mark in self.marks:
             _check_kind("marks", mark, str)
         if not self.tasks:
@@ -175,6 +181,10 @@ class Record:
             _check_kind("accuracy", row.get("accuracy"), _NUMBER)
             if not 0 <= row["accuracy"] <= 100:  # nor is it NaN
                 raise ValueError(f"accuracy {row['accuracy']} of task {row['task']!r} is no percentage")
+            if (val := row.get("val_accuracy")) is not None:
+                _check_kind("val_accuracy", val, _NUMBER)
+                if not 0 <= val <= 100:
+                    raise ValueError(f"val_accuracy {val} of task {row['task']!r} is no percentage")
         pairs = {(row["task"], row.get("part")) for row in self.tasks}
         tasks, parts = ({pair[i] for pair in pairs} for i in (0, 1))
         whole = len(tasks) * len(parts) == len(pairs) == len(self.tasks)
@@ -211,7 +221,7 @@ class Record:
             # What the mean is taken over is what the record holds, not what its configuration promised.
             "tasks": json.dumps(list(dict.fromkeys(row["task"] for row in self.tasks))),
         }
-        names = ("task", "part", "metric", "accuracy", "n_test", "n_train", "n_classes")
+        names = ("task", "part", "metric", "accuracy", "val_accuracy", "n_test", "n_train", "n_classes")
         return [{**common, **{name: row.get(name) for name in names}} for row in self.tasks]
 
 

@@ -73,7 +73,19 @@ def score(
                 "n_classes": part.n_classes,
             }
         )
+    val = val_accuracy(method, task.metric, trained, device)
+    for row, (part, _) in zip(rows, parts, strict=True):
+        row["val_accuracy"] = val if part.class_names is None else None  # there are none of new classes
     return [*rows, *protocol.summary(rows)], parts
+
+
+def val_accuracy(method: Method, metric: str, trained: TaskData, device: torch.device) -> float | None:
+    """By the task's metric, percent, on its few-shot validation images; None where there are none."""
+    labels = trained.val_labels
+    if not len(labels):
+        return None
+    part = Part("val", torch.arange(len(labels)), labels, len(trained.class_names))
+    return METRICS[metric](scored(method, trained, [trained.val], part, device).predicted, labels)
 
 
 def mean_over_tasks(rows: list[dict[str, Any]]) -> float:

@@ -50,7 +50,7 @@ class TaskData:
     test_view : [n, d], the test view of the same images. val : [m, d], the test view of the validation few-shot
         images (min(shots, 4) per class). val_labels : [m].
 
-    Only what the method's `needs` names is filled, the rest is empty. With `image = "local"` every feature is
+    Only `val` and what the method's `needs` names is filled, the rest is empty. With `image = "local"` every feature is
     a set of P local ones: [..., P, d].
     """
 

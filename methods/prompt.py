@@ -85,6 +85,10 @@ class PromptMethod(Method):
         [P, L, w] each: every context goes with every name; or (`paired`) [C, L, w], one per name.
         """
 
+    def task_prompts(self, tasks: Sequence[int]) -> Prompts | None:
+        """What the features that tell tasks apart are read from, one prompt a task; None where there are none."""
+        return None
+
     def prompts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Prompts]:
         """What the tower reads for each task's class names.
 

@@ -238,7 +238,7 @@ def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[~twice].drop(columns=["config", "recipe", "defaults"])
     for name in ("params", "epochs", "views", "n_test", "n_train", "n_classes"):
         rows[name] = pd.to_numeric(rows[name], errors="coerce").astype("Int64")
-    for name in ("train_seconds", "feature_seconds", "test_seconds", "peak_memory_mb"):
+    for name in ("train_seconds", "feature_seconds", "test_seconds", "peak_memory_mb", "val_accuracy"):
         rows[name] = pd.to_numeric(rows[name], errors="coerce")
     return rows.sort_values(["suite", "backbone", *ROW, "shots", "seed"], kind="stable",
                             ignore_index=True)  # fmt: skip

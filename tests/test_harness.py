@@ -587,7 +587,7 @@ def test_killed_before_every_new_file_a_run_ends_like_an_uninterrupted_one(
 
     stops = go_on_until_done(tiny, forks, tmp_path, stop, uninterrupted)
     blocks = list((tmp_path / "cache").rglob("*.safetensors"))
-    assert len(blocks) == 3 + 3 * 2 * 2 + 3 * 2 * 0  # test sets; shards of 1 and 2 shots for two seeds
+    assert len(blocks) == 3 + 3 * 2 * 2 + 3 * 2 * 2  # test sets; shards of 1 and 2 shots for two seeds, to train and to validate on
     assert stops > len(blocks)
     learned = {p.with_suffix(".json") for p in (tmp_path / "runs").rglob("*.safetensors")}
     assert learned == set((tmp_path / "runs").rglob("*.json"))
@@ -694,7 +694,7 @@ def test_dry_run_shows_cells_and_cache_and_runs_nothing(
     plan = prepare(RunConfig(results=runs, quiet=True, **tiny.arguments)).overview()
     features = {(row.shots, row.seed): row.features for row in plan.itertuples()}
     assert features == {
-        (0, 0): "cached", (1, 1): "cached", (1, 2): "cached", (2, 1): "6 of 9 cached", (2, 2): "6 of 9 cached",
+        (0, 0): "cached", (1, 1): "cached", (1, 2): "cached", (2, 1): "9 of 15 cached", (2, 2): "9 of 15 cached",
     }  # fmt: skip
     changed = {**tiny.arguments, "shots": [1], "options": ["coop.epochs=12"]}
     more = prepare(RunConfig(results=runs, quiet=True, **changed)).overview()
