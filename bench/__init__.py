@@ -18,12 +18,12 @@ from bench.errors import CellFailed, UserError
 if TYPE_CHECKING:
     from bench.catalogue import cache, check, explain, fetch, listing, write_draws
     from bench.curvature import stability
+    from bench.likeness import similarity
     from bench.perturb import rounding
     from bench.predictions import load_predictions
     from bench.reports import report
     from bench.runner import run
     from bench.saved import load_cell, predict, words
-    from bench.similarity import similarity
 
 __version__ = "0.2.0"
 __all__ = [
@@ -49,7 +49,7 @@ __all__ = [
 # Imported when first used: `import bench` and `python -m bench --help` do not wait for torch.
 _HOMES = {
     "run": "bench.runner",
-    "similarity": "bench.similarity",
+    "similarity": "bench.likeness",
     "report": "bench.reports",
     "rounding": "bench.perturb",
     "stability": "bench.curvature",

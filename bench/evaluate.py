@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bench import curves, similarity
+from bench import curves, likeness
 from bench.cells import Cell, needed
 from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
@@ -138,7 +138,7 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         draws=None if (whose := draws_of(plan.config)) is None else Path(whose).name,
         curves=curves.kept(trained_curves),
         marks=curves.marks(trained_curves, data),
-        similarity=similarity.kept(method),
+        similarity=likeness.kept(method),
         learned=learned.name if kept else None,
         predictions=predictions.name if plan.config.keep else None,
         fingerprints={"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},

@@ -20,7 +20,7 @@ from bench import __version__
 from bench.curves import check
 from bench.datasets.fewshot import NESTED
 from bench.files import file_name, from_json, write_whole
-from bench.similarity import check as check_similarity
+from bench.likeness import check as check_similarity
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ class Record:
     learned, predictions : the files beside.
     fingerprints : hashes of weights, test data and draw. splits : where each task's split comes from.
     curves : of its trainings (`bench.curves.kept`). marks : what they say against the score, in sentences.
-    similarity : of tasks (`bench.similarity.kept`); {} of methods without task features.
+    similarity : of tasks (`bench.likeness.kept`); {} of methods without task features.
     copies : test images of each task that have the same bytes as a few-shot image.
 
     Raises

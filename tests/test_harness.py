@@ -698,7 +698,7 @@ def test_dry_run_shows_cells_and_cache_and_runs_nothing(
     }  # fmt: skip
     changed = {**tiny.arguments, "shots": [1], "options": ["coop.epochs=12"]}
     more = prepare(RunConfig(results=runs, quiet=True, **changed)).overview()
-    assert list(more["features"]) == ["cached", "3 of 6 cached", "3 of 6 cached"]  # 10 of 12 views are not all
+    assert list(more["features"]) == ["cached", "6 of 9 cached", "6 of 9 cached"]  # 10 of 12 views are not all
 
 
 def test_plan_and_table_of_nothing_run_are_empty_but_whole(tiny: Any, tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ import torch
 
 import bench
 from bench.errors import UserError
+from bench.likeness import check, kept, table
 from bench.methods import TaskData, find_method
 from bench.protocols import Part
 from bench.protocols.few_shot import FewShot
 from bench.records import Record
 from bench.scoring import score
-from bench.similarity import check, kept, table
 
 NAMES = ("cats", "dogs", "oaks")
 
