@@ -587,7 +587,8 @@ def test_killed_before_every_new_file_a_run_ends_like_an_uninterrupted_one(
 
     stops = go_on_until_done(tiny, forks, tmp_path, stop, uninterrupted)
     blocks = list((tmp_path / "cache").rglob("*.safetensors"))
-    assert len(blocks) == 3 + 3 * 2 * 2 + 3 * 2 * 2  # test sets; shards of 1 and 2 shots for two seeds, to train and to validate on
+    # Test sets; shards of 1 and 2 shots for two seeds, to train on and to validate on.
+    assert len(blocks) == 3 + 3 * 2 * 2 + 3 * 2 * 2
     assert stops > len(blocks)
     learned = {p.with_suffix(".json") for p in (tmp_path / "runs").rglob("*.safetensors")}
     assert learned == set((tmp_path / "runs").rglob("*.json"))
