@@ -56,7 +56,7 @@ def write(config: ReportConfig) -> Written:
     loaded = load(config)
     other = load(replace(config, results=config.compare, compare=None)) if config.compare else None
     folder = user_path(config.out)
-    blocks = split(loaded.rows)
+    blocks = split(loaded.rows, loaded.cells)
     contents = Contents(blocks, loaded.failed, loaded.rows, other.rows if other else None, _folders(config))
     drawn = {block.slug: figures.draw(block, folder / "figures", config.pictures, config.title) for block in blocks}
     built = tables.build(contents)

@@ -7,14 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.records import PARTS
+from bench.records import PARTS, Record
 from bench.reports import reference
 from bench.reports.records import BLOCK, ROW, changes
 from bench.reports.stats import Spread, half_width, over_shots, spread
+
+if TYPE_CHECKING:
+    from bench.reports.calibration import Calibration
 
 MAX_NAME = 60  # characters of a suite's or backbone's name in a file's, which may have 255
 
@@ -32,6 +36,7 @@ class Block:
     differs: tuple[str, ...]  # columns in which the blocks of this suite and backbone differ from one another
     methods: tuple[str, ...]  # the order of rows and looks in all blocks: the paper's methods, then others by name
     shared: Mapping[str, str] = field(default_factory=dict)  # parameters that all methods have alike, not their default
+    cells: Mapping[str, tuple[Record, Path]] = field(default_factory=dict)  # its records and their files, by key
 
     @property
     def title(self) -> str:
@@ -153,12 +158,19 @@ class Block:
         return [change[0] for change in own if change not in alike and change[0] != "recipe"]
 
     @cached_property
+    def calibration(self) -> Calibration:
+        """Of the main table's methods at the largest shot count."""
+        from bench.reports.calibration import calibration  # reads Parquet files
+
+        return calibration(self)
+
+    @cached_property
     def _first(self) -> pd.DataFrame:
         return self.rows.drop_duplicates("label").set_index("label")
 
 
-def split(rows: pd.DataFrame) -> list[Block]:
-    """The blocks of all records, by suite and backbone, those with the most tasks first."""
+def split(rows: pd.DataFrame, cells: Mapping[str, tuple[Record, Path]] | None = None) -> list[Block]:
+    """The blocks of all records, by suite and backbone, those with the most tasks first. cells : see `Block`."""
     groups = [group for _, group in rows.groupby(BLOCK)]
     groups.sort(key=lambda group: (*group[["suite", "backbone"]].iloc[0], -group["task"].nunique()))
     known = reference.methods()
@@ -171,7 +183,8 @@ def split(rows: pd.DataFrame) -> list[Block]:
         differs = tuple(name for name in BLOCK if others[name].nunique() > 1)
         slug = _slug([first["suite"], first["backbone"], *_protocol(first)], taken)
         shared = _shared(group)
-        blocks.append(Block(group.assign(label=_labels(group, shared)), slug, differs, methods, shared))
+        own = {key: cells[key] for key in dict.fromkeys(group["key"]) if cells and key in cells}
+        blocks.append(Block(group.assign(label=_labels(group, shared)), slug, differs, methods, shared, own))
     return blocks
 
 

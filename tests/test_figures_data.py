@@ -55,7 +55,8 @@ def draw(block: Block, name: str) -> Figure:
 
 
 def a_block(root: Path) -> Block:
-    (block,) = split(load(ReportConfig(root)).rows)
+    loaded = load(ReportConfig(root))
+    (block,) = split(loaded.rows, loaded.cells)
     return block
 
 

@@ -391,8 +391,9 @@ def test_the_figures_that_are_announced_are_those_on_disk(toy: Path, tmp_path: P
         put(toy, "漢字", 4, 1, {"a": value, "b": value}, cell={"variant": f"context={value}"}, config=config)
     with pytest.warns(UserWarning, match="no installed font") if not has_letters("果物漢字") else nullcontext():
         written = write(ReportConfig(toy, tmp_path / "out"))
-    (said,) = written.not_drawn
-    assert "mean ranks over tasks; 2 tasks" in said
+    ranks, curves, calibration = written.not_drawn
+    assert "mean ranks over tasks; 2 tasks" in ranks
+    assert "no curves" in curves and "predictions" in calibration  # as in older records
     assert len(set(written.figures)) == len(written.figures) == 10  # eight kinds, and an ablation of each method
     on_disk = {f"figures/{path.name}" for path in (tmp_path / "out/figures").iterdir()}
     assert on_disk == {f"{name[:-3]}{kind}" for name in written.figures for kind in ("png", "svg")}

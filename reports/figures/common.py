@@ -192,10 +192,14 @@ def legend(
     points: bool = False,
     more: Sequence[Line2D] = (),
     title: str = "",
+    zero: bool = True,
 ) -> None:
-    """Beside the panels, or below them; the figure grows where names are many or long (inches, at 8 points)."""
+    """Beside the panels, or below them; the figure grows where names are many or long (inches, at 8 points).
+
+    zero : whether zero-shot's line is among those drawn.
+    """
     handles = [Line2D([], [], label=short(n, NAME), **style(block, n, points=points)) for n in names]
-    if "zero-shot" in {block.of(name, "method") for name in block.main}:
+    if zero and "zero-shot" in {block.of(name, "method") for name in block.main}:
         handles.insert(0, Line2D([], [], **ZERO, label="zero-shot"))
     handles += more
     width, height = figure.get_size_inches()
