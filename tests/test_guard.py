@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +120,6 @@ def test_the_time_is_that_of_all_pieces_together() -> None:
         time.sleep(0.2)
     with pytest.raises(CellTimeout), deadline.running():
         time.sleep(0.2)
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C is heard, however the tests were started; a shell's background jobs ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_where_ctrl_c_is_ignored_a_keyboard_interrupt_is_the_method_s_own(interruptible: None) -> None:

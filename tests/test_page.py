@@ -450,7 +450,7 @@ def test_every_marker_has_a_shape_and_every_colour_is_seen_in_the_dark() -> None
 # ---- while a run goes on -------------------------------------------------------------------------------------
 
 
-def test_watch_writes_the_page_again_as_records_come_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+def test_watch_writes_the_page_again_as_records_come_and_ctrl_c_ends_it(tmp_path: Path, interruptible: None) -> None:
     results, out = tmp_path / "runs", tmp_path / "out"
     results.mkdir()
     command = [sys.executable, "-m", "bench", "report", "--watch", "--results", str(results), "--out", str(out)]
