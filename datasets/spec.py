@@ -355,7 +355,7 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(file: Path) -> Mapping[str, Any]:
     """A YAML file's map; anything else is an error that names the file."""
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - made from SafeLoader
     except yaml.YAMLError as error:
         raise UserError(f"{file}: not YAML ({' '.join(str(error).split())})") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -123,7 +123,7 @@ def try_input(reader: Any, data: bytes, watch: Watch | None) -> str:
 
 
 def make_input(reader: Any, name: str, number: int, seed: int) -> bytes:
-    return reader.make(Random(f"{seed}/{name}/{number}"))
+    return reader.make(Random(f"{seed}/{name}/{number}"))  # noqa: S311 - a seeded draw, no secret
 
 
 def made(name: str, folder: Path) -> Any:
@@ -172,7 +172,7 @@ def run(name: str, n: int, seed: int) -> dict[str, Any]:
         command = [sys.executable, __file__, "--child", name, str(first), str(n), str(seed), str(folder)]
         with (folder / "out").open("w") as out:
             aside = {**os.environ, "TMPDIR": str(folder)}  # libraries make temporary folders, too
-            process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=aside)
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=aside)  # noqa: S603 - a list of our own words, and no shell
             last, since = -1, time.monotonic()
             while process.poll() is None:
                 time.sleep(0.2)
@@ -261,7 +261,7 @@ def keep(name: str, number: int, seed: int) -> None:
             f"Path({str(KEPT)!r}, '{name.replace(' ', '-')}-{seed}-{number}').write_bytes("
             f"fuzz.make_input(reader, {name!r}, {number}, {seed}))"
         )
-        subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+        subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)  # noqa: S603 - a list of our own words, and no shell
 
 
 if __name__ == "__main__":

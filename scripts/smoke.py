@@ -24,7 +24,7 @@ GRID = "run --methods zero-shot,coop --shots 1 --seeds 1 -o all.epochs=2"
 
 def call(command: list[str], folder: Path, **environment: str) -> str:
     """What a command writes to standard output; an exit code other than 0 ends this script with all it wrote."""
-    run = subprocess.run(
+    run = subprocess.run(  # noqa: S603 - a list of our own words, and no shell
         command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, encoding="utf-8"
     )
     if run.returncode:
@@ -38,7 +38,7 @@ def find_python(version: str) -> str | None:
     if not found:
         return None
     command = [found, "-c", "import sys; print(sys.executable)"]
-    run = subprocess.run(command, env={**os.environ, "PYENV_VERSION": version}, capture_output=True, text=True)
+    run = subprocess.run(command, env={**os.environ, "PYENV_VERSION": version}, capture_output=True, text=True)  # noqa: S603 - a list of our own words, and no shell
     return run.stdout.strip() if run.returncode == 0 else None
 
 
@@ -49,7 +49,7 @@ def smoke(python: str, wheel: Path, folder: Path) -> None:
     call([sys.executable, "-m", "uv", "venv", "--quiet", "--python", python, str(venv)], work)
     call([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(venv), str(wheel)], work)
     bench_program = shutil.which("bench", path=str(venv / ("Scripts" if os.name == "nt" else "bin")))
-    assert bench_program, "the wheel installs no program `bench`"
+    assert bench_program, "the wheel installs no program `bench`"  # noqa: S101 - a test's
 
     def bench(arguments: str, *expected: str) -> None:
         environment = {"BENCH_CACHE": str(folder / "cache"), "PYTHONUTF8": "1", "PYTHONPATH": ""}
@@ -65,7 +65,7 @@ def smoke(python: str, wheel: Path, folder: Path) -> None:
     bench(GRID, "zero-shot", "coop")
     bench("report", "table.md")
     table = (work / "report" / "table.md").read_text(encoding="utf-8")
-    assert "coop" in table and list((work / "report" / "figures").iterdir()), table
+    assert "coop" in table and list((work / "report" / "figures").iterdir()), table  # noqa: S101 - a test's
     cell = next((work / "runs").rglob("coop/*.json")).stem.rsplit("-", 1)[1]
     bench(f"words --cell {cell}", "Weather")
     image = sorted((folder / "cache").rglob("colour/images/yellow/*.png"))[0]

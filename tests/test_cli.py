@@ -109,7 +109,7 @@ TYPOS = [
 def test_typos_are_answered_before_torch_is_loaded() -> None:
     code = "import sys; from bench.cli import main\n"
     code += f"for command in {TYPOS!r}: print(main(command), 'torch' in sys.modules)"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)  # noqa: S603 - a list of our own words, and no shell
     assert ended.stdout.splitlines() == ["2 False"] * len(TYPOS), ended.stderr
     lines = ended.stderr.splitlines()
     assert len(lines) == len(TYPOS)
@@ -118,14 +118,14 @@ def test_typos_are_answered_before_torch_is_loaded() -> None:
 
 def test_python_m_bench_gives_the_exit_code(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "run", "--shots", "0"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)  # noqa: S603 - a list of our own words, and no shell
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "error: --shots '0': 0 is less than 1\n"
 
 
 def test_reader_that_has_seen_enough_is_no_error() -> None:
     command = f"{sys.executable} -m bench list suites | true; exit ${{PIPESTATUS[0]}}"
-    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)  # noqa: S603, S607 - the system's bash, and our own words
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

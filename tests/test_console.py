@@ -44,7 +44,7 @@ def in_console(commands: Sequence[Sequence[str]], console: dict[str, str], cwd: 
     """(exit codes and whatever else standard error says, standard output) of commands in a process of their own."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "LC_", "LANG"))} | console
     call = [sys.executable, "-c", EACH, json.dumps(commands)]
-    ended = subprocess.run(call, cwd=cwd, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, timeout=300)
+    ended = subprocess.run(call, cwd=cwd, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, timeout=300)  # noqa: S603 - a list of our own words, and no shell
     return ended.stderr.decode("ascii", "replace").splitlines(), ended.stdout.decode("cp1252")
 
 
@@ -98,7 +98,7 @@ def test_a_closed_pipe_ends_quietly(command: str, unbuffered: str) -> None:
     for reader in ("true", "head -n 1 > /dev/null"):
         piped = f"{sys.executable} -m bench {command} 2>&1 | {reader}; exit ${{PIPESTATUS[0]}}"
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-        ended = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=120, env=environment)
+        ended = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=120, env=environment)  # noqa: S603, S607 - the system's bash, and our own words
         assert (ended.returncode, ended.stdout, ended.stderr) == (2 if "nothing" in command else 0, "", "")
 
 
@@ -131,7 +131,7 @@ def test_windows_error_for_a_closed_pipe_ends_quietly(monkeypatch: pytest.Monkey
 
 def test_library_calls_leave_the_streams_as_they_are(tmp_path: Path) -> None:
     code = "import sys, bench; bench.listing('suites'); print(sys.stdout.errors)"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)  # noqa: S603 - a list of our own words, and no shell
     assert ended.stdout.strip() in ("strict", "surrogateescape")
 
 

@@ -599,7 +599,7 @@ def test_killed_before_every_new_file_a_run_ends_like_an_uninterrupted_one(
 def test_killed_at_random_times_a_run_ends_like_an_uninterrupted_one(
     tiny: Any, forks: Any, tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
-    rng, kills = random.Random(), [0]
+    rng, kills = random.Random(), [0]  # noqa: S311 - moments of kills, no secret
 
     def stop(command: list[str]) -> int:
         pid = forks.start(command, tmp_path / "cache", tmp_path / "output")

@@ -66,7 +66,7 @@ def test_the_command_line_alone_keeps_freed_memory_and_a_python_call_leaves_the_
     command = [*tiny.command(runs), "--methods", "hungry_method:Hungry"]
     arguments = {**tiny.arguments, "methods": "hungry_method:Hungry", "results": str(runs)}
     how = ["-m", "bench", *command] if command_line else ["-c", f"import bench; bench.run(**{arguments})"]
-    subprocess.run([sys.executable, *how], cwd=tmp_path, capture_output=True, check=True)
+    subprocess.run([sys.executable, *how], cwd=tmp_path, capture_output=True, check=True)  # noqa: S603 - a list of our own words, and no shell
     (record,) = runs.rglob("*.json")
     held = json.loads(record.read_text())["n_params"]
     assert held > 1000 if command_line else held < 100
@@ -74,7 +74,7 @@ def test_the_command_line_alone_keeps_freed_memory_and_a_python_call_leaves_the_
 
 @glibc
 def test_freed_memory_is_kept_within_and_given_back_at_the_end() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)  # noqa: S603 - a list of our own words, and no shell
     bare, held, left = map(int, done.stdout.split())  # megabytes that stay after 3 GB were freed
     assert bare < 300
     assert held > 3000

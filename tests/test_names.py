@@ -23,7 +23,7 @@ def run_python(code: str, folder: Path, python_path: Path | str = "", *flags: st
     """What a fresh Python prints, started in `folder` (which `-c` puts first on its search path)."""
     environment = {**os.environ, "PYTHONPATH": str(python_path)}
     environment.pop("PYTHONSAFEPATH", None)
-    run = subprocess.run(
+    run = subprocess.run(  # noqa: S603 - a list of our own words, and no shell
         [sys.executable, *flags, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stderr
@@ -93,7 +93,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(out),
         ".",
     ]
-    run = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=300)  # noqa: S603 - a list of our own words, and no shell
     assert run.returncode == 0, run.stderr
     return next(out.glob("*.whl"))
 

@@ -291,7 +291,7 @@ def test_an_edited_method_in_the_script_that_python_was_started_with_has_another
 def test_a_method_without_a_source_is_refused_and_a_notebook_s_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     source = "class Theirs:\n    name = 'theirs'\n"
     space: dict[str, Any] = {"__name__": "no_such_module"}
-    exec(source, space)
+    exec(source, space)  # noqa: S102 - source that this test wrote
     with pytest.raises(UserError, match="no_such_module:Theirs: its source is not at hand"):
         numerics.method_code(space["Theirs"])
     monkeypatch.setattr(inspect, "getsource", lambda of: source)  # what IPython keeps of its cells

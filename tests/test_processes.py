@@ -56,7 +56,7 @@ def test_a_pickled_cell_is_evaluated_in_a_fresh_process_to_the_last_digit(
     given = pickle.dumps((config, plan.cells))
     environment = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache")}  # nothing of this process's features
     command = [sys.executable, "-c", ELSEWHERE]
-    done = subprocess.run(command, input=given, capture_output=True, env=environment, check=True)
+    done = subprocess.run(command, input=given, capture_output=True, env=environment, check=True)  # noqa: S603 - a list of our own words, and no shell
     there = [Record.from_json(record) for record in json.loads(done.stdout)]
     assert [record.status for record in there] == ["done"] * 3, done.stderr
     assert [(r.key, r.cell, r.config, r.tasks, r.score, r.fingerprints) for r in there] == [
@@ -70,5 +70,5 @@ def test_a_cell_comes_out_of_a_pickle_as_it_was(tiny: Any, tmp_path: Path) -> No
     """Parameters, their defaults and the method's class among the rest."""
     config = RunConfig(quiet=True, results=tmp_path, **tiny.arguments)
     cells = prepare(config).cells
-    again: tuple[RunConfig, list[Cell]] = pickle.loads(pickle.dumps((config, cells)))
+    again: tuple[RunConfig, list[Cell]] = pickle.loads(pickle.dumps((config, cells)))  # noqa: S301 - what this line itself pickled
     assert again == (config, cells)

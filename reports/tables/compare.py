@@ -51,7 +51,7 @@ class Compare(Overview):
         return "" if contents.other is not None else "no --compare folder"
 
     def over(self, contents: Contents) -> list[markup.Table]:
-        assert contents.rows is not None and contents.other is not None
+        assert contents.rows is not None and contents.other is not None  # noqa: S101 - for mypy: `why_none` has said so
         found = pairs(contents.rows, contents.other)
         suites = [cell for cell in found if not cell.task]
         moved = [cell for cell in found if cell.said != "no"]
@@ -74,7 +74,7 @@ class Compare(Overview):
 
     def data(self, contents: Contents) -> dict[str, pd.DataFrame]:
         """compare.csv: a line a cell and task (empty: the mean over tasks); half: of the difference's 95 % interval."""
-        assert contents.rows is not None and contents.other is not None
+        assert contents.rows is not None and contents.other is not None  # noqa: S101 - for mypy: `why_none` has said so
         lines = [
             {
                 **cell.key, "task": cell.task, "mean": cell.ours.mean, "std": cell.ours.sd, "n_seeds": cell.ours.n,
@@ -113,7 +113,7 @@ class Compare(Overview):
 
     def _alone(self, contents: Contents) -> list[str]:
         """What only one of the folders has."""
-        assert contents.rows is not None and contents.other is not None
+        assert contents.rows is not None and contents.other is not None  # noqa: S101 - for mypy: `why_none` has said so
         sets = [set(_scores(rows)) for rows in (contents.rows, contents.other)]
         said = []
         for folder, own, others in zip(contents.folders, sets, reversed(sets), strict=True):
