@@ -38,6 +38,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"valid: {', '.join(names) or 'none'}"
 
 
+def printable(text: str) -> str:
+    """Without what steers a terminal: escape sequences that a file or a name may hold are shown, not obeyed."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def typed(words: Sequence[str]) -> str:
     """Words as one types them into a shell: quoted as this system's shells read it."""
     return subprocess.list2cmdline(words) if WINDOWS else shlex.join(words)

@@ -57,6 +57,11 @@ def from_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def offline() -> bool:
+    """Whether the user forbids downloads: HF_HUB_OFFLINE, as Hugging Face's libraries read it."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
     """Write through a temporary file and rename: a kill leaves the old file or the new one, never half of one.
 

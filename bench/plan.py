@@ -124,8 +124,8 @@ def draws_of(config: RunConfig) -> str | Path | None:
     return folder
 
 
-def prepare(config: RunConfig) -> Plan:
-    """Resolve and check everything before anything is computed.
+def prepare(config: RunConfig, download: bool = True) -> Plan:
+    """Resolve and check everything before anything is computed. download : see `load_backbone`.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def prepare(config: RunConfig) -> Plan:
     tasks = load_tasks(suite, root, wanted, config.allow_missing, missing_advice(suite, root))
     tasks = [_worded(task, config.task_names) for task in tasks]
     name = config.backbone or suite.backbone or "RN50"
-    backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision)
+    backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision, download)
     shots, seeds = many(config.shots), many(config.seeds)
     check_names(backbone.tower, tasks, [v.at(n, [t.name for t in tasks]) for v in settings for n in shots])
     features = ImageFeatures(backbone)

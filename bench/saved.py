@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,27 @@ def keep_state(path: Path, method: Method, tasks: Sequence[TaskData], config: di
     named = [{field: getattr(task, field) for field in NAMES} for task in tasks]
     metadata = {"cell": json.dumps(config, ensure_ascii=False), "tasks": json.dumps(named, ensure_ascii=False)}
     tensors = {name: value.contiguous() for name, value in state.items()}
+    metadata["checksum"] = _checksum(metadata, tensors)
     write_whole(path, lambda part: save_file(tensors, str(part), metadata=metadata))
     return True
+
+
+def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """A hash of everything that a saved state says: names, types, shapes and bytes of its tensors, and its texts."""
+    digest = hashlib.blake2b(json.dumps([metadata["cell"], metadata["tasks"]]).encode(), digest_size=16)
+    for name, value in sorted(tensors.items()):
+        content = value.detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(content.dtype), list(content.shape)]).encode())
+        digest.update(content.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_whole(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a state that is not what was written. Files of older versions have no checksum."""
+    if other := metadata.keys() - {"cell", "tasks", "checksum"}:  # "checksum" itself may be what was damaged
+        raise ValueError(f"unknown metadata {', '.join(map(repr, sorted(other)))}")
+    if "checksum" in metadata and metadata["checksum"] != _checksum(metadata, tensors):
+        raise ValueError("damaged: its checksum does not fit; run the cell again")
 
 
 def _keys(results: str | Path, suffix: str) -> str:
@@ -133,6 +153,7 @@ def load_cell(
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        _check_whole(metadata, state)
         config = from_json(metadata["cell"])
         # Files of older versions hold no descriptions.
         tasks = [_task(**{"descriptions": {}, **task}) for task in from_json(metadata["tasks"])]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import open_clip
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,8 @@ WRAPPERS = ("state_dict.", "module.")  # a checkpoint's entry, and torch's DataP
 OPENAIS_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})  # beside the weights, in no model
 TRANSFORMERS = ("text_model.", "vision_model.")
 SHOWN = 3  # names of a kind in an error
+HUB = "hf-hub:"
+HUB_NAMES = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
 
 
 def readable(path: Path, model: str, quick_gelu: bool, folder: Path) -> Path:
@@ -48,6 +51,29 @@ def readable(path: Path, model: str, quick_gelu: bool, folder: Path) -> Path:
     copy = folder / path.name
     save_file({names[key]: value for key, value in load_file(path).items() if key not in numbers}, str(copy))
     return copy
+
+
+def to_download(model: str, pretrained: str | None) -> str:
+    """Where open_clip would download a model's weights from, or "" where they are on this machine.
+
+    model : as open_clip names it. pretrained : one of its tags, or a file.
+    """
+    revision = None
+    if model.startswith(HUB):
+        place, _, revision = model.removeprefix(HUB).partition("@")
+        repository, name = place, ""
+    elif pretrained in open_clip.list_pretrained_tags_by_model(model):
+        entry = open_clip.get_pretrained_cfg(model, pretrained)
+        place = entry.get("hf_hub") or entry["url"]
+        if not entry.get("hf_hub"):
+            there = (Path("~/.cache/clip").expanduser() / place.rpartition("/")[2]).is_file()
+            return "" if there else place
+        repository, _, name = place.rpartition("/")
+    else:
+        return ""
+    names = [name, str(Path(name).with_suffix(".safetensors"))] if name else HUB_NAMES
+    cached = [huggingface_hub.try_to_load_from_cache(repository, n, revision=revision or None) for n in names]
+    return "" if any(isinstance(file, str) for file in cached) else f"huggingface.co/{repository}"
 
 
 def _unwrapped(key: str, keys: list[str]) -> str:

@@ -20,7 +20,7 @@ import requests
 import urllib3.exceptions
 
 from bench.errors import UserError
-from bench.files import from_json, replace
+from bench.files import from_json, offline, replace
 from bench.progress import absolute, bar
 
 PAUSES = (1.0, 3.0, 8.0)  # seconds before the second, third and fourth try
@@ -118,6 +118,8 @@ def _transfer(url: str, part: Path, checked: bool, limit: int | None, report: Ca
 
 def _answer(url: str, headers: dict[str, str]) -> requests.Response:
     """The answer to a request, its body not read yet: 200, 206 or 416; redirects never lead from https to http."""
+    if offline():
+        raise UserError(f"{url}: not fetched, because HF_HUB_OFFLINE is set; unset it to download")
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     except requests.exceptions.SSLError as error:

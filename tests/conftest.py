@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import ipaddress
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -171,7 +174,44 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("BENCH_CACHE", str(folder))
         patch.delenv("BENCH_DATA", raising=False)
+        patch.delenv("HF_HUB_OFFLINE", raising=False)  # the tests' own servers are downloaded from
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Sockets reach this machine alone: elsewhere it is as if there were no network (in the tests' own process)."""
+
+    def here(host: Any) -> bool:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name in (None, "", "localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(name.partition("%")[0]).is_loopback
+        except ValueError:
+            return False
+
+    def guarded(original: Callable[..., Any], place: int) -> Callable[..., Any]:
+        def call(self: socket.socket, *args: Any) -> Any:
+            address = args[place]
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not here(address[0]):
+                raise OSError(errno.ENETUNREACH, f"the tests have no network: {address[0]}")
+            return original(self, *args)
+
+        return call
+
+    resolve = socket.getaddrinfo
+
+    def resolved(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if not here(host):
+            raise socket.gaierror(socket.EAI_NONAME, f"the tests have no network: {host}")
+        return resolve(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, place in (("connect", 0), ("connect_ex", 0), ("sendto", -1)):
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name), place))
+        patch.setattr(socket, "getaddrinfo", resolved)
+        yield
 
 
 @pytest.fixture(scope="session")

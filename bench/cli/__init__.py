@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from bench.cli import data, run, show
-from bench.errors import WINDOWS, UserError, nearest
+from bench.errors import WINDOWS, UserError, nearest, printable
 
 __all__ = ["main"]
 
@@ -83,7 +83,7 @@ def _find_here() -> None:
 
 def _say(text: str, code: int) -> int:
     with contextlib.suppress(OSError):  # nobody reads it
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)
     return code
 
 
@@ -107,7 +107,7 @@ def _let_go() -> None:
 def _one_line_warnings() -> Iterator[None]:
     """Warnings as errors are shown: without the place in the code that a user can do nothing about."""
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: printable(f"warning: {message}\n")
     try:
         yield
     finally:

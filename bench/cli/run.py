@@ -76,7 +76,7 @@ def run(argv: list[str]) -> int:
 
     if config.suite is None and not config.data:
         print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
-    run = prepare(config)
+    run = prepare(config, download=not dry_run)
     left_out = len(run.suite.tasks) - len(run.tasks)
     if left_out and not config.tasks:
         there = {t.name for t in run.tasks}

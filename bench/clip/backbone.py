@@ -22,8 +22,8 @@ from torch import Tensor
 from bench.clip.text import TextTower
 from bench.datasets.cache_paths import cache_folder
 from bench.errors import UserError, nearest
-from bench.files import from_json, write_whole
-from bench.weights import misfit, readable, unsupported
+from bench.files import from_json, offline, write_whole
+from bench.weights import misfit, readable, to_download, unsupported
 
 PACKAGED = Path(__file__).parents[1] / "backbones"  # the demo's own weights
 OPEN_CLIPS_OWN = {p.stem for p in (Path(open_clip.__file__).parent / "model_configs").glob("*.json")}
@@ -80,7 +80,11 @@ def backbone_names() -> list[str]:
 
 
 def load_backbone(
-    name: str, pretrained: str | None = None, device: str = "cpu", precision: Precision = "float32"
+    name: str,
+    pretrained: str | None = None,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    download: bool = True,
 ) -> Backbone:
     """Load and freeze a backbone.
 
@@ -92,6 +96,7 @@ def load_backbone(
     pretrained : an open_clip tag ("openai", …) or a .safetensors file, OpenAI's own state dicts among them. Default:
         "openai" for the paper's four backbones; for a model JSON the .safetensors file of the same name beside it.
     precision : "float32", or "bfloat16" for both towers; features come out as float32 either way.
+    download : whether weights that are not on this machine are downloaded; with HF_HUB_OFFLINE they never are.
 
     Raises
     ------
@@ -118,6 +123,12 @@ def load_backbone(
             raise UserError(f"--backbone {name!r} is unknown; {_short(nearest(name, backbone_names()))}")
         if pretrained is None and name in PAPER_BACKBONES:
             pretrained = "openai"
+        if (not download or offline()) and (source := to_download(model_name, pretrained)):
+            why = "HF_HUB_OFFLINE is set" if offline() else "this command downloads nothing"
+            raise UserError(
+                f"--backbone {name}: its weights are not on this machine, and cells' keys depend on them; a run would "
+                f"download them from {source} ({why})"
+            )
     try:
         with _no_log(), tempfile.TemporaryDirectory() as folder:
             architecture = open_clip.get_model_config(model_name) or {}
