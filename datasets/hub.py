@@ -36,6 +36,7 @@ INDEX = "index.json"  # {"names": [...], "parts": {part: [[path, label], ...]}, 
 READING = 2  # raised when other images of the same local files are read
 
 Rows = Iterator[tuple[str, bytes, Any]]  # part, the image's bytes, label as the library has it
+UNPICKLE = ("LSUN", "LSUNClass")  # of torchvision: a pickle beside the data, without a checksum
 
 
 def read_huggingface(folder: Path, options: Options) -> Listing:
@@ -286,6 +287,8 @@ def _image_bytes(places: Sequence[Path], what: str, held: object) -> bytes:
 
 def _torchvision_rows(folder: Path, options: Options) -> tuple[list[str], Rows]:
     library, name = _library("torchvision.datasets", "torchvision"), options["class"]
+    if name in UNPICKLE:
+        raise UserError(f"{folder}: torchvision's {name} reads a pickle, which can run code; give images in folders")
     kind = getattr(library, name, None)
     if not inspect.isclass(kind):
         raise UserError(f"torchvision has no data set {name!r}; {nearest(name, library.__all__)}")

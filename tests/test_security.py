@@ -12,9 +12,11 @@ from typing import Any
 import huggingface_hub
 import open_clip
 import pytest
+import yaml
 
 from bench.cli import main
 from bench.clip.backbone import load_backbone
+from bench.datasets import hub
 from bench.datasets.transfer import download
 from bench.errors import UserError, printable
 from bench.weights import to_download
@@ -75,6 +77,21 @@ def test_no_module_reads_pickles() -> None:
 )
 def test_the_audit_knows_a_pickle_when_it_sees_one(line: str, found: bool) -> None:
     assert bool(list(unsafe(ast.parse(line)))) is found
+
+
+@pytest.mark.parametrize("name", ["LSUN", "LSUNClass"])
+def test_torchvision_s_class_that_unpickles_unchecked_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"torchvision's {name} reads a pickle, which can run code"):
+        hub.fetch(tmp_path, {"kind": "torchvision", "class": name})
+
+
+def test_the_dependencies_are_audited_at_every_change_of_their_list() -> None:
+    text = (ROOT / ".github/workflows/audit.yml").read_text(encoding="utf-8")
+    steps = yaml.safe_load(text)["jobs"]["audit"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert any("uv pip compile --all-extras" in command for command in commands)
+    assert "pip_audit" in commands[-1]
+    assert all("continue-on-error" not in step for step in steps)
 
 
 # ---- no network unasked --------------------------------------------------------------------------------------
