@@ -123,11 +123,11 @@ def load_backbone(
             raise UserError(f"--backbone {name!r} is unknown; {_short(nearest(name, backbone_names()))}")
         if pretrained is None and name in PAPER_BACKBONES:
             pretrained = "openai"
-        if (not download or offline()) and (source := to_download(model_name, pretrained)):
+        if (not download or offline()) and (origin := to_download(model_name, pretrained)):
             why = "HF_HUB_OFFLINE is set" if offline() else "this command downloads nothing"
             raise UserError(
                 f"--backbone {name}: its weights are not on this machine, and cells' keys depend on them; a run would "
-                f"download them from {source} ({why})"
+                f"download them from {origin} ({why})"
             )
     try:
         with _no_log(), tempfile.TemporaryDirectory() as folder:
