@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from bench.reports.stats import Spread, half_width, over_shots, spread
 if TYPE_CHECKING:
     from bench.reports.calibration import Calibration
 
+SHOWN = 8  # characters of a fingerprint in a title
 MAX_NAME = 60  # characters of a suite's or backbone's name in a file's, which may have 255
 
 
@@ -37,11 +39,12 @@ class Block:
     methods: tuple[str, ...]  # the order of rows and looks in all blocks: the paper's methods, then others by name
     shared: Mapping[str, str] = field(default_factory=dict)  # parameters that all methods have alike, not their default
     cells: Mapping[str, tuple[Record, Path]] = field(default_factory=dict)  # its records and their files, by key
+    told: str = ""  # in titles: what tells it from blocks of the same suite's title, backbone and protocol
 
     @property
     def title(self) -> str:
         first = self.rows.iloc[0]
-        return " · ".join([first["title"], first["backbone"], *_protocol(first)])
+        return " · ".join([first["title"], first["backbone"], *_protocol(first), *filter(None, [self.told])])
 
     @property
     def demo(self) -> bool:
@@ -185,7 +188,35 @@ def split(rows: pd.DataFrame, cells: Mapping[str, tuple[Record, Path]] | None = 
         shared = _shared(group)
         own = {key: cells[key] for key in dict.fromkeys(group["key"]) if cells and key in cells}
         blocks.append(Block(group.assign(label=_labels(group, shared)), slug, differs, methods, shared, own))
-    return blocks
+    return _told_apart(blocks)
+
+
+def _told_apart(blocks: list[Block]) -> list[Block]:
+    """Blocks of one title with what it takes to tell them apart: the suite's name, tasks, test data, weights."""
+    alike: dict[str, list[Block]] = {}
+    for block in blocks:
+        alike.setdefault(block.title, []).append(block)
+    return [replace(block, told=_told(block, alike[block.title])) for block in blocks]
+
+
+def _told(block: Block, alike: Sequence[Block]) -> str:
+    own = block.rows.iloc[0]
+    counts = {other.rows["tasks"].iloc[0]: len(other.tasks) for other in alike}
+    listed = f"tasks {shorten(', '.join(block.tasks), MAX_NAME, placeholder=' …')}"
+    texts = {
+        "suite": f"suite {own['suite']}",
+        "tasks": block.n_tasks if len(set(counts.values())) == len(counts) else listed,
+        "data": f"test data {own['data'][:SHOWN] or 'unknown'}",
+        "weights": f"weights {own['weights'][:SHOWN] or 'unknown'}",
+        "demo": "demo" if block.demo else "no demo",
+    }
+    told = []
+    for name, text in texts.items():
+        agreeing = [other for other in alike if other.rows[name].iloc[0] == own[name]]
+        if len(agreeing) < len(alike):
+            told.append(text)
+        alike = agreeing
+    return ", ".join(told)
 
 
 def _shared(rows: pd.DataFrame) -> dict[str, str]:

@@ -35,8 +35,9 @@ class Spread:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of an accuracy in percent: it never passes 0 or 100."""
-        return max(0.0, self.mean - self.half), min(100.0, self.mean + self.half)
+        """Of an accuracy in percent: it never passes 0 or 100. NaN for a single value."""
+        low, high = np.clip([self.mean - self.half, self.mean + self.half], 0, 100)
+        return float(low), float(high)
 
 
 def spread(values: ArrayLike) -> Spread:

@@ -131,3 +131,23 @@ def test_the_example_figure_of_the_architecture_page_is_found_and_drawn(tmp_path
     written = figures.draw(block, tmp_path / "figures", ("svg",))
     assert "figures/toy-tiny-task-spread.svg" in written
     sys.modules.pop("bench.reports.figures.task_spread", None)
+
+
+def test_the_example_table_of_the_architecture_page_is_found_and_written(tmp_path, monkeypatch) -> None:
+    from bench.reports import tables
+
+    (example,) = (block for block in python_blocks(ARCHITECTURE) if "class Extremes" in block)
+    (tmp_path / "extremes.py").write_text(example, encoding="utf-8")
+    monkeypatch.setattr(tables, "__path__", [*tables.__path__, str(tmp_path)])
+    sys.path.append(str(Path(__file__).parent))
+    from test_reports import put
+
+    put(tmp_path / "runs", "coop", 4, 1, {"easy": 90.0, "hard": 20.0})
+    put(tmp_path / "runs", "coop", 4, 2, {"easy": 95.0, "hard": 21.0})
+    put(tmp_path / "runs", "coop", 1, 1, {"easy": 1.0, "hard": 2.0})
+    bench.report(tmp_path / "runs", tmp_path / "out", format=("md", "tex"))
+    written = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "# Best and worst task" in written
+    assert re.search(r"\| coop +\| +easy 92\.50 \| +hard 20\.50 \|", written)
+    assert "easy 92.50" in (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
+    sys.modules.pop("bench.reports.tables.extremes", None)

@@ -439,6 +439,33 @@ def test_a_method_looks_the_same_in_all_blocks(toy: Path) -> None:
     assert len(looks) == 3
 
 
+def titles(root: Path) -> list[str]:
+    return sorted(block.title for block in split(load(ReportConfig(root)).rows))
+
+
+def test_titles_tell_apart_suites_of_equal_name_by_what_differs(tmp_path: Path) -> None:
+    data = {"fingerprints": {"weights": "w0", "data": "0123456789", "draw": ""}}
+    put(tmp_path, "coop", 4, 1, {"a": 50.0, "b": 50.0}, **data)
+    assert titles(tmp_path) == ["toy · tiny"]
+    put(tmp_path, "coop", 4, 1, {"a": 50.0}, **data)
+    assert titles(tmp_path) == ["toy · tiny · 1 task", "toy · tiny · 2 tasks"]
+    put(tmp_path, "coop", 4, 1, {"c": 50.0}, **data)
+    assert titles(tmp_path) == ["toy · tiny · tasks a", "toy · tiny · tasks a, b", "toy · tiny · tasks c"]
+    other = {"fingerprints": {"weights": "w0", "data": "9876543210", "draw": ""}}
+    put(tmp_path, "coop", 4, 1, {"c": 50.0}, **other)
+    assert titles(tmp_path)[2:] == [f"toy · tiny · tasks c, test data {data}" for data in ("01234567", "98765432")]
+    put(tmp_path, "coop", 4, 1, {"c": 50.0}, cell={"suite": "mine"}, title="toy", **data)
+    assert titles(tmp_path)[-1] == "toy · tiny · suite toy, tasks c, test data 98765432"
+    assert "toy · tiny · suite mine" in titles(tmp_path)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_report_of_pictures_alone_says_so(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--results", str(toy), "--out", str(tmp_path / "out"), "--format", "png"]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert re.fullmatch(rf"Wrote \d+ figures in {re.escape(str(tmp_path / 'out' / 'figures'))}, from 13 cells\.", said)
+
+
 @pytest.mark.usefixtures("drawn")
 def test_one_shot_count_and_no_zero_shot_still_make_a_report(tmp_path: Path) -> None:
     put(tmp_path / "runs", "coop", 4, 1, {"a": 50.0})
@@ -472,7 +499,7 @@ def test_what_does_not_compare_stands_in_another_table(
     report(toy, tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
     assert row(tmp_path / "out", "coop")["1-shot"] == "51.00 ± 1.00"  # the foreign record is not in the mean
-    assert text.count("## toy · tiny\n") == 2 and "**99.00" not in text
+    assert len(re.findall(r"^## toy · tiny · [^·\n]+$", text, flags=re.MULTILINE)) == 2 and "**99.00" not in text
     assert f"differ in {said}" in text
     assert pd.read_csv(tmp_path / "out" / "table.csv").query("mean == 99")["n_seeds"].item() == 1
 

@@ -36,6 +36,10 @@ def test_an_interval_of_accuracies_never_passes_0_or_100() -> None:
     assert stats.spread([0, 1, 5]).interval[0] == 0
 
 
+def test_a_single_seed_has_no_interval() -> None:
+    assert all(math.isnan(end) for end in stats.spread([70]).interval)
+
+
 def test_the_average_over_shots_has_the_deviation_of_that_average() -> None:
     """Seed 1: 60 and 80, seed 2: 80 and 60. The averages are 70 and 70: sd 0, though each shot count's is 14.1."""
     table = pd.DataFrame(

@@ -88,9 +88,9 @@ def report_command(argv: list[str]) -> int:
 
     written = follow(config) if config.watch else write(config)
     out, n = str(config.out), len(written.figures)
-    figures = f"and {count(n, 'figure')} in {os.path.join(out, 'figures')}" if n else "and no figure"
-    cells = written.records["key"].nunique()
-    print(f"Wrote {', '.join(written.files)} into {out}, {figures}, from {count(cells, 'cell')}.")
+    figures = f"{count(n, 'figure')} in {os.path.join(out, 'figures')}" if n else "no figure"
+    files = f"{', '.join(written.files)} into {out}, and " if written.files else ""
+    print(f"Wrote {files}{figures}, from {count(written.records['key'].nunique(), 'cell')}.")
     for reason in written.not_drawn:
         print(f"Not drawn: {reason}.")
     return 0
