@@ -288,7 +288,7 @@ def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A number as JSON has it: None for what is not there; four decimals, of a percentage far below what is printed."""
+    """A number as JSON has it: None for what is not there; eight decimals, so that it is rounded once."""
     if isinstance(value, (str, bool, list)):
         return value
     if value is None or pd.isna(value):
@@ -297,4 +297,4 @@ def _plain(value: Any) -> Any:
         return bool(value)
     if isinstance(value, (int, np.integer)):
         return int(value)
-    return round(float(value), 4)
+    return round(float(value), 8)
