@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import pandas as pd
 
 from bench.config import many
 from bench.errors import UserError, nearest
-from bench.files import user_path
+from bench.files import from_json, user_path
+from bench.packs import is_pack, packed
+from bench.predictions import SUFFIX
 from bench.progress import count
 from bench.records import Record, read_record
 from bench.reports.config import ReportConfig
@@ -49,13 +51,7 @@ def load(config: ReportConfig) -> Loaded:
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     cells: dict[str, tuple[Record, Path]] = {}
-    for path in sorted(results.rglob("*.json")):
-        try:
-            record = read_record(path)
-        except (OSError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            warnings.warn(f"{path} is not a readable record and is left out ({reason})", stacklevel=2)
-            continue
+    for path, record in _found(results):
         if record.done:
             pairs = zip(record.rows(), record.tasks, strict=True)
             rows += [{**_reworded(row), "val_accuracy": task.get("val_accuracy")} for row, task in pairs]
@@ -73,6 +69,29 @@ def load(config: ReportConfig) -> Loaded:
         table = _best_on_val(table)
     found = _distinct(_with_settings(table))
     return Loaded(with_stability(found, results), failed, cells)
+
+
+def _found(results: Path) -> Iterator[tuple[Path, Record]]:
+    """The records in files of their own and in packs, by path: of a packed one where it would be unpacked beside it.
+
+    What cannot be read is named in a warning.
+    """
+    found: list[tuple[Path, bytes | None]] = [(path, None) for path in results.rglob("*.json")]
+    for file in sorted(results.rglob("*.parquet")):
+        if file.name.endswith(SUFFIX):
+            continue
+        try:
+            if is_pack(file):
+                found += [(file.parent / name, text) for name, text in packed(file)]
+        except (OSError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            warnings.warn(f"{file} is not a readable pack of records and is left out ({reason})", stacklevel=3)
+    for path, text in sorted(found, key=lambda pair: pair[0]):
+        try:
+            yield path, read_record(path) if text is None else Record.from_json(from_json(text))
+        except (OSError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            warnings.warn(f"{path} is not a readable record and is left out ({reason})", stacklevel=3)
 
 
 def _best_on_val(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench.packs import packed
 from bench.records import COLUMNS, FAILED, Record, RecordStore, read_record
 from bench.reports.config import ReportConfig
 from bench.reports.records import load
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "results" / "photographs"
-COMMITTED = sorted((PHOTOGRAPHS / "records").rglob("*.json"))
+COMMITTED = PHOTOGRAPHS / "records" / "pack.parquet"
 
 CELL = {"suite": "s", "backbone": "b", "method": "coop", "protocol": "few-shot", "shots": 1, "seed": 2, "variant": ""}
 TASKS = [
@@ -44,9 +45,10 @@ def test_a_record_that_is_written_is_read_as_it_was(record: Record, tmp_path: Pa
 
 
 def test_every_committed_record_is_read(recwarn: pytest.WarningsRecorder) -> None:
-    assert len(COMMITTED) == 435
-    for path in COMMITTED:
-        record, content = read_record(path), json.loads(path.read_text(encoding="utf-8"))
+    contents = [json.loads(text) for _, text in packed(COMMITTED)]
+    assert len(contents) == 435
+    for content in contents:
+        record = Record.from_json(content)
         again = record.to_json()
         assert {name: again[name] for name in content if name != "draws"} == {
             name: value for name, value in content.items() if name != "draws"

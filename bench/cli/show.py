@@ -1,4 +1,4 @@
-"""The commands that show something: report, list, explain, words, predict, predictions, cache."""
+"""The commands that show something: report, list, explain, words, predict, predictions, records, cache."""
 
 from __future__ import annotations
 
@@ -211,4 +211,28 @@ def cache_command(argv: list[str]) -> int:
     table = cache(clear=a.clear)
     print_table(table)
     print(f"{'Deleted' if a.clear else 'Kept'}: {table['MB'].sum():.1f} MB below {cache_folder()}")
+    return 0
+
+
+RECORDS_EXAMPLES = """\
+examples
+  python -m bench records pack runs --out runs.parquet
+      every record below runs/ in one file; `report` reads it like the records themselves
+  python -m bench records unpack runs.parquet --out runs-again
+      the same files again, byte for byte
+"""
+
+
+def records_command(argv: list[str]) -> int:
+    about = "Many records as one file, to keep or hand on, and back."
+    p = command_parser("records", about, RECORDS_EXAMPLES)
+    p.add_argument("what", choices=["pack", "unpack"], help="into one file, or out of it")
+    p.add_argument("source", metavar="DIR|FILE", help="pack: the folder of the records; unpack: the file")
+    p.add_argument("--out", metavar="FILE|DIR", required=True, help="pack: the file (.parquet); unpack: the folder")
+    a = p.read(argv)
+    from bench.packs import pack, unpack
+    from bench.progress import count
+
+    n = (pack if a.what == "pack" else unpack)(a.source, a.out)
+    print(f"{count(n, 'record')} {a.what}ed into {a.out}")
     return 0

@@ -1,0 +1,91 @@
+"""Packs: many record files as one Parquet file, byte for byte; a report is made from it as from the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.errors import UserError
+from bench.files import file_name, user_path, write_whole
+
+MARK, FORMAT = b"bench-records", b"1"
+SCHEMA = pa.schema([("path", pa.string()), ("text", pa.binary())], metadata={MARK: FORMAT})
+MOST_BYTES = 4_000_000_000  # unpacked; a file that claims more is refused before it is read
+
+
+def pack(results: str | Path, out: str | Path) -> int:
+    """Write every `*.json` below a folder into one file, byte for byte. Returns how many there were.
+
+    Raises
+    ------
+    UserError : there is none.
+    """
+    folder, target = user_path(results), user_path(out)
+    if target.suffix != ".parquet":
+        raise UserError(f"--out {out}: the file's name must end in .parquet, or a report would not find it")
+    files = sorted(folder.rglob("*.json"))
+    if not files:
+        raise UserError(f"no records (*.json) below '{folder}'")
+    names = [file.relative_to(folder).as_posix() for file in files]
+    table = pa.table([names, [file.read_bytes() for file in files]], schema=SCHEMA)
+    write_whole(target, lambda part: pq.write_table(table, str(part), compression="zstd", compression_level=19))
+    return len(files)
+
+
+def unpack(file: str | Path, out: str | Path) -> int:
+    """Write a pack's files into a folder, byte for byte. Returns how many there were.
+
+    Raises
+    ------
+    UserError : it is no pack, or damaged; or a file of that name is there with other content. Then nothing is written.
+    """
+    source, folder = user_path(file), user_path(out)
+    try:
+        held = list(packed(source))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not a readable pack of records ({str(error).partition(chr(10))[0]})") from error
+    for name, text in held:
+        there = folder / name
+        if there.exists() and (not there.is_file() or there.read_bytes() != text):
+            raise UserError(f"{there} is there with other content; name another folder in --out")
+    for name, text in held:
+        write_whole(folder / name, text)
+    return len(held)
+
+
+def is_pack(file: Path) -> bool:
+    """Whether a Parquet file says that it is a pack; others (predictions, a report's tables) are not.
+
+    Raises
+    ------
+    OSError, ValueError : it is no Parquet file.
+    """
+    return MARK in (pq.read_schema(str(file)).metadata or {})
+
+
+def packed(file: Path) -> Iterator[tuple[str, bytes]]:
+    """The files in a pack: path below its folder, and content.
+
+    Raises
+    ------
+    OSError, ValueError : it is no pack, or damaged, or a path in it leads out of the folder.
+    """
+    with pq.ParquetFile(str(file)) as opened:
+        schema = opened.schema_arrow
+        if (schema.metadata or {}).get(MARK) != FORMAT or not schema.equals(SCHEMA):
+            raise ValueError("not what `bench records pack` writes")
+        groups = [opened.metadata.row_group(i) for i in range(opened.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        table = opened.read()
+    names, texts = (table.column(name).to_pylist() for name in SCHEMA.names)
+    if None in names or None in texts or len(set(names)) != len(names):
+        raise ValueError("a path or text is missing, or a path stands there twice")
+    for name in names:
+        path = PurePosixPath(name)
+        if path.suffix != ".json" or path.as_posix() != name or any(file_name(part) != part for part in path.parts):
+            raise ValueError(f"{name!r:.100} is no record's path")
+    yield from zip(names, texts, strict=True)
