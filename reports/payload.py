@@ -78,6 +78,7 @@ def _block(block: Block, loaded: Loaded, notes: list[str], shared: _Shared) -> d
                 **{column: block.of(name, column) for column in ("method", "variant", "setting")},
                 "main": name in block.main,
                 "params": _plain(block.of(name, "params")),
+                "selected": block.of(name, "selected"),
                 "notes": [notes.index(text) for text in common.footnotes(block, name)],
             }
             for name in block.labels
@@ -100,6 +101,7 @@ def _scores(block: Block, place: dict[str, int], compared: bool) -> pd.DataFrame
     without = scores["label"].map(lambda name: block.of(name, "method") in reference.NO_DIFFERENCE)
     scores["delta"] = (scores["mean"] - scores["paper"]).mask(without)
     scores["mark"] = _marks(block, scores)
+    scores["warned"] = _warned(block, scores)
     scores["fewer"] = (scores["shots"] != 0) & (scores["n_seeds"] < len(block.seeds))
     return _placed(block, scores, place)
 
@@ -143,6 +145,15 @@ def _marks(block: Block, scores: pd.DataFrame) -> list[str]:
     return [found.get(key, "") for key in zip(scores["label"], scores["shots"], scores["part"], strict=True)]
 
 
+def _warned(block: Block, scores: pd.DataFrame) -> list[int]:
+    """Of each number, how many of its cells had a training that is marked, as near chance."""
+    cells = block.rows.drop_duplicates("key")
+    counts = cells[cells["marks"] != ""].groupby(["label", "shots"]).size()
+    trained = counts[counts.index.get_level_values("shots") > 0].groupby("label").sum()
+    found = {**counts.to_dict(), **{(label, AVERAGE): n for label, n in trained.items()}}
+    return [found.get(key, 0) for key in zip(scores["label"], scores["shots"], strict=True)]
+
+
 def _quoted(block: Block, name: str, shots: int) -> tuple[float, float]:
     """The paper's mean and standard deviation; of an average it gives no deviation."""
     if shots != AVERAGE:
@@ -170,18 +181,28 @@ def _cells(block: Block, loaded: Loaded, place: dict[str, int], shared: _Shared)
     lines = []
     for (label, _, _), rows in block.rows.groupby(["label", "shots", "seed"]):
         record, _ = loaded.cells[rows["key"].iloc[0]]
-        accuracy = dict(zip(zip(rows["task"], rows["part"], strict=True), rows["accuracy"], strict=True))
+        places = list(zip(rows["task"], rows["part"], strict=True))
+        accuracy, val = (dict(zip(places, rows[name], strict=True)) for name in ("accuracy", "val_accuracy"))
         lines.append(
             {
                 "row": place[str(label)], "shots": int(rows["shots"].iloc[0]), "seed": int(rows["seed"].iloc[0]),
                 **{name: getattr(record, name) for name in _OF_A_CELL},
                 "draw": record.fingerprints.get("draw", ""),
                 "accuracy": [_plain(accuracy[task, part]) for task in block.tasks for part in block.parts],
+                "val": [_plain(val[task, part]) for task in block.tasks for part in block.parts],
+                "marks": record.marks,
+                "trained": _trained(record),
                 "about": shared.place(_about(record)),
                 "data": shared.place({"splits": record.splits, "copies": record.copies}),
             }
         )  # fmt: skip
     return pd.DataFrame(lines).sort_values(["row", "shots", "seed"], kind="stable")
+
+
+def _trained(record: Record) -> list[list[Any]]:
+    """Of each training of a cell: its name, its first and last loss, and its last accuracy in percent."""
+    losses, accuracies = (record.curves.get(what, {}) for what in ("loss", "accuracy"))
+    return [[name, values[0], values[-1], accuracies[name][-1]] for name, values in losses.items() if values]
 
 
 def _about(record: Record) -> dict[str, Any]:

@@ -63,9 +63,9 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Opens a page made from records, in a window of its own, and waits until everything is drawn."""
     contexts = []
 
-    def open_page(results: Path, **window: Any) -> Any:
+    def open_page(results: Path, best_on: str | None = None, **window: Any) -> Any:
         made = tmp_path / "index.html"
-        made.write_text(html(results), encoding="utf-8")
+        made.write_text(html(results, best_on), encoding="utf-8")
         contexts.append(browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **window}))
         tab = contexts[-1].new_page()
         tab.errors, tab.requests = [], []
@@ -95,8 +95,8 @@ def toy(tmp_path: Path) -> Path:
     return root
 
 
-def html(results: Path, **more: Any) -> str:
-    loaded = load(ReportConfig(results=results))
+def html(results: Path, best_on: str | None = None, **more: Any) -> str:
+    loaded = load(ReportConfig(results=results, best_on=best_on))
     return page(loaded, groups.split(loaded.rows), **more)
 
 
@@ -206,6 +206,38 @@ def test_a_number_says_where_it_comes_from(toy: Path, visit: Any) -> None:
     text = dialog.inner_text()
     assert "67.00 ± 2.00" in text and "3 seeds; 95 % interval 62.03 to 71.97" in text  # 4.3027 · 2 / √3 = 4.968
     assert re.findall(r"4 shots, seed (\d): (\S+)", text) == [("1", "65.00"), ("2", "67.00"), ("3", "69.00")]
+
+
+def test_marked_trainings_and_chosen_settings_are_told_at_the_number(tmp_path: Path, visit: Any) -> None:
+    evil, results = HOSTILE["html"], tmp_path / "runs"
+    mark = f"training accuracy is near chance: {evil} 21.0 % (chance 20.0 %)"
+    curves = {"epochs": [1, 2], "loss": {evil: [1.5, 2.25]}, "accuracy": {evil: [20.0, 21.0]}}
+    for shots, seed, more in ((1, 1, {}), (1, 2, {}), (4, 1, {"marks": [mark], "curves": curves}), (4, 2, {})):
+        put(results, "coop", shots, seed, {"a": 10.0 * seed, "b": 20.0}, **more)
+    for epochs, score in ((20, 61.0), (50, 62.0)):
+        put(results, "own", 4, 1, {"a": 40.0, "b": 60.0}, config={"params": {"epochs": epochs}},
+            cell={"variant": "" if epochs == 20 else "epochs=50"},
+            tasks=[{"task": task, "accuracy": 50.0, "val_accuracy": score + place, "metric": "overall_acc", "n_test": 9,
+                    "n_train": 20, "n_classes": 5, "part": "all"} for place, task in enumerate("ab")])  # fmt: skip
+    tab = visit(results, best_on="val")
+    warned = tab.locator("button.cell", has_text="⚠").all_text_contents()
+    assert warned == ["17.50 ± 3.54 ⚠ a training is marked"] * 2
+    assert "⚠" not in rows(tab)["coop"][1] and "⚠" in rows(tab)["coop"][2]  # 4 shots and the average
+    (chosen,) = [name for name in rows(tab) if name.startswith("own")]
+    assert tab.locator("th", has=tab.locator(".name", has_text="own")).inner_text().endswith(" val")
+    tab.locator("button.cell", has_text="⚠").first.click()
+    dialog = tab.get_by_role("dialog")
+    assert dialog.locator(".warning").all_inner_texts() == [f"⚠ 4 shots, seed 1: {mark}"]
+    assert [evil, "1.5000", "2.2500", "21.00"] in [
+        line.split("\t") for line in dialog.locator("tbody tr").all_inner_texts()
+    ]
+    tab.keyboard.press("Escape")
+    tab.get_by_role("button", name="50.00").first.click()
+    said = dialog.locator(".selected").inner_text()
+    assert "epochs=50 was chosen by its accuracy on the few-shot validation images alone" in said
+    lines = [line.split("\t")[:4] for line in dialog.locator("tbody tr").all_inner_texts()]
+    assert lines == [["a", "50.00", "62.00", "overall_acc"], ["b", "50.00", "63.00", "overall_acc"]]
+    assert tab.errors == [] and tab.evaluate("window.hacked") is None and chosen
 
 
 def test_ours_the_papers_and_the_difference_take_turns(tmp_path: Path, visit: Any) -> None:

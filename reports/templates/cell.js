@@ -23,6 +23,9 @@ function openCell(block, place, shots, opener) {
       h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
     h("p", { class: "where" }, h("bdi", {}, block.title)),
     ...parts.filter(Boolean),
+    row.selected ? h("p", { class: "caption selected" }, h("bdi", {}, row.selected)) : "",
+    ...cells.flatMap((cell) => cell.marks.map((mark) =>
+      h("p", { class: "warning" }, `⚠ ${shotsName(cell.shots)}, seed ${cell.seed}: `, h("bdi", {}, mark)))),
     ...row.notes.map((n) => h("p", { class: "caption" }, h("bdi", {}, DATA.notes[n]))),
     ...cells.map((cell, i) => provenance(block, cell, i === 0))));
   dialog.onclose = () => opener?.focus();
@@ -60,8 +63,10 @@ function provenance(block, cell, open) {
     ["note", about.note || null],
   ];
   const head = block.parts.map((part) => part.label || "accuracy");
+  const validated = cell.val.some((value) => value !== null);
+  const val = (t) => (validated ? [fixed(cell.val.slice(t * per, (t + 1) * per).find((value) => value !== null))] : []);
   const body = block.tasks.map((task, t) => [
-    task.name, ...block.parts.map((_, p) => fixed(cell.accuracy[t * per + p])), task.metric, task.n_classes, task.n_test,
+    task.name, ...block.parts.map((_, p) => fixed(cell.accuracy[t * per + p])), ...val(t), task.metric, task.n_classes, task.n_test,
     splits[task.name] || "not recorded", task.name in copies ? copies[task.name] : "not recorded",
   ]);
   return h("details", { open, class: "provenance" },
@@ -69,7 +74,9 @@ function provenance(block, cell, open) {
     h("dl", {}, facts.filter(([, value]) => value !== null && value !== "").map(([name, value]) =>
       [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))])),
     plainTable("Every task of the cell",
-      ["task", ...head, "metric", "classes", "test images", "split from", "test images that are also few-shot images"], body));
+      ["task", ...head, ...(validated ? ["few-shot validation"] : []), "metric", "classes", "test images", "split from", "test images that are also few-shot images"], body),
+    cell.trained.length ? plainTable("Trainings of the cell", ["training", "first loss", "last loss", "last training accuracy"],
+      cell.trained.map(([name, first, last, accuracy]) => [name, fixed(first, 4), fixed(last, 4), fixed(accuracy)])) : "");
 }
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
