@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,6 +15,7 @@ from bench.predictions import SUFFIX, ece, read, reliability
 from bench.reports.stats import spread
 
 if TYPE_CHECKING:
+    from bench.records import Record
     from bench.reports.groups import Block
 
 
@@ -47,19 +50,30 @@ def calibration(block: Block) -> Calibration:
 
 def _tasks(block: Block, key: str) -> list[pd.DataFrame]:
     """A cell's predictions, a frame for each task of the block; [] where they are missing."""
-    _, path = block.cells.get(key, (None, None))
+    frame = predictions_of(block.cells, key)
+    if frame is None:
+        return []
+    frames = [frame[(frame["task"] == task) & (frame["part"] == "all")] for task in block.tasks]
+    return frames if all(map(len, frames)) else []
+
+
+def predictions_of(cells: Mapping[str, tuple[Record, Path]], key: str) -> pd.DataFrame | None:
+    """What a cell kept of its test images; None where there is nothing. A damaged file is named in a warning.
+
+    cells : records and their files, by key.
+    """
+    _, path = cells.get(key, (None, None))
     path = path and path.with_suffix(SUFFIX)
     if path is None or not path.is_file():
-        return []
+        return None
     try:
         frame = read(path)
         if frame.attrs["key"] != key:
             raise UserError(f"{path}: the predictions of another cell ({frame.attrs['key']})")
     except UserError as error:
         warnings.warn(f"{error}; left out", stacklevel=2)
-        return []
-    frames = [frame[(frame["task"] == task) & (frame["part"] == "all")] for task in block.tasks]
-    return frames if all(map(len, frames)) else []
+        return None
+    return frame
 
 
 def _pooled(bins: list[pd.DataFrame]) -> pd.DataFrame:

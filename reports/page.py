@@ -25,7 +25,7 @@ from bench.reports.groups import Block
 from bench.reports.records import Loaded
 
 REFRESH = 5  # seconds between two looks of a page that is watched
-SCRIPTS = ("base.js", "tables.js", "charts.js", "cell.js", "main.js")
+SCRIPTS = ("base.js", "tables.js", "charts.js", "closer.js", "cell.js", "main.js")
 # Where a method's colours are set: the light ones, and the dark ones by the system's choice or the reader's.
 THEMES = (
     ("light", (":root{", "}")),

@@ -16,6 +16,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from bench.records import PARTS, Record
 from bench.reports import reference
+from bench.reports.closer import Closer
 from bench.reports.groups import Block
 from bench.reports.looks import Look, looks
 from bench.reports.markup import Table
@@ -32,7 +33,8 @@ def payload(loaded: Loaded, blocks: list[Block]) -> dict[str, Any]:
     shared = _Shared()
     texts = [text for block in blocks for name in block.labels for text in common.footnotes(block, name)]
     notes = list(dict.fromkeys(texts))
-    found = [_block(block, loaded, notes, shared) for block in blocks]
+    closer = Closer(loaded)
+    found = [_block(block, loaded, notes, shared, closer) for block in blocks]
     failed = [{name: cell.get(name, "") for name in (*_NAMES, "error")} for cell in loaded.failed]
     missing = [cell for block in blocks for cell in _missing(block, loaded.failed)]
     done = sum(len(block["cells"]["key"]) for block in found)
@@ -52,10 +54,11 @@ def payload(loaded: Loaded, blocks: list[Block]) -> dict[str, Any]:
 _NAMES = ("suite", "backbone", "protocol", "method", "variant", "shots", "seed")
 
 
-def _block(block: Block, loaded: Loaded, notes: list[str], shared: _Shared) -> dict[str, Any]:
+def _block(block: Block, loaded: Loaded, notes: list[str], shared: _Shared, closer: Closer) -> dict[str, Any]:
     first = block.rows.iloc[0]
     place = {name: i for i, name in enumerate(block.labels)}
     compared, sentence = reference.comparison(block.rows)
+    looks_, full = closer.looks(block, place, shared)
     info = block.rows.drop_duplicates("task").set_index("task")
     return {
         "id": block.slug,
@@ -86,6 +89,8 @@ def _block(block: Block, loaded: Loaded, notes: list[str], shared: _Shared) -> d
         "scores": _columns(_scores(block, place, compared)),
         "task_scores": _columns(_task_scores(block, place)),
         "cells": _columns(_cells(block, loaded, place, shared)),
+        "looks": looks_,
+        "looks_left_out": full,
     }
 
 

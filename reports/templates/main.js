@@ -23,6 +23,7 @@ async function start() {
   startFilters();
   startTables();
   await startCharts();
+  await startCloser();
   let width = innerWidth;
   let waiting;
   addEventListener("resize", () => {
