@@ -364,7 +364,10 @@ def test_a_closer_look_is_bounded_and_says_what_it_left_out(kept: Path, visit: A
     assert len(cells) == 1 and cells[0][2] == "3"
     assert "3 of 4 wrong answers" in note and note.endswith("the 1 most frequent of 2 pairs, 3 answers.")
     loaded = load(ReportConfig(results=kept))
-    monkeypatch.setattr("bench.reports.closer.MOST", 700)  # enough for the first row alone
+    (block,) = payload(loaded, groups.split(loaded.rows))["blocks"]
+    trained = [look for look in block["looks"] if look["shots"] == 4]
+    room = len(json.dumps(trained, separators=(",", ":"))) + 1  # for coop's looks, which come first, alone
+    monkeypatch.setattr("bench.reports.closer.MOST", room)
     (block,) = payload(loaded, groups.split(loaded.rows))["blocks"]
     assert {look["shots"] for look in block["looks"]} == {4} and block["looks_left_out"] == 1
     assert "1 row of this table at single shot counts" in visit(kept).locator("#closer-said").inner_text()
@@ -540,6 +543,16 @@ def test_numbers_that_are_not_there_are_null(tmp_path: Path) -> None:
     json.dumps(data, allow_nan=False)
     (block,) = data["blocks"]
     assert block["scores"]["std"] == block["scores"]["low"] == [None] and block["cells"]["peak_memory_mb"] == [None]
+
+
+def test_intervals_pass_neither_0_nor_100(tmp_path: Path) -> None:
+    for seed, extra in ((1, 0.0), (2, 2.0)):  # mean ± 12.7062 · √2 / √2
+        put(tmp_path / "runs", "coop", 4, seed, {"a": 97.0 + extra, "b": 97.0 + extra})
+        put(tmp_path / "runs", "own", 4, seed, {"a": 1.0 + extra, "b": 1.0 + extra})
+    loaded = load(ReportConfig(results=tmp_path / "runs"))
+    (block,) = payload(loaded, groups.split(loaded.rows))["blocks"]
+    found = sorted(zip(block["scores"]["low"], block["scores"]["high"], strict=True))
+    assert found == [(0, 14.7062), (85.2938, 100)]
 
 
 def test_every_marker_has_a_shape_and_every_colour_is_seen_in_the_dark() -> None:
