@@ -36,7 +36,10 @@ class Closer:
         """
         found: list[dict[str, Any]] = []
         full = 0
-        groups = {key: list(rows["key"].unique()) for key, rows in block.rows.groupby(["label", "shots"])}
+        groups = {
+            (str(rows["label"].iloc[0]), int(rows["shots"].iloc[0])): list(rows["key"].unique())
+            for _, rows in block.rows.groupby(["label", "shots"])
+        }
         for label, shots in sorted(groups, key=lambda key: (-key[1], place[key[0]])):
             if self.left <= 0:
                 full += 1
@@ -46,7 +49,7 @@ class Closer:
             frames = [frame for frame in read if frame is not None]
             records = [self.cells[key][0] for key in keys]
             own = [
-                {"row": place[label], "shots": int(shots), "task": i, **look}
+                {"row": place[label], "shots": shots, "task": i, **look}
                 for i, task in enumerate(block.tasks)
                 for look in _of_task(records, frames, task, block.parts, shared)
             ]
@@ -76,6 +79,8 @@ def _answers(frames: list[pd.DataFrame], task: str, part: str, shared: Any) -> d
     names = own[0].attrs["classes"][task, part]
     if any(frame.attrs["classes"][task, part] != names for frame in own):
         return {"missing": "Its cells were tested among different classes."}
+    if any(frame.empty for frame in own):
+        return {"missing": "A cell's kept predictions have no image of this task."}
     pooled = pd.concat([frame.assign(task=task, part=part) for frame in own], ignore_index=True)
     pooled.attrs = own[0].attrs
     classes, wrong, bins = predictions.per_class(pooled), predictions.confused(pooled), predictions.reliability(pooled)
