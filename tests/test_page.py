@@ -461,7 +461,7 @@ def test_dark_follows_the_system_and_the_switch_and_is_remembered(toy: Path, vis
 
 def test_on_a_phone_the_page_does_not_scroll_sideways(toy: Path, visit: Any) -> None:
     for name in HOSTILE.values():
-        put(toy, name, 4, 1, {"a": 10.0, "b": 20.0}, footnote=name)
+        put(toy, name, 4, 1, {"a": 10.0, "b": 20.0}, footnote=name, marks=[name])
     tab = visit(toy, viewport={"width": 360, "height": 740})
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
     tab.locator("button.cell").nth(3).click()
