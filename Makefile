@@ -4,11 +4,15 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest smoke benchmark mutants fuzz clean
+.PHONY: demo photographs test lint types pytest smoke benchmark mutants fuzz clean
 
 demo: $(STAMP)
 	$(PY) -m bench run --methods zero-shot,coop,shared-coop,softcpt --shots 1,2,4,8,16
 	$(PY) -m bench report
+
+# The committed report on photographs, from its packed records.
+photographs: $(STAMP)
+	$(PY) -m bench report --results results/photographs/records --out results/photographs --format md,csv,tex,png,html
 
 test: lint types pytest
 
