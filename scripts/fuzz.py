@@ -99,7 +99,7 @@ def try_input(reader: Any, data: bytes, watch: Watch | None) -> str:
     """Feed one input: "read", "refused", or what is wrong with it."""
     reader.file.parent.mkdir(parents=True, exist_ok=True)
     reader.file.write_bytes(data)
-    signal.signal(signal.SIGALRM, _late)
+    before = signal.signal(signal.SIGALRM, _late)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         with warnings.catch_warnings(), watch.watching() if watch else contextlib.nullcontext():
@@ -120,6 +120,7 @@ def try_input(reader: Any, data: bytes, watch: Watch | None) -> str:
         return f"{type(error).__name__}: {error!s:.200} ({Path(where.filename).name}:{where.lineno})"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def make_input(reader: Any, name: str, number: int, seed: int) -> bytes:

@@ -71,10 +71,10 @@ def test_each_view_is_encoded_once_for_all_methods_shots_and_reruns(
 ) -> None:
     methods = ["zero-shot", "coop", "shared-coop", "softcpt"]
     tiny.run(tmp_path / "runs", methods=methods, shots=[1, 2, 4], seeds=[1])
-    test_images, drawn, views, tasks = 12, 3 * 4, 2, 3
-    assert sum(encoded) == tasks * (test_images + drawn * views)
+    test_images, drawn, val, views, tasks = 12, 3 * 4, 3 * 2, 2, 3
+    assert sum(encoded) == tasks * (test_images + val + drawn * views)
     tiny.run(tmp_path / "others", methods=methods, shots=[1, 2, 4], seeds=[1])
-    assert sum(encoded) == tasks * (test_images + drawn * views)
+    assert sum(encoded) == tasks * (test_images + val + drawn * views)
 
 
 def test_more_shots_encode_only_the_images_that_are_new(
@@ -87,7 +87,7 @@ def test_more_shots_encode_only_the_images_that_are_new(
         tiny.run(tmp_path / "runs", shots=[shots], **arguments)
         counts.append((sum(encoded) - before) // 2)  # views
     new_of_three = 3  # 3 shots cut the third image off the block of ranks 2 and 3
-    assert counts == [12 // 2 + 3 * 4, 0, 0, 3 * 2, new_of_three]
+    assert counts == [(12 + 3 * 2) // 2 + 3 * 4, 0, 0, 3 * 2, new_of_three]  # of test and validation images one view
 
 
 def test_sixteen_shots_are_read_in_the_blocks_of_one_two_four_and_eight() -> None:
