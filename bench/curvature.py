@@ -26,7 +26,7 @@ from bench.cells import Cell
 from bench.config import RunConfig
 from bench.errors import UserError
 from bench.evaluate import evaluate
-from bench.files import user_path, write_whole
+from bench.files import write_whole
 from bench.methods import Clip, Method, TaskData
 from bench.methods.base import ProgressCallback, generator
 from bench.methods.prompt import PromptMethod
@@ -35,6 +35,7 @@ from bench.perturb import SIZE, perturbed
 from bench.plan import Plan, prepare
 from bench.progress import bar, count
 from bench.records import STABILITY, read_record
+from bench.saved import find_cell
 
 Product = Callable[[list[Tensor]], list[Tensor]]
 """The Hessian times a vector; both have the shapes of the parameters."""
@@ -64,7 +65,7 @@ def plan_of(cell: str | None, given: dict[str, Any]) -> Plan:
     if cell is None:
         return prepare(RunConfig(**given))
     results = given.get("results", RunConfig.results)
-    record = read_record(_find(cell, user_path(results)))
+    record = read_record(find_cell(cell, results, ".json", "records"))
     own = {**record.run, "shots": record.cell["shots"] or RunConfig.shots, "seeds": record.cell["seed"]}
     own = {name: value for name, value in own.items() if name not in ("keep", "profile", "seeds_at_once")}
     if not own.get("methods") or len(own["methods"]) > 1:
@@ -77,18 +78,6 @@ def plan_of(cell: str | None, given: dict[str, Any]) -> Plan:
             "in its run (a record holds no paths), and note that other code makes another cell"
         )
     return replace(plan, cells=same)
-
-
-def _find(cell: str, results: Path) -> Path:
-    path = user_path(cell)
-    if path.suffix == ".json":
-        found = [path] if path.is_file() else []
-    else:
-        found = sorted(results.rglob(f"*-seed*-{cell}*.json")) if cell.isalnum() else []
-    if len(found) != 1:
-        said = f"{len(found)} records have a key" if found else "no record has a key"
-        raise UserError(f"--cell {cell}: {said} that begins with it, below {results}")
-    return found[0]
 
 
 def measure(plan: Plan, times: int = 3) -> pd.DataFrame:

@@ -83,7 +83,8 @@ def write(config: ReportConfig) -> Written:
         if "parquet" in config.format:
             put(f"{name}.parquet", partial(frame.to_parquet, index=False))
     pngs = [name for names in drawn.values() for name in names]
-    return Written(loaded.rows, files, pngs, [reason for block in blocks for reason in figures.not_drawn(block)])
+    not_drawn = [reason for block in blocks for reason in figures.not_drawn(block)] if config.pictures else []
+    return Written(loaded.rows, files, pngs, not_drawn)
 
 
 def _folders(config: ReportConfig) -> tuple[str, str]:

@@ -219,6 +219,8 @@ def main() -> int:
     from fuzz_readers import READERS
 
     names = a.only or list(READERS)
+    if unknown := [name for name in names if name not in READERS]:
+        parser.error(f"--only {unknown[0]!r}: one of {', '.join(map(repr, READERS))}")
     total = sum(READERS[name][1] for name in names)
     readers = {}
     for name in names:

@@ -9,11 +9,16 @@ import copy
 import json
 import math
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import yaml
+
+from bench.errors import UserError
 
 NUMBERS: tuple[Any, ...] = (
     *(0, -1, 1, 2, 7, 255, 2**31, 2**31 - 1, 2**53 + 1, 2**63, -(2**63), 10**30, 10**400),
@@ -251,3 +256,16 @@ def changed_safetensors(data: bytes, rng: Random) -> bytes:
         rest = changed_bytes(rest, rng) if rng.random() < 0.5 else rest[: rng.randrange(len(rest) + 1)]
     said = len(text) if rng.random() < 0.9 else rng.choice((0, 1, length + 1, 2**31, 2**40, 2**63, 2**64 - 1))
     return struct.pack("<Q", said) + text + rest
+
+
+@dataclass(frozen=True)
+class Reader:
+    """file : what is written for each input. make : its content. read : what a command does with it.
+
+    refuses : the exceptions that stand for "refused in a line". share : of all inputs, relative to other readers.
+    """
+
+    file: Path
+    make: Callable[[Random], bytes]
+    read: Callable[[], object]
+    refuses: tuple[type[Exception], ...] = (UserError,)

@@ -112,13 +112,18 @@ def test_links_and_pictures_of_the_docs_exist(page: str) -> None:
     assert [t for t in targets if t and not (ROOT / page).parent.joinpath(t).exists()] == []
 
 
+def put_into(package, name: str, folder: Path, monkeypatch) -> None:
+    """Put the page's example of this class into a file that the package is searched for."""
+    (example,) = (block for block in python_blocks(ARCHITECTURE) if f"class {name}" in block)
+    (folder / f"example_{name.lower()}.py").write_text(example, encoding="utf-8")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    sys.path.append(str(Path(__file__).parent))
+
+
 def test_the_example_figure_of_the_architecture_page_is_found_and_drawn(tmp_path, monkeypatch) -> None:
     from bench.reports import figures
 
-    (example,) = (block for block in python_blocks(ARCHITECTURE) if "class TaskSpread" in block)
-    (tmp_path / "task_spread.py").write_text(example, encoding="utf-8")
-    monkeypatch.setattr(figures, "__path__", [*figures.__path__, str(tmp_path)])
-    sys.path.append(str(Path(__file__).parent))
+    put_into(figures, "TaskSpread", tmp_path, monkeypatch)
     from test_figures_data import a_block, draw
     from test_reports import put
 
@@ -130,16 +135,13 @@ def test_the_example_figure_of_the_architecture_page_is_found_and_drawn(tmp_path
     assert [text.get_text() for text in axes.get_yticklabels()] == ["hard", "easy"]
     written = figures.draw(block, tmp_path / "figures", ("svg",))
     assert "figures/toy-tiny-task-spread.svg" in written
-    sys.modules.pop("bench.reports.figures.task_spread", None)
+    sys.modules.pop("bench.reports.figures.example_taskspread", None)
 
 
 def test_the_example_table_of_the_architecture_page_is_found_and_written(tmp_path, monkeypatch) -> None:
     from bench.reports import tables
 
-    (example,) = (block for block in python_blocks(ARCHITECTURE) if "class Extremes" in block)
-    (tmp_path / "extremes.py").write_text(example, encoding="utf-8")
-    monkeypatch.setattr(tables, "__path__", [*tables.__path__, str(tmp_path)])
-    sys.path.append(str(Path(__file__).parent))
+    put_into(tables, "Extremes", tmp_path, monkeypatch)
     from test_reports import put
 
     put(tmp_path / "runs", "coop", 4, 1, {"easy": 90.0, "hard": 20.0})
@@ -150,4 +152,4 @@ def test_the_example_table_of_the_architecture_page_is_found_and_written(tmp_pat
     assert "# Best and worst task" in written
     assert re.search(r"\| coop +\| +easy 92\.50 \| +hard 20\.50 \|", written)
     assert "easy 92.50" in (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
-    sys.modules.pop("bench.reports.tables.extremes", None)
+    sys.modules.pop("bench.reports.tables.example_extremes", None)

@@ -39,8 +39,8 @@ def curves(block: Block) -> pd.DataFrame:
 
 
 class Curves(Figure):
-    """Means over seeds and trainings. A method has a cross where the record of one of its cells is marked; of many
-    methods the best of each family is in colour."""
+    """Means over seeds and trainings. A method has a cross, and its name in the corner, where the record of one of its
+    cells is marked; of many methods the best of each family is in colour."""
 
     name = "curves"
     title = "training loss and training accuracy over epochs"
@@ -72,15 +72,18 @@ class Curves(Figure):
         figure, panels = grid(2 * len(shots), len(shots), size, sharex="col", sharey="row")
         for place, panel in enumerate(panels):
             what, n = ("loss", "accuracy")[place // len(shots)], shots[place % len(shots)]
+            crossed: list[str] = []
             for name in others + names:
                 line = means[(means["label"] == name) & (means["shots"] == n)]
                 if line.empty:
                     continue
                 panel.plot(line["epoch"], line[what], **looks.get(name, {"color": GREY, "linewidth": 0.8}))
                 if line["marked"].any():
-                    end = (line["epoch"].iloc[-1], line[what].iloc[-1])
-                    panel.plot(*end, **MARK)
-                    panel.annotate(short(name, 16), end, (-6, 4), textcoords="offset points", ha="right", fontsize=6.5)
+                    panel.plot(line["epoch"].iloc[-1], line[what].iloc[-1], **MARK)
+                    crossed.append(short(name, 16))
+            if crossed:  # in a corner: ends are too close to each other for names beside them
+                told, where = "\n".join(crossed), panel.transAxes
+                panel.text(0.98, 0.04, told, transform=where, ha="right", va="bottom", fontsize=6.5)
             panel.set_title(count(n, "shot") if what == "loss" else "")
             panel.set_xlabel("epoch" if what == "accuracy" else "")
             panel.set_ylim(*((0, 101) if what == "accuracy" else (0, None)))
