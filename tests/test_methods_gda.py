@@ -1,0 +1,136 @@
+"""GDA: the specification's example by hand, its identities, and a plain version of its formula in NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench.errors import UserError
+from bench.methods import TaskData
+from bench.methods.gda import GDA, alpha_of, gaussians
+from bench.methods.zero_shot import ZeroShot
+
+IMAGES = torch.tensor([[1.6, 1.2], [0.48, 0.14], [0.6, 0.8], [-0.84, 2.88]])
+LABELS = torch.tensor([0, 0, 1, 1])
+QUERY = torch.tensor([[2.4, 1.0]])
+TOWER = SimpleNamespace(encode_texts=lambda texts: torch.tensor([[2.0, 0.0], [0.0, 0.5]]))
+CLIP: Any = SimpleNamespace(tower=TOWER, scale=10.0, embed_dim=2, device=torch.device("cpu"))
+TOY = TaskData("toy", "", ("one", "two"), "{}", IMAGES[None], LABELS)
+
+
+def fitted(tasks: list[TaskData], clip: Any = CLIP, **params: Any) -> GDA:
+    method = GDA(GDA.Params(**params))
+    method.fit(clip, tasks, 1, lambda done, total: None)
+    return method
+
+
+def random_task(n_views: int, counts: list[int], seed: int = 0) -> TaskData:
+    """Images of six dimensions, of random lengths; counts : images of each class."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(counts)])[torch.randperm(sum(counts), generator=rng)]
+    views = torch.randn(len(counts), 6, generator=rng)[labels] + torch.randn(n_views, len(labels), 6, generator=rng)
+    names = tuple(f"class {c}" for c in range(len(counts)))
+    return TaskData("random", "", names, "{}", views * torch.rand(len(labels), 1, generator=rng) * 9, labels)
+
+
+def random_clip(n_classes: int) -> Any:
+    text = torch.randn(n_classes, 6, generator=torch.Generator().manual_seed(9))
+    tower = SimpleNamespace(encode_texts=lambda texts: text)
+    return SimpleNamespace(tower=tower, scale=50.0, embed_dim=6, device=torch.device("cpu"))
+
+
+def plain(task: TaskData, text: np.ndarray, scale: float, alpha: float, query: np.ndarray) -> np.ndarray:
+    """The specification's formula, row by row, with a pseudo-inverse."""
+    rows = task.views.double().numpy()
+    rows = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    stacked = np.concatenate(list(rows))
+    labels = np.tile(task.labels.numpy(), len(rows))
+    n_classes, d = text.shape
+    means = np.stack([stacked[labels == c].mean(axis=0) for c in range(n_classes)])
+    covariance = np.cov(np.stack([row - means[label] for row, label in zip(stacked, labels, strict=True)]).T)
+    precision = d * np.linalg.pinv((len(stacked) - 1) * covariance + np.trace(covariance) * np.eye(d))
+    query = query / np.linalg.norm(query, axis=1, keepdims=True)
+    text = text / np.linalg.norm(text, axis=1, keepdims=True)
+    scores = np.empty((len(query), n_classes))
+    for i, image in enumerate(query):
+        for c in range(n_classes):
+            likelihood = image @ precision @ means[c] + np.log(1 / n_classes) - means[c] @ precision @ means[c] / 2
+            scores[i, c] = scale * image @ text[c] + alpha * likelihood
+    return scores
+
+
+def test_weights_and_bias_of_the_specification_s_example() -> None:
+    weights, bias = gaussians(IMAGES[None], LABELS, 2)
+    expected = [[4.187817, 5.862944], [2.131980, 8.984772]]
+    np.testing.assert_allclose(weights.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(bias.numpy(), [-3.825634, -4.817005], atol=1e-6)
+    query = torch.tensor([0.923077, 0.384615], dtype=torch.double)
+    np.testing.assert_allclose((weights @ query + bias).numpy(), [2.295022, 0.606658], atol=5e-6)
+
+
+def test_scores_of_the_specification_s_example() -> None:
+    """At α = 1; two images a class have α = 0.1."""
+    method = fitted([TOY], strength=10.0)
+    np.testing.assert_allclose(method.predict(TOY, QUERY).numpy(), [[11.525791, 4.452811]], atol=2e-6)
+
+
+@pytest.mark.parametrize(("n_views", "counts"), [(1, [2, 2, 2]), (10, [1, 1, 1, 1]), (3, [5, 1, 3])])
+def test_scores_are_those_of_a_plain_pseudo_inverse(n_views: int, counts: list[int]) -> None:
+    task, clip = random_task(n_views, counts), random_clip(len(counts))
+    query = torch.randn(7, 6, generator=torch.Generator().manual_seed(3))
+    alpha = alpha_of(max(counts))
+    text = clip.tower.encode_texts([]).double().numpy()
+    expected = plain(task, text, 50.0, alpha, query.double().numpy())
+    np.testing.assert_allclose(fitted([task], clip).predict(task, query).numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_alpha_zero_is_zero_shot() -> None:
+    zero_shot = ZeroShot()
+    zero_shot.fit(CLIP, [TOY], 1, lambda done, total: None)
+    torch.testing.assert_close(fitted([TOY], strength=0.0).predict(TOY, IMAGES), zero_shot.predict(TOY, IMAGES))
+
+
+def test_alpha_by_shots_is_straight_between_the_logarithms() -> None:
+    assert [alpha_of(k) for k in (1, 2, 4, 8, 16, 99)] == pytest.approx([1e-3, 0.1, 0.3, 1, 10, 10])
+    assert alpha_of(3) == pytest.approx(0.1 * 3 ** (np.log(1.5) / np.log(2)))  # of the way from 2 to 4 shots
+
+
+def test_one_view_of_one_image_a_class_is_refused_and_two_views_are_not() -> None:
+    """Every row is its own mean: the covariance is zero, and a pseudo-inverse would silently be zero-shot."""
+    with pytest.raises(UserError, match=r"^gda, task random: .*no covariance.*--views"):
+        fitted([random_task(1, [1, 1, 1])], random_clip(3))
+    fitted([random_task(2, [1, 1, 1])], random_clip(3))
+
+
+def test_a_class_without_images_keeps_its_zero_shot_score() -> None:
+    task, clip = random_task(4, [3, 0, 2]), random_clip(3)
+    query = torch.randn(5, 6, generator=torch.Generator().manual_seed(3))
+    found, zero_shot = (fitted([task], clip, strength=s).predict(task, query) for s in (1.0, 0.0))
+    torch.testing.assert_close(found[:, 1], zero_shot[:, 1])
+    assert ((found - zero_shot)[:, [0, 2]].abs() > 1e-3).all()
+
+
+def test_the_order_of_images_does_not_matter() -> None:
+    task, clip = random_task(4, [3, 3]), random_clip(2)
+    order = torch.tensor([4, 2, 0, 5, 1, 3])
+    other = replace(task, views=task.views[:, order], labels=task.labels[order])
+    torch.testing.assert_close(fitted([other], clip).weights[0], fitted([task], clip).weights[0])
+
+
+def test_an_unseen_class_is_an_error_that_says_why() -> None:
+    with pytest.raises(UserError, match=r"gda cannot score .* it knows a class by its images"):
+        fitted([TOY]).predict(TOY, QUERY, ["a new class"])
+
+
+def test_nothing_is_learned_and_what_is_kept_is_a_weight_and_a_bias_for_each_class() -> None:
+    method = fitted([TOY])
+    assert method.n_params == 0
+    assert sum(x.numel() for x in method.state().values()) == 2 * (2 + 1)
+    again = GDA()
+    again.restore(CLIP, [TOY], method.state())
+    assert torch.equal(again.predict(TOY, IMAGES), method.predict(TOY, IMAGES))
