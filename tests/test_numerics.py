@@ -152,6 +152,7 @@ def test_same_keeps_the_version_and_changed_raises_it(
 
 
 CLASS_CONDITIONAL = {"softcpt-cata", "softcpt-cats", "softcpt-csta", "softcpt-csts"}
+READ_TEMPLATES = {"zero-shot", "prograd", "kgcoop", "gda"}
 
 
 def codes() -> dict[str, str]:
@@ -164,7 +165,7 @@ def codes() -> dict[str, str]:
         ("kgcoop", "weight", "weigth", {"kgcoop"}),
         ("coop", "len(tasks)", "len(tasks) + 0", {"coop", "coop-cs", "prograd", "kgcoop"}),
         ("softcpt", '"projection"', '"matrix"', {"softcpt", "softcpt-nats", *CLASS_CONDITIONAL}),
-        ("zero_shot", "dim=-1", "dim=1", {"zero-shot", "prograd", "kgcoop"}),  # these read its prompts
+        ("zero_shot", "dim=-1", "dim=1", READ_TEMPLATES),
     ],
 )
 def test_an_edited_method_has_another_code_and_so_have_those_that_build_on_it(
