@@ -19,6 +19,7 @@ from bench.devices import check_device
 from bench.errors import UserError, nearest
 from bench.files import user_path
 from bench.options import names, numbers, option_texts
+from bench.track import check_tracker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -200,18 +201,26 @@ class RunConfig(Settings):
         "once, beside the first one's",
         "how",
     )
+    track: Literal["tensorboard", "mlflow", "wandb"] | None = setting(
+        None,
+        "log each cell's curves and accuracies to this tool, too, in a folder beside the results, DIR-TOOL (pip "
+        "install 'prompt-bench[TOOL]'); wandb stays offline unless $WANDB_MODE says otherwise",
+        "how",
+        choices=("tensorboard", "mlflow", "wandb"),
+    )
     quiet: bool = setting(False, "show no progress", "how")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_device(self.device)
+        check_tracker(self.track)
 
     def recorded(self) -> dict[str, Any]:
         """What a record keeps: the settings that are not defaults, as JSON has them; files by their names alone."""
         kept: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if value != f.default and f.name not in ("data", "results", "quiet"):
+            if value != f.default and f.name not in ("data", "results", "quiet", "track"):
                 named = Path(value).name if _is_path(f, value) else value
                 kept[f.name] = list(named) if isinstance(named, tuple) else named
         return kept

@@ -19,6 +19,7 @@ from bench.guard import frames, telling_interrupts
 from bench.plan import Plan, prepare
 from bench.progress import count, duration, has_bars, note
 from bench.records import KEY_SHOWN, Record
+from bench.track import track
 
 OTHER_CODE = (
     "{} of this grid finished with other code (of the method, or of what all methods share): run again; the old "
@@ -98,6 +99,8 @@ def execute(
                     for cell, record in zip(left, evaluate(plan, left), strict=True):
                         if record.done or not plan.is_done(cell):
                             plan.store.write(record)
+                            if plan.config.track and (trouble := track(plan.config.track, plan.store.folder, record)):
+                                note(trouble, False)  # told even where progress is hidden
                         finished += 1
                         note(f"{_outcome(cell, record)} ({finished} of {len(plan.cells)})", hide)
                         cells.update()

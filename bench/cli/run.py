@@ -65,6 +65,8 @@ def run(argv: list[str]) -> int:
         for given, name in ((config.profile, "--profile"), (config.seeds_at_once, "--seeds-at-once")):
             if given:
                 raise UserError(f"--perturb {perturb}: does not go with {name}, because it trains cell by cell")
+        if config.track:
+            raise UserError(f"--perturb {perturb}: does not go with --track, because it records nothing")
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import select_tasks
 
@@ -146,7 +148,8 @@ def stability(argv: list[str]) -> int:
     times, cell = typed_in.pop("perturb"), typed_in.pop("cell")
     if times < 0:
         raise UserError(f"--perturb {times}: not negative")
-    RunConfig(**typed_in)  # a typing mistake is answered before torch is loaded
+    if RunConfig(**typed_in).track:  # typing mistakes are answered before torch is loaded
+        raise UserError("--track: does not go with stability, because it writes no records of cells")
     from bench.curvature import measure, plan_of
     from bench.records import STABILITY
     from bench.system import kept_heap
