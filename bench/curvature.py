@@ -34,8 +34,8 @@ from bench.methods.training import Batch, Recipe
 from bench.perturb import SIZE, perturbed
 from bench.plan import Plan, prepare
 from bench.progress import bar, count
-from bench.records import STABILITY, read_record
-from bench.saved import find_cell
+from bench.records import STABILITY
+from bench.saved import find_record
 
 Product = Callable[[list[Tensor]], list[Tensor]]
 """The Hessian times a vector; both have the shapes of the parameters."""
@@ -65,7 +65,7 @@ def plan_of(cell: str | None, given: dict[str, Any]) -> Plan:
     if cell is None:
         return prepare(RunConfig(**given))
     results = given.get("results", RunConfig.results)
-    record = read_record(find_cell(cell, results, ".json", "records"))
+    record = find_record(cell, results)
     own = {**record.run, "shots": record.cell["shots"] or RunConfig.shots, "seeds": record.cell["seed"]}
     own = {name: value for name, value in own.items() if name not in ("keep", "profile", "seeds_at_once")}
     if not own.get("methods") or len(own["methods"]) > 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -10,6 +12,8 @@ import pyarrow.parquet as pq
 
 from bench.errors import UserError
 from bench.files import file_name, user_path, write_whole
+from bench.predictions import SUFFIX
+from bench.records import STABILITY
 
 MARK, FORMAT = b"bench-records", b"1"
 SCHEMA = pa.schema([("path", pa.string()), ("text", pa.binary())], metadata={MARK: FORMAT})
@@ -21,7 +25,7 @@ def pack(results: str | Path, out: str | Path) -> int:
 
     Raises
     ------
-    UserError : there is none.
+    UserError : there is none, or one has a path that a pack cannot hold. Then nothing is written.
     """
     folder, target = user_path(results), user_path(out)
     if target.suffix != ".parquet":
@@ -30,9 +34,23 @@ def pack(results: str | Path, out: str | Path) -> int:
     if not files:
         raise UserError(f"no records (*.json) below '{folder}'")
     names = [file.relative_to(folder).as_posix() for file in files]
+    for name in names:
+        if not _is_safe(name):
+            raise UserError(
+                f"{folder}: no pack can hold {name!r}, for not every system can have such a file; rename it, so that "
+                "each part of its path has letters, digits, '_', '.' and '-' alone"
+            )
     table = pa.table([names, [file.read_bytes() for file in files]], schema=SCHEMA)
     write_whole(target, lambda part: pq.write_table(table, str(part), compression="zstd", compression_level=19))
     return len(files)
+
+
+def left_behind(results: str | Path) -> dict[str, int]:
+    """What a pack of a folder does not hold although it belongs to its cells: how many files, by ending or name."""
+    kinds = (".safetensors", SUFFIX, STABILITY)
+    names = [file.name for file in user_path(results).rglob("*") if file.is_file()]
+    counts = {kind: sum(name.endswith(kind) for name in names) for kind in kinds}
+    return {kind: n for kind, n in counts.items() if n}
 
 
 def unpack(file: str | Path, out: str | Path) -> int:
@@ -54,6 +72,23 @@ def unpack(file: str | Path, out: str | Path) -> int:
     for name, text in held:
         write_whole(folder / name, text)
     return len(held)
+
+
+def record_files(results: Path, pattern: str = "*.json") -> list[tuple[Path, bytes | None]]:
+    """The files of records below a folder whose names match, by path; of a packed one the path where it would be
+    unpacked beside its pack, and its content. What is no readable pack is named in a warning."""
+    found: list[tuple[Path, bytes | None]] = [(path, None) for path in results.rglob(pattern)]
+    for file in sorted(results.rglob("*.parquet")):
+        if file.name.endswith(SUFFIX):
+            continue
+        try:
+            held = list(packed(file)) if is_pack(file) else []
+        except (OSError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            warnings.warn(f"{file} is not a readable pack of records and is left out ({reason})", stacklevel=2)
+            continue
+        found += [(file.parent / name, text) for name, text in held if fnmatch(PurePosixPath(name).name, pattern)]
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def is_pack(file: Path) -> bool:
@@ -85,7 +120,12 @@ def packed(file: Path) -> Iterator[tuple[str, bytes]]:
     if None in names or None in texts or len(set(names)) != len(names):
         raise ValueError("a path or text is missing, or a path stands there twice")
     for name in names:
-        path = PurePosixPath(name)
-        if path.suffix != ".json" or path.as_posix() != name or any(file_name(part) != part for part in path.parts):
+        if not _is_safe(name):
             raise ValueError(f"{name!r:.100} is no record's path")
     yield from zip(names, texts, strict=True)
+
+
+def _is_safe(name: str) -> bool:
+    """Whether every system can have a record's file of this path, below any folder."""
+    path = PurePosixPath(name)
+    return path.suffix == ".json" and path.as_posix() == name and all(file_name(part) == part for part in path.parts)

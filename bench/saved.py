@@ -26,8 +26,9 @@ from bench.methods import Method, TaskData, find_method, method_names
 from bench.methods.base import check_scores
 from bench.methods.prompt import PromptMethod
 from bench.options import restored
+from bench.packs import record_files
 from bench.progress import bar, count
-from bench.records import KEY_SHOWN
+from bench.records import KEY_SHOWN, Record, read_record
 
 SHOWN = 5  # keys in an error
 
@@ -109,22 +110,68 @@ def find_cell(cell: str, results: str | Path, suffix: str = ".safetensors", what
     """
     path = user_path(cell)
     if path.suffix == ".json" or path.name.endswith(suffix):
-        if not path.is_file():
+        beside = path.with_suffix(suffix) if path.suffix == ".json" else path
+        if not path.is_file() and not beside.is_file():
             raise UserError(f"--cell {cell}: no such file")
-        found = [path.with_suffix(suffix) if path.suffix == ".json" else path]
-    elif not cell.strip() or not cell.isalnum():
-        raise UserError(f"--cell {cell!r}: a record's path, or the beginning of its key (in records.csv and its name)")
+        found = [beside]
     else:
+        _check_key(cell)
         found = sorted(user_path(results).rglob(f"*-seed*-{cell}*{suffix}"))
     if not found:
         there = _keys(results, suffix)
+        if records := _records(cell, results):
+            (path, _), said = records[0], f"no {what} were kept of the cell"
+            raise UserError(f"--cell {cell}: {said} ({path.stem}; nothing of the kind is beside its record); {there}")
         raise UserError(f"--cell {cell}: no {what} below {results} have a key that begins with it; {there}")
-    if len(found) > 1:
-        two = f"{found[0].stem} and {found[1].stem} among them"
-        raise UserError(f"--cell {cell}: {len(found)} keys begin with it, {two}")
+    _check_single(cell, found)
     if not found[0].is_file():
         raise UserError(f"--cell {cell}: its {what} were not kept ({found[0].name} is not beside it)")
     return found[0]
+
+
+def find_record(cell: str, results: str | Path) -> Record:
+    """The record that `cell` stands for, in a file of its own or in a pack: its path, or its key's beginning.
+
+    Raises
+    ------
+    UserError : none or several fit, or it is damaged.
+    """
+    path = user_path(cell)
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise UserError(f"--cell {cell}: no such file")
+        found: list[tuple[Path, bytes | None]] = [(path, None)]
+    else:
+        _check_key(cell)
+        found = _records(cell, results)
+    if not found:
+        raise UserError(f"--cell {cell}: no records below {results} have a key that begins with it")
+    _check_single(cell, [path for path, _ in found])
+    path, text = found[0]
+    try:
+        return read_record(path) if text is None else Record.from_json(from_json(text))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--cell {cell}: {path} is not a readable record ({error})") from error
+
+
+def _records(cell: str, results: str | Path) -> list[tuple[Path, bytes | None]]:
+    """Those whose key begins so; of a cell that is in a pack and in a file of its own, the file."""
+    found: dict[str, tuple[Path, bytes | None]] = {}
+    for path, text in record_files(user_path(results), f"*-seed*-{cell}*.json"):
+        if path.name not in found or text is None:
+            found[path.name] = path, text
+    return list(found.values())
+
+
+def _check_key(cell: str) -> None:
+    if not cell.strip() or not cell.isalnum():
+        raise UserError(f"--cell {cell!r}: a record's path, or the beginning of its key (in records.csv and its name)")
+
+
+def _check_single(cell: str, found: Sequence[Path]) -> None:
+    if len(found) > 1:
+        two = f"{found[0].stem} and {found[1].stem} among them"
+        raise UserError(f"--cell {cell}: {len(found)} keys begin with it, {two}")
 
 
 def load_cell(

@@ -83,19 +83,17 @@ def _answers(frames: list[pd.DataFrame], task: str, part: str, shared: Any) -> d
         return {"missing": "A cell's kept predictions have no image of this task."}
     pooled = pd.concat([frame.assign(task=task, part=part) for frame in own], ignore_index=True)
     pooled.attrs = own[0].attrs
-    classes, wrong, bins = predictions.per_class(pooled), predictions.confused(pooled), predictions.reliability(pooled)
+    classes, bins = predictions.per_class(pooled), predictions.reliability(pooled)
+    wrong = pooled[pooled["label"] != pooled["predicted"]].groupby(["label", "predicted"]).size()  # by place, not name
+    pairs = wrong.sort_values(ascending=False, kind="stable").head(PAIRS)
     right = np.rint((classes["accuracy"].fillna(0) * classes["n"] / 100).to_numpy()).astype(int)
-    at = {name: i for i, name in enumerate(names)}
-    pairs = wrong.head(PAIRS)
     bins = bins[bins["n"] > 0]
     return {
         "classes": shared.place(names),
         "n": classes["n"].tolist(),
         "right": right.tolist(),
-        "pairs": [
-            [at[a], at[b], int(n)] for a, b, n in zip(pairs["label"], pairs["predicted"], pairs["images"], strict=True)
-        ],
-        "wrong": [len(wrong), int(wrong["images"].sum())],  # pairs, and images in them
+        "pairs": [[int(a), int(b), int(n)] for (a, b), n in pairs.items()],
+        "wrong": [len(wrong), int(wrong.sum())],  # pairs, and images in them
         "bins": [
             [round(float(row.upto), 4), int(row.n), round(float(row.confidence), 2), round(float(row.accuracy), 2)]
             for row in bins.itertuples()

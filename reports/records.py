@@ -15,8 +15,7 @@ import pandas as pd
 from bench.config import many
 from bench.errors import UserError, nearest
 from bench.files import from_json, user_path
-from bench.packs import is_pack, packed
-from bench.predictions import SUFFIX
+from bench.packs import record_files
 from bench.progress import count
 from bench.records import Record, read_record
 from bench.reports.config import ReportConfig
@@ -72,21 +71,8 @@ def load(config: ReportConfig) -> Loaded:
 
 
 def _found(results: Path) -> Iterator[tuple[Path, Record]]:
-    """The records in files of their own and in packs, by path: of a packed one where it would be unpacked beside it.
-
-    What cannot be read is named in a warning.
-    """
-    found: list[tuple[Path, bytes | None]] = [(path, None) for path in results.rglob("*.json")]
-    for file in sorted(results.rglob("*.parquet")):
-        if file.name.endswith(SUFFIX):
-            continue
-        try:
-            if is_pack(file):
-                found += [(file.parent / name, text) for name, text in packed(file)]
-        except (OSError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            warnings.warn(f"{file} is not a readable pack of records and is left out ({reason})", stacklevel=3)
-    for path, text in sorted(found, key=lambda pair: pair[0]):
+    """The records in files of their own and in packs, by path. What cannot be read is named in a warning."""
+    for path, text in record_files(results):
         try:
             yield path, read_record(path) if text is None else Record.from_json(from_json(text))
         except (OSError, ValueError) as error:

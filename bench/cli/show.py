@@ -230,9 +230,13 @@ def records_command(argv: list[str]) -> int:
     p.add_argument("source", metavar="DIR|FILE", help="pack: the folder of the records; unpack: the file")
     p.add_argument("--out", metavar="FILE|DIR", required=True, help="pack: the file (.parquet); unpack: the folder")
     a = p.read(argv)
-    from bench.packs import pack, unpack
+    from bench.packs import left_behind, pack, unpack
     from bench.progress import count
 
     n = (pack if a.what == "pack" else unpack)(a.source, a.out)
     print(f"{count(n, 'record')} {a.what}ed into {a.out}")
+    left = left_behind(a.source) if a.what == "pack" else {}
+    if left:
+        told = ", ".join(f"{number} {kind}" for kind, number in left.items())
+        print(f"Not in the pack, still below {a.source}: {told}. Keep them beside it, in the same folders.")
     return 0

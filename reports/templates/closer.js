@@ -21,7 +21,12 @@ function lookNow() {
 }
 
 const share = (part, whole) => (whole ? (100 * part) / whole : null);
-const names = (now) => DATA.shared[now.classes];
+/** The classes' names; those that several classes have, with their places. */
+function names(now) {
+  const all = DATA.shared[now.classes];
+  const times = groups(all, (name) => name);
+  return all.map((name, i) => (times.get(name).length > 1 ? `${name} (class ${i})` : name));
+}
 const brief = (name) => short(name.replace(/\s+/g, " "), 60);
 
 function perClass() {

@@ -94,7 +94,7 @@ def test_a_general10_step(benchmark: Any, step: tuple[SoftCPT, Batch, Any], thre
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        memory = PeakMemory("cpu")
+        memory = PeakMemory(torch.device("cpu"))
         with kept_heap():
             own_step(method, batch)  # plans and warms up
             used = memory.megabytes() / 1000
