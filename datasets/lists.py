@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from bench.datasets.matlab import read_matlab
 from bench.datasets.readers import Options, image_root, parts_of, text_of
 from bench.datasets.splitfiles import check_names, read_json, safe_path
 from bench.datasets.types import Item, Listing, MissingData, files_below, is_image_file
@@ -275,22 +274,15 @@ def _table(file: Path, columns: Sequence[str]) -> list[list[str]]:
 
 
 def _matlab(file: Path, key: str) -> list[Any]:
-    """The entries of an array of a MATLAB file (version 5 and earlier: data only, nothing in it is run).
-
-    A struct is a dict, a text a str.
-    """
-    if not file.is_file():
-        raise MissingData(f"{file}: no such file")
-    from scipy.io import loadmat
-
+    """The entries of an array of a MATLAB file."""
     try:
-        found = loadmat(str(file), variable_names=[key], simplify_cells=True)[key]
+        return read_matlab(file.read_bytes(), key)
+    except FileNotFoundError:
+        raise MissingData(f"{file}: no such file") from None
     except KeyError:
         raise UserError(f"{file}: holds no {key!r}; fetch the file again") from None
-    except Exception as error:  # scipy's reader fails in many ways on broken files
-        text = " ".join(str(error).split())
-        raise UserError(f"{file}: not a MATLAB file ({text}); fetch the file again") from None
-    return np.atleast_1d(found).ravel().tolist()  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not a MATLAB file ({error}); fetch the file again") from None
 
 
 def _text(file: Path, what: str, value: Any) -> str:

@@ -336,7 +336,7 @@ def test_ucf101_lists(tmp_path: Path) -> None:
 
 
 def flowers(root: Path, labels: list[int]) -> Path:
-    io = pytest.importorskip("scipy.io", reason="MATLAB files are read by scipy")
+    io = pytest.importorskip("scipy.io", reason="scipy writes the MATLAB files")
     folder = root / "oxford_flowers"
     touch(*(folder / "jpg" / f"image_{number:05d}.jpg" for number in range(1, len(labels) + 1)))
     io.savemat(folder / "imagelabels.mat", {"labels": [labels]})
@@ -370,7 +370,7 @@ def test_flowers_tells_what_is_wrong(tmp_path: Path) -> None:
 
 
 def cars(root: Path) -> Path:
-    io = pytest.importorskip("scipy.io", reason="MATLAB files are read by scipy")
+    io = pytest.importorskip("scipy.io", reason="scipy writes the MATLAB files")
     import numpy as np
 
     folder = root / "stanford_cars"
@@ -418,9 +418,9 @@ def struct(**fields: object) -> object:
         ([1.0, float("inf")], "label of image 2 must be a whole number, not inf"),
         (["1", "2"], "label of image 1 must be a whole number, not '1'"),
         ([True, False], "label of image 1 must be a whole number|label 0 of image 2 has no name"),
-        ([1 + 2j], "label of image 1 must be a whole number"),
+        ([1 + 2j], "not a MATLAB file .*complex numbers"),
         ("struct", "label of image 1 must be a whole number"),
-        ("sparse", "label of image 1 must be a whole number"),
+        ("sparse", r"not a MATLAB file \(an array of class 5"),
     ],
 )
 def test_flowers_labels_that_are_no_whole_numbers_are_named(tmp_path: Path, labels: object, said: str) -> None:
@@ -446,13 +446,13 @@ def test_a_flower_label_that_is_no_number_is_named(tmp_path: Path, key: str) -> 
     ("file", "content", "said"),
     [
         ("cars_meta", {"class_names": [[1.0, 2.0]]}, r"class name 1 must be text, not 1\.0"),
-        ("cars_meta", {"class_names": "cells"}, r"class name 1 must be text, not 1\.0"),
+        ("cars_meta", {"class_names": "cells"}, r"class name 1 must be text, not \[1\.0, 2\.0\]"),
         ("cars_train_annos", {"annotations": [[1.0]]}, "`annotations` must have the fields fname and class"),
         ("cars_train_annos", {"annotations": ["text"]}, "`annotations` must have the fields fname and class"),
-        ("cars_train_annos", {"annotations": ("x.jpg", [1, 2])}, "class of row 1 must be a whole number, not array"),
+        ("cars_train_annos", {"annotations": ("x.jpg", [1, 2])}, "class of row 1 must be a whole number, not .1, 2"),
         ("cars_train_annos", {"annotations": ("x.jpg", "1")}, "class of row 1 must be a whole number, not '1'"),
         ("cars_train_annos", {"annotations": ("x.jpg", 1.5)}, r"class of row 1 must be a whole number, not 1\.5"),
-        ("cars_train_annos", {"annotations": (["x.jpg", "y.jpg"], 1)}, "fname of row 1 must be text, not array"),
+        ("cars_train_annos", {"annotations": (["x.jpg", "y.jpg"], 1)}, r"fname of row 1 must be text, not \["),
         ("cars_train_annos", {"annotations": (7, 1)}, "fname of row 1 must be text, not 7"),
         ("cars_train_annos", {"annotations": ("../../x.jpg", 1)}, "leaves the image folder"),
     ],

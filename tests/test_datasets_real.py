@@ -130,7 +130,6 @@ def test_our_names_are_those_of_the_official_splits() -> None:
 
 
 def test_matlab_labels_agree_with_the_official_splits() -> None:
-    pytest.importorskip("scipy.io", reason="MATLAB files are read by scipy")
     flowers, _ = read_split(SPLITS / "split_zhou_OxfordFlowers.json.gz", DATA)
     listing = read_flowers(DATA / "oxford_flowers", {"kind": "flowers"})
     ours = {item.path: listing.class_names[item.label] for item in listing.parts["all"]}
