@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,7 +42,8 @@ def pack(results: str | Path, out: str | Path) -> int:
                 "each part of its path has letters, digits, '_', '.' and '-' alone"
             )
     table = pa.table([names, [file.read_bytes() for file in files]], schema=SCHEMA)
-    write_whole(target, lambda part: pq.write_table(table, str(part), compression="zstd", compression_level=19))
+    how: dict[str, Any] = {"compression": "zstd", "compression_level": 19, "write_page_checksum": True}
+    write_whole(target, lambda part: pq.write_table(table, str(part), **how))
     return len(files)
 
 
@@ -108,7 +110,7 @@ def packed(file: Path) -> Iterator[tuple[str, bytes]]:
     ------
     OSError, ValueError : it is no pack, or damaged, or a path in it leads out of the folder.
     """
-    with pq.ParquetFile(str(file)) as opened:
+    with pq.ParquetFile(str(file), page_checksum_verification=True) as opened:
         schema = opened.schema_arrow
         if (schema.metadata or {}).get(MARK) != FORMAT or not schema.equals(SCHEMA):
             raise ValueError("not what `bench records pack` writes")

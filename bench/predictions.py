@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,8 +76,11 @@ def write(path: Path, key: str, parts: Sequence[PartPredictions]) -> None:
         {"task": p.task, "part": p.part, "metric": p.metric, "classes": list(p.class_names), "images": p.images}
         for p in parts
     ]
-    said = json.dumps({"format": FORMAT, "key": key, "parts": about})
-    schema = SCHEMA.with_metadata({"bench": said})
+    said = {"format": FORMAT, "key": key, "parts": about}
+    places = [np.full(len(p.rows["image"]), i) for i, p in enumerate(parts)]
+    rows = {name: np.concatenate([p.rows[name] for p in parts] or [[]]) for name in NUMBERS}
+    checksum = _checksum(said, np.concatenate(places or [[]]), rows)
+    schema = SCHEMA.with_metadata({"bench": json.dumps({**said, "checksum": checksum})})
     how: dict[str, Any] = {
         "compression": "zstd",
         "use_dictionary": ["task", "part", "label", "predicted"],
@@ -94,6 +97,16 @@ def write(path: Path, key: str, parts: Sequence[PartPredictions]) -> None:
                 writer.write_table(pa.Table.from_arrays([*names, *columns], schema=schema), ROWS_AT_ONCE)
 
     write_whole(path, fill)
+
+
+def _checksum(about: Mapping[str, Any], places: NDArray[Any], rows: Mapping[str, Any]) -> str:
+    """A hash of all that a file says: names, classes, and every row with its part's place among the parts."""
+    said = {name: about[name] for name in ("format", "key", "parts")}
+    digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=12)
+    digest.update(np.asarray(places, np.int32).tobytes())
+    for name in NUMBERS:
+        digest.update(np.asarray(rows[name], SCHEMA.field(name).type.to_pandas_dtype()).tobytes())
+    return digest.hexdigest()
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -139,6 +152,7 @@ def _read(path: Path) -> pd.DataFrame:
         raise ValueError("values are missing")
     if not frame["confidence"].between(0, 1 + 1e-6).all() or not (frame["image"] >= 0).all():
         raise ValueError("values that no prediction has")
+    places = np.full(len(frame), -1)
     for which, own in frame.groupby(["task", "part"], observed=True):
         classes = frame.attrs["classes"].get(which)
         if classes is None:
@@ -148,6 +162,9 @@ def _read(path: Path) -> pd.DataFrame:
                 raise ValueError(f"{name} of {which!r} is none of its {len(classes)} classes")
         if own["image"].duplicated().any():
             raise ValueError(f"an image of {which!r} stands there twice")
+        places[own.index] = list(parts).index(which)
+    if "checksum" in about and about["checksum"] != _checksum(about, places, frame):  # older files have none
+        raise ValueError("damaged: its checksum does not fit; run the cell again")
     return frame
 
 

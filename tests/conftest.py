@@ -55,7 +55,8 @@ MODEL: dict[str, Any] = {
 GRID: dict[str, Any] = {"methods": ["zero-shot", "coop"], "shots": [1, 2], "seeds": [1, 2]}
 CELLS = 5
 
-MEASURED = ("run", "finished", "peak_memory_mb", "train_seconds", "test_seconds", "feature_seconds")
+# What differs between two runs of one cell, and the checksum, which is of that, too.
+MEASURED = ("run", "finished", "peak_memory_mb", "train_seconds", "test_seconds", "feature_seconds", "checksum")
 
 
 @dataclass(frozen=True)

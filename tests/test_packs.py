@@ -17,7 +17,7 @@ import pytest
 import bench
 from bench.cli import main
 from bench.errors import UserError
-from bench.packs import SCHEMA, left_behind, pack, unpack
+from bench.packs import SCHEMA, left_behind, pack, packed, unpack
 from bench.predictions import SUFFIX, PartPredictions, write
 from bench.records import Record, RecordStore
 from bench.reports import report
@@ -141,6 +141,24 @@ def test_a_damaged_file_is_named_and_a_foreign_one_is_no_pack(runs: Path, tmp_pa
     for file in (foreign, damaged):
         with pytest.raises(UserError, match=rf"{file.name}: not a readable pack"):
             unpack(file, tmp_path / "out")
+
+
+def test_no_flipped_bit_in_a_pack_changes_a_number(runs: Path, tmp_path: Path) -> None:
+    """Every seventh bit: what is read of it is what was packed, or nothing; also of records without checksums."""
+    file = tmp_path / "p.parquet"
+    pack(runs, file)
+    whole = file.read_bytes()
+    expected = list(packed(file))
+    refused = 0
+    for bit in range(0, 8 * len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        try:
+            assert list(packed(file)) == expected, bit
+        except (OSError, ValueError):
+            refused += 1
+    assert refused > 1000
 
 
 @pytest.mark.parametrize("name", ["../x.json", "/x.json", "a/../x.json", "..\\x.json", "a//x.json", "x.txt"])

@@ -156,6 +156,39 @@ def test_files_that_are_not_sound_are_refused_in_a_line(tmp_path: Path) -> None:
         _refused(path, "1 rows")
 
 
+def test_no_flipped_bit_in_a_file_of_predictions_goes_unnoticed(tmp_path: Path) -> None:
+    """Every seventh bit, so that each place in a byte has its turn: refused, or read as it was written."""
+    path = tmp_path / f"x{SUFFIX}"
+    write(path, "k", [part()])
+    whole, expected = path.read_bytes(), read(path)
+    refused = 0
+    for bit in range(0, 8 * len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            frame = read(path)
+        except UserError:
+            refused += 1
+            continue
+        pd.testing.assert_frame_equal(frame, expected)
+        assert frame.attrs == expected.attrs, bit
+    assert refused > len(whole) // 2
+
+
+def test_predictions_of_versions_without_checksums_are_read(tmp_path: Path) -> None:
+    path = tmp_path / f"x{SUFFIX}"
+    write(path, "k", [part()])
+    expected, table = read(path), pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"bench"])
+    for changes, damaged in (({}, False), ({"key": "other"}, True)):
+        pq.write_table(table.replace_schema_metadata({"bench": json.dumps({**about, **changes})}), path)
+        _refused(path, "damaged: its checksum does not fit") if damaged else read(path)
+    del about["checksum"]
+    pq.write_table(table.replace_schema_metadata({"bench": json.dumps(about)}), path)
+    pd.testing.assert_frame_equal(read(path), expected)
+
+
 def _refused(path: Path, said: str = "") -> None:
     with pytest.raises(UserError, match=f"not what a run keeps of its predictions .*{said}") as caught:
         read(path)

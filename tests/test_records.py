@@ -41,7 +41,7 @@ def test_a_record_that_is_written_is_read_as_it_was(record: Record, tmp_path: Pa
     assert written["schema"] == 1
     assert written.get("trained_together") == record.trained_together
     if not record.done:
-        assert set(written) == {"schema", *FAILED}
+        assert set(written) == {"schema", *FAILED, "checksum"}
 
 
 def test_every_committed_record_is_read(recwarn: pytest.WarningsRecorder) -> None:
@@ -97,6 +97,31 @@ def test_what_is_no_sound_record_is_refused_with_the_reason(changes: dict[str, A
     store = RecordStore(tmp_path)
     store.write(DONE).write_text(json.dumps(content))
     assert store.read(CELL, "k") is None  # so the cell runs again
+
+
+def test_no_flipped_bit_in_a_record_goes_unnoticed(tmp_path: Path) -> None:
+    """Every bit of the file: it is refused, or says what it said before (a blank, or a letter of "checksum")."""
+    path = RecordStore(tmp_path).write(DONE)
+    whole = path.read_bytes()
+    assert b'"score": 56.25' in whole
+    refused = 0
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert read_record(path) == DONE, bit
+        except ValueError:
+            refused += 1
+    assert refused > 7 * len(whole)
+
+
+def test_records_of_versions_without_checksums_are_read(tmp_path: Path) -> None:
+    content = DONE.to_json()
+    del content["checksum"]
+    assert Record.from_json(content) == DONE
+    with pytest.raises(ValueError, match="damaged: its checksum does not fit; who edits a record by hand takes its"):
+        Record.from_json({**DONE.to_json(), "score": 56.5})
 
 
 def test_what_could_not_be_read_again_is_not_made() -> None:
