@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import bench
+from bench import packs
 from bench.cli import main
 from bench.errors import UserError
-from bench.packs import SCHEMA, left_behind, pack, packed, unpack
+from bench.packs import SCHEMA, left_behind, pack, unpack
 from bench.predictions import SUFFIX, PartPredictions, write
 from bench.records import Record, RecordStore
 from bench.reports import report
@@ -148,14 +149,14 @@ def test_no_flipped_bit_in_a_pack_changes_a_number(runs: Path, tmp_path: Path) -
     file = tmp_path / "p.parquet"
     pack(runs, file)
     whole = file.read_bytes()
-    expected = list(packed(file))
+    expected = list(packs.packed(file))
     refused = 0
     for bit in range(0, 8 * len(whole), 7):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         file.write_bytes(damaged)
         try:
-            assert list(packed(file)) == expected, bit
+            assert list(packs.packed(file)) == expected, bit
         except (OSError, ValueError):
             refused += 1
     assert refused > 1000
