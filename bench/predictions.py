@@ -78,8 +78,8 @@ def write(path: Path, key: str, parts: Sequence[PartPredictions]) -> None:
     ]
     said = {"format": FORMAT, "key": key, "parts": about}
     places = [np.full(len(p.rows["image"]), i) for i, p in enumerate(parts)]
-    rows = {name: np.concatenate([p.rows[name] for p in parts] or [[]]) for name in NUMBERS}
-    checksum = _checksum(said, np.concatenate(places or [[]]), rows)
+    rows = {name: np.concatenate([p.rows[name] for p in parts]) for name in NUMBERS}
+    checksum = _checksum(said, np.concatenate(places), rows)
     schema = SCHEMA.with_metadata({"bench": json.dumps({**said, "checksum": checksum})})
     how: dict[str, Any] = {
         "compression": "zstd",
