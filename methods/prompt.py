@@ -97,14 +97,18 @@ class PromptMethod(Method):
         pairs = zip(self.contexts(tasks, names), names, strict=True)
         return [Prompts(context, own, self.paired) for context, own in pairs]
 
+    def shifted(self, tasks: Sequence[int], encoded: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The text features that are normalised, from `prompts` as encoded: a method may learn what to add to them."""
+        return encoded
+
     def normalised(self, encoded: Sequence[Tensor], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        """[C, d] for each task's class names ([P, C, d] with several contexts), from `prompts` as encoded."""
+        """[C, d] for each task's class names ([P, C, d] with several contexts), from `shifted`."""
         return [F.normalize(f[0] if len(f) == 1 and not self.paired else f, dim=-1) for f in encoded]
 
     def text_features(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         """Normalised text features of each task's class names, differentiable."""
         encoded = self.clip.tower.encode(self.prompts(tasks, names), self.params.position)
-        return self.normalised(encoded, names)
+        return self.normalised(self.shifted(tasks, encoded), names)
 
     def scores(self, features: Tensor, text: Tensor) -> Tensor:
         """[B, C] = τ · cosine of normalised image features [B, d] and a task's (or several tasks') text features."""
@@ -150,7 +154,8 @@ class PromptMethod(Method):
         features = iter(first.clip.tower.encode([p for own in prompts for p in own], first.params.position))
         for (method, batch, names), (_, given), own in zip(scored, together, prompts, strict=True):
             noted = batch if batch is given else replace(batch, log=given.log)
-            yield method, noted, method.normalised(list(islice(features, len(own))), names)
+            text = method.shifted(batch.present, list(islice(features, len(own))))
+            yield method, noted, method.normalised(text, names)
 
     @classmethod
     def losses(cls, together: Sequence[Step]) -> list[Tensor]:

@@ -29,7 +29,7 @@ from bench.metrics import METRICS
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # The tiny vocabulary splits "a photo of a" into more tokens than the contexts are long.
-OPTIONS = ["all.epochs=1", "all.batch=8", "kgcoop.words=", "cocoop.words="]
+OPTIONS = ["all.epochs=1", "all.batch=8", "kgcoop.words=", "cocoop.words=", "lasp.words="]
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,7 @@ def test_a_context_that_is_a_word_s_embedding_reads_as_that_word(runs: Path, tin
         ("shared-coop", 16),
         ("coop-cs", 9 * 16),
         ("cocoop", 3 * 4),
+        ("lasp", 3 * 4),
         ("plot", 3 * 4 * 16),
         ("softcpt", 3 * 16 + 4),
         ("softcpt-nats", 3 * 16 + 3 * 4),

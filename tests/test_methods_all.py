@@ -273,7 +273,7 @@ def test_training_follows_from_the_seed_alone(name: str) -> None:
     assert all(torch.equal(value, second.learned[n]) for n, value in first.learned.items())
 
 
-@pytest.mark.parametrize("name", ["coop-cs", "kgcoop", "prograd", "cocoop", "plot"])
+@pytest.mark.parametrize("name", ["coop-cs", "kgcoop", "prograd", "cocoop", "plot", "lasp"])
 def test_a_task_trained_alone_gets_what_it_gets_among_others(name: str) -> None:
     where = world(find_method(name).image == "local")
     among, *_ = fit(name, where, epochs=1)
@@ -290,6 +290,8 @@ def test_a_task_trained_alone_gets_what_it_gets_among_others(name: str) -> None:
         ("cocoop", {"reduction": 0}),
         ("cocoop", {"max_tokens": 0}),
         ("kgcoop", {"pull": -1.0}),
+        ("lasp", {"text_weight": -1.0}),
+        ("lasp", {"noise": -0.1}),
         ("linear-probe", {"steps": -1}),
         ("linear-probe", {"iterations": 0}),
         ("plot", {"prompts": 0}),

@@ -152,7 +152,7 @@ def test_same_keeps_the_version_and_changed_raises_it(
 
 
 CLASS_CONDITIONAL = {"softcpt-cata", "softcpt-cats", "softcpt-csta", "softcpt-csts"}
-READ_TEMPLATES = {"zero-shot", "prograd", "kgcoop", "gda"}
+READ_TEMPLATES = {"zero-shot", "prograd", "kgcoop", "gda", "lasp"}
 
 
 def codes() -> dict[str, str]:
@@ -163,7 +163,7 @@ def codes() -> dict[str, str]:
     ("module", "old", "new", "changed"),
     [
         ("kgcoop", "weight", "weigth", {"kgcoop"}),
-        ("coop", "len(tasks)", "len(tasks) + 0", {"coop", "coop-cs", "prograd", "kgcoop"}),
+        ("coop", "len(tasks)", "len(tasks) + 0", {"coop", "coop-cs", "prograd", "kgcoop", "lasp"}),
         ("softcpt", '"projection"', '"matrix"', {"softcpt", "softcpt-nats", *CLASS_CONDITIONAL}),
         ("zero_shot", "dim=-1", "dim=1", READ_TEMPLATES),
     ],
