@@ -97,9 +97,12 @@ def without_code(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _views(variant: Variant, views: int | None, epochs: int | None) -> int | None:
-    """Training views per image: as asked for, but never more than there are epochs; by default one per epoch."""
+    """Training views per image: as asked for, else the method's own number, else one per epoch; never more than there
+    are epochs, but for methods with a number of their own, which read all of them."""
     if "views" not in variant.method.needs:
         return None
+    if variant.method.own_views:
+        return views or variant.method.own_views
     return min(n for n in (views or epochs or 1, epochs or views or 1))
 
 
@@ -107,7 +110,8 @@ def needed(cell: Cell, draw: Draw, task: str) -> dict[str, tuple[View, tuple[Ima
     """The few-shot features of a task that the cell's method reads, by name: which view, of which images; and those of
     its few-shot validation images, on which every trained method is scored."""
     train, val = draw.train[task], draw.val[task]
-    views = View(cell.seed, 0, cell.views or 1)
-    all_kinds = {"views": (views, train), "test_view": (View(), train), "val": (View(), val)}
-    needs = cell.variant.method.needs | ({"val"} if val else set())
+    views = View(cell.seed, 0, cell.views or 1, getattr(cell.variant.params, "crop", View.crop))
+    all_kinds = {"views": (views, train), "test_view": (View(), train), "flip_view": (View(None, 1, 2), train)}
+    all_kinds["val"] = (View(), val)
+    needs = cell.variant.method.needs_of(cell.variant.params) | ({"val"} if val else set())
     return {need: all_kinds[need] for need in sorted(needs)}

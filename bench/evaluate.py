@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import curves, likeness
+from bench import chosen, curves, likeness
 from bench.cells import Cell, needed
 from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
@@ -89,10 +89,11 @@ def _train(plan: Plan, cells: Sequence[Cell], deadline: Deadline) -> _Trained:
         beside = plan.store.path(cells[0].name, cells[0].key)
         trace = beside.with_suffix(".trace.json.gz") if plan.config.profile else None
         with deadline.running(), profiled(trace, absolute(shown)) as report:
+            seen = [[_seen(task, method) for task in own] for method, own in zip(methods, data, strict=True)]
             if len(cells) == 1:
-                methods[0].fit(plan.backbone, data[0], seeds[0], report)
+                methods[0].fit(plan.backbone, seen[0], seeds[0], report)
             else:
-                kind.fit_together(list(zip(methods, data, seeds, strict=True)), plan.backbone, report)
+                kind.fit_together(list(zip(methods, seen, seeds, strict=True)), plan.backbone, report)
     synchronise(plan.backbone.device)
     seconds = time.perf_counter() - encoded
     return _Trained(methods, data, tests, encoded - start, seconds, memory, threads, seeds, deadline)
@@ -114,7 +115,7 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
     if plan.config.keep:
         write(predictions, cell.key, said)
     n = len(trained.seeds)
-    trained_curves = method.curves()
+    trained_curves, choices = method.curves(), method.chosen()
     return Record(
         "done",
         **_head(cell),
@@ -132,13 +133,14 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         demo=plan.suite.demo,
         title=plan.suite.title,
         note=plan.suite.note,
-        footnote=method.footnote,
+        footnote=" ".join(filter(None, (method.footnote, chosen.footnote(choices)))),
         recipe=plan.config.recipe or "",
         run=plan.config.recorded(),
         draws=None if (whose := draws_of(plan.config)) is None else Path(whose).name,
         curves=curves.kept(trained_curves),
         marks=curves.marks(trained_curves, data),
         similarity=likeness.kept(method),
+        chosen=chosen.kept(choices),
         learned=learned.name if kept else None,
         predictions=predictions.name if plan.config.keep else None,
         fingerprints={"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
@@ -198,6 +200,13 @@ def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
         val_labels=_labels(draw.val[task.name]),
         **{"views": torch.zeros(1, 0, plan.backbone.embed_dim), **found},
     )
+
+
+def _seen(task: TaskData, method: Method) -> TaskData:
+    """What `fit` is given of a task: its validation images only where the method says that it reads them."""
+    if "val" in method.needs_of(method.params):
+        return task
+    return replace(task, val=task.val[:0], val_labels=task.val_labels[:0])
 
 
 def _labels(parts: Sequence[Images]) -> torch.Tensor:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import __version__
+from bench.chosen import check as check_chosen
 from bench.curves import check
 from bench.datasets.fewshot import NESTED
 from bench.files import file_name, from_json, write_whole
@@ -72,6 +73,7 @@ class Record:
     fingerprints : hashes of weights, test data and draw. splits : where each task's split comes from.
     curves : of its trainings (`bench.curves.kept`). marks : what they say against the score, in sentences.
     similarity : of tasks (`bench.likeness.kept`); {} of methods without task features.
+    chosen : what the method's search on validation images chose (`bench.chosen.kept`); {} where it chose nothing.
     copies : test images of each task that have the same bytes as a few-shot image.
 
     Raises
@@ -110,6 +112,7 @@ class Record:
     curves: dict[str, Any] = field(default_factory=dict)  # older records have none, nor marks
     marks: list[str] = field(default_factory=list)
     similarity: dict[str, Any] = field(default_factory=dict)  # older records have none
+    chosen: dict[str, Any] = field(default_factory=dict)  # older records have none
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
@@ -174,6 +177,7 @@ class Record:
             return
         check(self.curves)
         check_similarity(self.similarity)
+        check_chosen(self.chosen)
         for mark in self.marks:
             _check_kind("marks", mark, str)
         if not self.tasks:

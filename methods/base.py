@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -46,8 +46,8 @@ class TaskData:
     class_names : in label order, underscores already spaces.
     template, descriptions : what the hand-written prompts are made of: `template_features` encodes them.
     views : [V, n, d], training view v of the n few-shot images; epoch e uses view e mod V.
-    labels : [n].
-    test_view : [n, d], the test view of the same images. val : [m, d], the test view of the validation few-shot
+    labels : [n]. Classes may have different numbers of images (`counts`), also none.
+    test_view, flip_view : [n, d], the test view of the same images, and its mirror image. val : [m, d], the test view of the validation few-shot
         images (min(shots, 4) per class). val_labels : [m].
 
     Only `val` and what the method's `needs` names is filled, the rest is empty. With `image = "local"` every feature is
@@ -64,6 +64,12 @@ class TaskData:
     val: Tensor = field(default_factory=lambda: torch.zeros(0))
     val_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     descriptions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    flip_view: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    @property
+    def counts(self) -> Tensor:
+        """[C], how many few-shot images each class has."""
+        return torch.bincount(self.labels, minlength=len(self.class_names))
 
 
 class Names(Protocol):
@@ -118,6 +124,30 @@ class Parameters:
                 raise UserError(f"{f.name}={value!r}: one of {', '.join(map(str, choices))}")
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a method's search on the few-shot validation images chose for one task.
+
+    values : by parameter. accuracy : percent of the `images` validation images that are right with them.
+    tried : settings that were compared. ties : how many of the others are as accurate.
+    """
+
+    values: Mapping[str, float]
+    accuracy: float
+    images: int
+    tried: int
+    ties: int
+
+
+@dataclass(frozen=True)
+class Searching(Parameters):
+    """What methods have that may choose some of their values on the few-shot validation images."""
+
+    search: Literal["none", "val"] = param(
+        "none", "val: choose on the few-shot validation images, min(shots, 4) a class", choices=("none", "val")
+    )
+
+
 class Method(ABC):
     """A method: parameters in a dataclass, `fit` on the few-shot features of all tasks, `predict` for one.
 
@@ -128,7 +158,9 @@ class Method(ABC):
     name : what the command line calls it.
     Params : dataclass of its parameters with their defaults, made with `param`.
     trains : False when nothing depends on shots and seed (one cell instead of a grid).
-    needs : which few-shot features `fit` reads: "views", "test_view", "val".
+    needs : which few-shot features `fit` reads: "views", "test_view", "flip_view", "val"; see `needs_of`.
+    own_views : training views of each image where the run does not say; None: one an epoch.
+    common_recipe : whether what recipes say of "all" methods is for this one, too; `-o all.…` always is.
     image : "pooled" features, or "local" ones.
     order : place in the paper's table. source : where the method comes from.
     footnote : what a reader of a table must know of this row, or "".
@@ -139,6 +171,8 @@ class Method(ABC):
     name: ClassVar[str] = ""
     trains: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"views"})
+    own_views: ClassVar[int | None] = None
+    common_recipe: ClassVar[bool] = True
     image: ClassVar[str] = "pooled"
     order: ClassVar[int] = 100
     source: ClassVar[str] = ""
@@ -156,6 +190,11 @@ class Method(ABC):
     def params_of(self, task: Names) -> Any:
         """A task's parameters: the method's, or what a recipe gives this task."""
         return self.by_task.get(task.name, self.params)
+
+    @classmethod
+    def needs_of(cls, params: Any) -> frozenset[str]:
+        """`needs` with these parameters: one that searches (`Searching`) reads the validation images, too."""
+        return cls.needs | ({"val"} if getattr(params, "search", "none") == "val" else set())
 
     @abstractmethod
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
@@ -214,6 +253,10 @@ class Method(ABC):
 
         {} where nothing is trained in epochs.
         """
+        return {}
+
+    def chosen(self) -> dict[str, Choice]:
+        """What `fit` chose on validation images, by the task's name; {} where it chose nothing."""
         return {}
 
     def state(self) -> dict[str, Tensor] | None:

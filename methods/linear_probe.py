@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Clip, Method, Parameters, ProgressCallback, TaskData, check_shapes, param
+from bench.methods.base import Choice, Clip, Method, Parameters, ProgressCallback, TaskData, check_shapes, param
 
 LEARNED = ("coef_", "intercept_", "classes_")  # what scikit-learn calls it
 SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
@@ -41,6 +41,7 @@ class LinearProbe(Method):
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         self.device, self.tasks = clip.device, tasks
         self.probes: list[Any] = []
+        self.choices: dict[str, Choice] = {}
         for t, task in enumerate(tasks):
             self.probes.append(self._best_probe(task))
             report(t + 1, len(tasks))
@@ -77,7 +78,13 @@ class LinearProbe(Method):
                 left, best = middle, right
             else:
                 right, best = middle, left
+        found = [accuracy(c) for c in probes]
+        percent, ties = 100 * accuracy(best), found.count(accuracy(best)) - 1
+        self.choices[task.name] = Choice({"C": best}, percent, len(labels), len(found), ties)
         return probes[best]
+
+    def chosen(self) -> dict[str, Choice]:
+        return self.choices
 
     def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
         t = self.place(task)
@@ -97,7 +104,7 @@ class LinearProbe(Method):
     def restore(self, clip: Clip, tasks: Sequence[TaskData], state: Mapping[str, Tensor]) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        self.device, self.tasks = clip.device, tasks
+        self.device, self.tasks, self.choices = clip.device, tasks, {}
         wanted: dict[str, tuple[int, ...]] = {}
         for t, task in enumerate(tasks):
             n = len(task.class_names)

@@ -206,21 +206,24 @@ def test_encoder_sees_exactly_what_a_plain_loop_shows_it(
     if whole:  # a preprocessing that is no list of steps is used as it is
         backbone = replace(backbone, preprocess=lambda image: plain(image))
     expected = torch.stack([plain(Image.open(path).convert("RGB")) for path in kinds])
-    assert torch.equal(encoder_inputs(ImageFeatures(backbone, tmp_path), kinds, View()), expected)
+    features = ImageFeatures(backbone, tmp_path)
+    assert torch.equal(encoder_inputs(features, kinds, View()), expected)
+    assert torch.equal(encoder_inputs(features, kinds, View(None, 1, 2)), expected.flip(-1))
 
 
+@pytest.mark.parametrize("least", [0.08, 0.5])
 def test_encoder_sees_exactly_torchvisions_training_views(
-    backbone: Backbone, kinds: list[Path], tmp_path: Path
+    backbone: Backbone, kinds: list[Path], tmp_path: Path, least: float
 ) -> None:
     features, expected = ImageFeatures(backbone, tmp_path), []
     to_tensor, normalise = backbone.preprocess.transforms[-2:]  # type: ignore[attr-defined]
     for path, digest in zip(kinds, features.hashes.of(kinds), strict=True):
         image = Image.open(path).convert("RGB")
         for v in range(2, 5):
-            box, flip = draw_view(image, digest, 1, v)
+            box, flip = draw_view(image, digest, 1, v, least)
             crop = transforms.functional.resized_crop(image, *box, [32, 32], transforms.InterpolationMode.BICUBIC)
             expected.append(normalise(to_tensor(transforms.functional.hflip(crop) if flip else crop)))
-    assert torch.equal(encoder_inputs(features, kinds, View(1, 2, 5)), torch.stack(expected))
+    assert torch.equal(encoder_inputs(features, kinds, View(1, 2, 5, least)), torch.stack(expected))
 
 
 @pytest.mark.parametrize("kind", ["pooled", "local"])
@@ -323,17 +326,19 @@ def test_crops_and_flips_are_distributed_as_in_the_recipe() -> None:
     assert len(set(draws)) > 2900
 
 
+@pytest.mark.parametrize("least", [0.08, 0.5])
 @pytest.mark.parametrize("size", [(500, 375), (61, 64), (20, 300), (900, 30), (1, 1), (1, 40), (3, 2)])
-def test_draws_are_torchvisions_to_the_last_number(size: tuple[int, int]) -> None:
+def test_draws_are_torchvisions_to_the_last_number(size: tuple[int, int], least: float) -> None:
     """Also of shapes that no crop fits, and of tiny images."""
     image = Image.new("RGB", size)
     for v in range(300):
         name = f"digest/7/{v}".encode()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % 2**63)
-            box = transforms.RandomResizedCrop.get_params(image, scale=[0.08, 1.0], ratio=[3 / 4, 4 / 3])
+            box = transforms.RandomResizedCrop.get_params(image, scale=[least, 1.0], ratio=[3 / 4, 4 / 3])
             expected = box, bool(torch.rand(1) < 0.5)
-        assert draw_view(image, "digest", 7, v) == expected
+        assert draw_view(image, "digest", 7, v, least) == expected
+        assert least > 0.08 or draw_view(image, "digest", 7, v) == expected
 
 
 def test_views_are_a_function_of_image_seed_and_number_alone() -> None:
@@ -402,12 +407,21 @@ def test_block_is_another_for_other_weights_preprocessing_images_or_views(
     features.get(paths, View(1, 2, 4))
     features.get(paths, View())
     features.get(paths, View(), "local")
+    features.get(paths, View(None, 1, 2))
+    features.get(paths, View(1, 0, 2, crop=0.5))
     features.get(paths[:5], View(1, 0, 2))
-    assert len(blocks(cache)) == 10
+    assert len(blocks(cache)) == 12
     Image.new("RGB", (40, 36)).save(paths[0])
     assert not features.is_cached(paths, View(1, 0, 2))
     features.get(paths, View(1, 0, 2))
-    assert len(blocks(cache)) == 11
+    assert len(blocks(cache)) == 13
+
+
+def test_views_kept_before_there_were_other_crops_are_found(backbone: Backbone, tmp_path: Path) -> None:
+    for view, numbers in ((View(), [None, 0, 1]), (View(3, 10, 20), [3, 10, 20])):
+        key = json.dumps([1, "pooled", backbone.weights, *numbers, ["an image"]]).encode()
+        name = hashlib.blake2b(key, digest_size=16).hexdigest()
+        assert ImageFeatures(backbone, tmp_path)._path(["an image"], view, "pooled").stem == name
 
 
 def test_two_backbones_of_one_name_do_not_share_features(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:

@@ -132,6 +132,25 @@ def test_a_c_that_alone_tells_the_classes_apart_is_found() -> None:
     assert accuracy(data, chosen(fitted(data))) > accuracy(data, 1e4)
 
 
+def test_it_tells_what_it_chose_among_how_many() -> None:
+    data = task(3.0)
+    method = fitted(data)
+    told = method.chosen()["task"]
+    powers = {10.0**power for power in (6, 4, 2, 0, -2, -4, -6)}
+    asked: set[float] = set()
+
+    def ask(c: float) -> float:
+        asked.add(float(f"{c:.9g}"))
+        return accuracy(data, c)
+
+    best = searched(ask)
+    asked |= powers
+    right = [accuracy(data, c) for c in sorted(asked)]
+    assert told.values == {"C": pytest.approx(best)} and told.images == len(data.val_labels)
+    assert told.accuracy == pytest.approx(100 * accuracy(data, best))
+    assert (told.tried, told.ties) == (len(asked), right.count(accuracy(data, best)) - 1)
+
+
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_scores_are_scikit_learn_s_at_the_c_found(n_classes: int) -> None:
     data = task(n_classes=n_classes)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,8 @@ class ImageFeatures:
 
     def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
         key = [self._format, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
+        if view.crop != View.crop:  # left out, so that views kept before there were others are found
+            key.append(view.crop)
         name = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
         backbone = f"{self.backbone.name.replace('/', '_')}-{self.backbone.weights[:8]}"
         return self.folder / backbone / f"{name}.safetensors"
@@ -155,7 +158,7 @@ class ImageFeatures:
 
 def _view_blocks(view: View) -> list[View]:
     edges = [*range(view.first, view.last, VIEWS_PER_BLOCK), view.last]
-    return [View(view.seed, a, b) for a, b in pairwise(edges)]
+    return [replace(view, first=a, last=b) for a, b in pairwise(edges)]
 
 
 def read_block(path: Path, check: bool = True) -> Tensor | None:

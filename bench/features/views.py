@@ -23,18 +23,24 @@ CROP_TRIES = 10
 
 @dataclass(frozen=True)
 class View:
-    """The test view (seed None), or training views first … last-1 of a seed."""
+    """The test view (seed None; as first 1, last 2 its mirror image), or training views first … last-1 of a seed.
+
+    crop : the smallest share of an image that a training view shows.
+    """
 
     seed: int | None = None
     first: int = 0
     last: int = 1
+    crop: float = CROP_AREAS[0]
 
     def __len__(self) -> int:
         return self.last - self.first
 
     def __str__(self) -> str:
-        one = f"training views {self.first}-{self.last - 1} of seed {self.seed}"
-        return "test view" if self.seed is None else one
+        if self.seed is None:
+            return "mirrored test view" if self.first else "test view"
+        least = "" if self.crop == CROP_AREAS[0] else f" (crops from {self.crop:g})"
+        return f"training views {self.first}-{self.last - 1} of seed {self.seed}{least}"
 
 
 class Pixels:
@@ -55,12 +61,13 @@ class Pixels:
         """Make the views of one image, its part of `room`. digest : of the image file's bytes."""
         if view.seed is None:
             test = self.backbone.preprocess(image) if self._resize is None else _bytes(self._resize(image))
-            out[0] = test
+            across = -1 if self._resize is None else 1  # [3, h, w] or [h, w, 3]
+            out[0] = test.flip(across) if view.first else test
             return
         h, w = self.backbone.image_size
         mode = InterpolationMode(self.backbone.preprocessing.get("interpolation", "bicubic"))
         for room, v in zip(out, range(view.first, view.last), strict=True):
-            (top, left, height, width), flip = draw_view(image, digest, view.seed, v)
+            (top, left, height, width), flip = draw_view(image, digest, view.seed, v, view.crop)
             crop = TF.resized_crop(image, top, left, height, width, [h, w], mode)
             room[:] = _bytes(TF.hflip(crop) if flip else crop)
 
@@ -94,8 +101,12 @@ def _split(backbone: Backbone) -> tuple[Compose | None, tuple[Any, Any]]:
     return None, (backbone.preprocessing["mean"], backbone.preprocessing["std"])
 
 
-def draw_view(image: Image.Image, digest: str, seed: int, v: int) -> tuple[tuple[int, int, int, int], bool]:
+def draw_view(
+    image: Image.Image, digest: str, seed: int, v: int, least: float = CROP_AREAS[0]
+) -> tuple[tuple[int, int, int, int], bool]:
     """Crop (top, left, height, width) and flip of training view v: the recipe's distribution, always the same draw.
+
+    least : the smallest share of the image that is drawn.
 
     The draws are those of torchvision's RandomResizedCrop and RandomHorizontalFlip under this seed. They are written
     out because torchvision's come from the one generator of the process, which the workers would queue for.
@@ -103,15 +114,15 @@ def draw_view(image: Image.Image, digest: str, seed: int, v: int) -> tuple[tuple
     number = int.from_bytes(hashlib.blake2b(f"{digest}/{seed}/{v}".encode(), digest_size=8).digest(), "big")
     rng = torch.Generator()
     rng.manual_seed(number % 2**63)
-    crop = _draw_crop(*image.size, rng)
+    crop = _draw_crop(*image.size, least, rng)
     return crop, bool(torch.rand(1, generator=rng) < 0.5)
 
 
-def _draw_crop(width: int, height: int, rng: torch.Generator) -> tuple[int, int, int, int]:
+def _draw_crop(width: int, height: int, least: float, rng: torch.Generator) -> tuple[int, int, int, int]:
     """As `RandomResizedCrop.get_params`: area and shape are drawn until they fit, ten times at most."""
     low, high = torch.log(torch.tensor(CROP_SHAPES)).tolist()
     for _ in range(CROP_TRIES):
-        area = width * height * torch.empty(1).uniform_(*CROP_AREAS, generator=rng).item()
+        area = width * height * torch.empty(1).uniform_(least, CROP_AREAS[1], generator=rng).item()
         shape = torch.exp(torch.empty(1).uniform_(low, high, generator=rng)).item()
         w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
         if 0 < w <= width and 0 < h <= height:

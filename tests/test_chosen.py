@@ -1,0 +1,159 @@
+"""What methods ask of the harness: views of their own number and kind, validation images only where they search, and a
+record of what they chose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench import chosen
+from bench.methods import Method, TaskData, param
+from bench.methods.base import Choice, Searching
+from bench.records import Record
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+HERE = f"{__name__}:"
+SEEN: list[TaskData] = []
+
+
+class Constant(Method):
+    """Scores every class alike; keeps what it is given."""
+
+    name = "constant"
+
+    @dataclass(frozen=True)
+    class Params(Searching):
+        crop: float = param(0.5, "smallest share of the image in a training view")
+
+    def fit(self, clip: Any, tasks: Sequence[TaskData], seed: int, report: Any) -> None:
+        SEEN[:] = tasks
+        self.device = clip.device
+
+    def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
+        return torch.zeros(len(features), len(class_names or task.class_names))
+
+    def chosen(self) -> dict[str, Choice]:
+        if self.params.search == "none":
+            return {}
+        return {task.name: Choice({"alpha": 1 / 3, "beta": 5.0}, 200 / 3, 3, 400, 7) for task in SEEN}
+
+
+class Stored(Constant):
+    name, own_views = "stored", 20
+
+
+class ByEpochs(Constant):
+    name = "by-epochs"
+
+    @dataclass(frozen=True)
+    class Params(Constant.Params):
+        epochs: int = param(3, "")  # the tiny suite's recipe says 2, for all methods
+
+
+class OwnRecipe(ByEpochs):
+    name, common_recipe = "own-recipe", False
+
+
+class Mirrored(Constant):
+    name, needs = "mirrored", frozenset({"test_view", "flip_view"})
+
+
+def record(tiny: Any, folder: Path, method: type[Method], *options: str, **changes: Any) -> Record:
+    """Of the one cell of a method, at one shot."""
+    given: dict[str, Any] = {"methods": [HERE + method.__name__], "shots": [1], "seeds": [1], "tasks": ["Colour"]}
+    tiny.run(folder, **{**given, "options": list(options), **changes})
+    (found,) = (Record.from_json(r) for path, r in tiny.records(folder).items())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "views", "expected"),
+    [(Stored, None, 20), (Stored, 4, 4), (Stored, 25, 25), (ByEpochs, None, 2), (ByEpochs, 1, 1), (ByEpochs, 9, 2),
+     (Constant, None, 1), (Constant, 2, 2), (Mirrored, None, None), (OwnRecipe, None, 3)],
+)  # fmt: skip
+def test_a_cell_has_as_many_views_as_the_run_says_else_as_the_method_says_else_one_an_epoch(
+    tiny: Any, tmp_path: Path, method: type[Method], views: int | None, expected: int | None
+) -> None:
+    assert record(tiny, tmp_path, method, views=views).config["views"] == expected
+    assert SEEN[0].views.shape[0] == (expected or 1)
+
+
+def test_crops_are_as_large_as_the_method_s_parameter_says(tiny: Any, tmp_path: Path) -> None:
+    found = []
+    for i, crop in enumerate((0.5, 0.08, 0.5)):
+        record(tiny, tmp_path / str(i), Stored, f"stored.crop={crop}", views=2)
+        found.append(SEEN[0].views)
+    assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+
+
+def test_a_method_gets_the_mirror_images_of_the_test_view(tiny: Any, tmp_path: Path) -> None:
+    record(tiny, tmp_path, Mirrored)
+    plain, mirrored = SEEN[0].test_view, SEEN[0].flip_view
+    assert plain.shape == mirrored.shape == (3, 16) and not torch.equal(plain, mirrored)
+
+
+def test_validation_images_reach_a_method_only_where_it_searches(tiny: Any, tmp_path: Path) -> None:
+    without = record(tiny, tmp_path / "none", Constant)
+    assert len(SEEN[0].val) == len(SEEN[0].val_labels) == 0
+    assert without.tasks[0]["val_accuracy"] is not None  # it is scored on them all the same
+    record(tiny, tmp_path / "val", Constant, "constant.search=val", shots=[1])
+    assert len(SEEN[0].val) == len(SEEN[0].val_labels) == 3  # min(1 shot, 4) a class
+    record(tiny, tmp_path / "more", Constant, "constant.search=val", shots=[6])
+    assert len(SEEN[0].val) == 6  # the split has two a class
+
+
+def test_classes_of_a_task_count_their_images() -> None:
+    task = TaskData("t", "", ("a", "b", "c", "d"), "{}", torch.zeros(1, 3, 2), torch.tensor([2, 0, 2]))
+    assert task.counts.tolist() == [1, 0, 2, 0]
+
+
+def test_what_was_chosen_is_in_the_record_and_marked_in_tables(tiny: Any, tmp_path: Path) -> None:
+    found = record(tiny, tmp_path, Constant, "constant.search=val")
+    values = {"alpha": 0.333333, "beta": 5.0}
+    assert found.chosen == {
+        "Colour": {"values": values, "accuracy": 66.6667, "images": 3, "tried": 400, "ties": 7}
+    }
+    assert found.footnote == (
+        "alpha, beta: chosen for each task among 400 settings on the few-shot validation images, min(shots, 4) a class. "
+        "Rows without this note saw no labels but those of the shots."
+    )
+    assert record(tiny, tmp_path / "none", Constant).chosen == {}
+    assert record(tiny, tmp_path / "note", Constant).footnote == ""
+
+
+def test_the_linear_probe_says_which_c_it_chose_among_how_many(tiny: Any, tmp_path: Path) -> None:
+    given = {"methods": ["linear-probe"], "shots": [1], "seeds": [1], "options": ["linear-probe.iterations=30"]}
+    tiny.run(tmp_path, **given)
+    (found,) = (Record.from_json(r) for r in tiny.records(tmp_path).values())
+    assert set(found.chosen) == {"Colour", "Shade", "Stripes"}
+    for row in found.tasks:
+        choice = found.chosen[row["task"]]
+        assert set(choice["values"]) == {"C"} and choice["images"] == 3
+        assert choice["accuracy"] == pytest.approx(row["val_accuracy"], rel=1e-5)
+        assert 7 <= choice["tried"] <= 7 + 1 + 8 and 0 <= choice["ties"] < choice["tried"]
+    assert found.footnote.startswith("C: chosen for each task among ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"values": {"alpha": "1"}}, "not in numbers"),
+        ({"values": [1]}, "not in numbers"),
+        ({"tried": None}, "not in numbers"),
+        ({"accuracy": 101.0}, "no percentage"),
+        ({"accuracy": float("nan")}, "no percentage"),
+        ({"more": 1}, "has not the fields"),
+    ],
+)
+def test_a_record_of_a_choice_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+    sound = {"T": {"values": {"alpha": 1.0}, "accuracy": 50.0, "images": 4, "tried": 3, "ties": 0}}
+    chosen.check(json.loads(json.dumps(sound)))
+    with pytest.raises(ValueError, match=message):
+        chosen.check({"T": {**sound["T"], **change}})
