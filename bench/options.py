@@ -85,8 +85,8 @@ def variants(
     options : "method.parameter=value" or "all.parameter=value"; several values with commas make a sweep. A value in
         double quotes keeps its commas: 'coop.words="a photo of a, well, "'.
     recipes : values by method name, or for "all" that have the parameter (but for methods without `common_recipe`);
-        below `options`, above the methods' defaults, a later one above an earlier. The first is the suite's own: with it
-        alone stand a variant's defaults.
+        below `options`, above the methods' defaults, a later one above an earlier. The first is the suite's own: with
+        it alone stand a variant's defaults.
     rules : of the last recipe, by method name: above its values, below `options`. recipe : that recipe's name.
 
     Raises
@@ -99,7 +99,8 @@ def variants(
         known = {f.name for f in fields(method.Params)}
         own: list[dict[str, Any]] = [{}]  # of the suite, then of what else is given
         for content in recipes:
-            values = {**(content.get("all", {}) if method.common_recipe else {}), **content.get(method.name, {})}
+            common = content.get("all", {}) if method.common_recipe else {}
+            values = {**common, **content.get(method.name, {})}
             found = {k: _convert(method, k, str(v), f"recipe {k}") for k, v in values.items() if k in known}
             own.append({**own[-1], **found})
         base, defaults = own[-1], _make(method, own[min(1, len(recipes))], "recipe")

@@ -47,10 +47,10 @@ class TaskData:
     template, descriptions : what the hand-written prompts are made of: `template_features` encodes them.
     views : [V, n, d], training view v of the n few-shot images; epoch e uses view e mod V.
     labels : [n]. Classes may have different numbers of images (`counts`), also none.
-    test_view, flip_view : [n, d], the test view of the same images, and its mirror image. val : [m, d], the test view of the validation few-shot
-        images (min(shots, 4) per class). val_labels : [m].
+    test_view, flip_view : [n, d], the test view of the same images, and its mirror image.
+    val : [m, d], the test view of the validation few-shot images (min(shots, 4) per class). val_labels : [m].
 
-    Only `val` and what the method's `needs` names is filled, the rest is empty. With `image = "local"` every feature is
+    `fit` is given what the method's `needs_of` names, the rest is empty. With `image = "local"` every feature is
     a set of P local ones: [..., P, d].
     """
 

@@ -121,8 +121,8 @@ def test_what_was_chosen_is_in_the_record_and_marked_in_tables(tiny: Any, tmp_pa
         "Colour": {"values": values, "accuracy": 66.6667, "images": 3, "tried": 400, "ties": 7}
     }
     assert found.footnote == (
-        "alpha, beta: chosen for each task among 400 settings on the few-shot validation images, min(shots, 4) a class. "
-        "Rows without this note saw no labels but those of the shots."
+        "alpha, beta: chosen for each task among 400 settings on the few-shot validation images, min(shots, 4) a "
+        "class. Rows without this note saw no labels but those of the shots."
     )
     assert record(tiny, tmp_path / "none", Constant).chosen == {}
     assert record(tiny, tmp_path / "note", Constant).footnote == ""

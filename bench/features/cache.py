@@ -123,9 +123,8 @@ class ImageFeatures:
 
     def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
         key = [self._format, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
-        if view.crop != View.crop:  # left out, so that views kept before there were others are found
-            key.append(view.crop)
-        name = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+        crop = [] if view.crop == View.crop else [view.crop]  # blocks from before there were others are found
+        name = hashlib.blake2b(json.dumps([*key, *crop]).encode(), digest_size=16).hexdigest()
         backbone = f"{self.backbone.name.replace('/', '_')}-{self.backbone.weights[:8]}"
         return self.folder / backbone / f"{name}.safetensors"
 
