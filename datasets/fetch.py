@@ -20,7 +20,7 @@ from bench.datasets.check import check_task, in_the_way, printable
 from bench.datasets.sources import Source
 from bench.datasets.spec import Suite
 from bench.datasets.splits import select_tasks
-from bench.datasets.transfer import byte_bar, download, human, part_of, size_of, verify
+from bench.datasets.transfer import byte_bar, download, human, kept, size_of, verify
 from bench.errors import UserError
 from bench.files import locked
 from bench.files import replace as move
@@ -79,15 +79,15 @@ class Plan:
     def to_download(self) -> int:
         """Bytes, without what an earlier run left; sizes that are not stated count as nothing."""
         to_come = [step for step in self.open if step.state == DOWNLOAD]
-        return sum(max(0, step.source.n_bytes - size_of(part_of(step.ours))) for step in to_come)
+        return sum(max(0, step.source.n_bytes - kept(step.ours)) for step in to_come)
 
     @property
     def needed(self) -> int:
         """Bytes on disk at most: all that is kept, images unpacked as large as packed, and one archive at a time."""
-        kept = [step.source.n_bytes for step in self.open]
+        sizes = [step.source.n_bytes for step in self.open]
         archives = [step.source.n_bytes for step in self.open if step.source.unpack and step.state == DOWNLOAD]
-        there_in_part = sum(size_of(part_of(step.ours)) for step in self.open)
-        return max(0, sum(kept) + max(archives, default=0) - there_in_part)
+        there_in_part = sum(kept(step.ours) for step in self.open)
+        return max(0, sum(sizes) + max(archives, default=0) - there_in_part)
 
     @property
     def free(self) -> int:
@@ -196,7 +196,7 @@ def _fetch(step: Step, hide: bool | None) -> None:
                 else:
                     move(ours, mine)
         except BaseException:
-            if not (ours.exists() or part_of(ours).exists()):  # nothing to go on with
+            if not (ours.exists() or kept(ours)):  # nothing to go on with
                 shutil.rmtree(ours.parent, ignore_errors=True)
             raise
         shutil.rmtree(ours.parent)

@@ -3,21 +3,14 @@
 import errno
 import hashlib
 import io
-import json
 import os
 import shutil
-import tarfile
-import threading
-import zipfile
+import sys
 from collections import namedtuple
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from bench.catalogue import fetch
 from bench.cli import main
@@ -25,114 +18,20 @@ from bench.datasets import archives, load_suite, load_tasks, transfer
 from bench.datasets import fetch as fetching
 from bench.datasets.check import check_suite
 from bench.datasets.fetch import plan
-from bench.datasets.sources import Source
-from bench.datasets.transfer import download, human
 from bench.errors import UserError
 from bench.files import locked
 
-CONTENT = os.urandom(100_000)
-MD5 = hashlib.md5(CONTENT).hexdigest()  # noqa: S324 - MD5 as data sets publish it
+sys.path.append(str(Path(__file__).parent))
+from fileserver import CONTENT, Handler, Server, classes, names, server, targz, zipped
+
+__all__ = ["server"]
+
 Capture = pytest.CaptureFixture[str]
-
-
-@dataclass
-class Page:
-    """One file of the server, and how it misbehaves."""
-
-    content: bytes = CONTENT
-    etag: str = '"1"'
-    headers: dict[str, str] = field(default_factory=dict)
-    status: int = 200
-    ranges: bool = True
-    cuts: list[int] = field(default_factory=list)  # bytes after which each of the next answers breaks off
-    says: int | None = None  # a Content-Length that is wrong; -1 for none
-    failures: list[int] = field(default_factory=list)  # status codes of the next answers
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        pages, requests = self.server.pages, self.server.requests  # type: ignore[attr-defined]
-        requests.append((self.path, dict(self.headers)))
-        page = pages.get(self.path, Page(status=404))
-        status, start, total = page.status, 0, len(page.content)
-        if page.failures:
-            status = page.failures.pop(0)
-        wanted = self.headers.get("Range")
-        unchanged = self.headers.get("If-Range") in (None, page.etag)
-        if status == 200 and wanted and page.ranges and unchanged:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            status = 206 if start < total else 416
-        self.send_response(status)
-        for name, value in page.headers.items():
-            self.send_header(name, value)
-        if page.etag:
-            self.send_header("ETag", page.etag)
-        body = page.content[start:] if status in (200, 206) else b"no"
-        if status in (206, 416):
-            self.send_header(
-                "Content-Range", f"bytes {start}-{total - 1}/{total}" if status == 206 else f"bytes */{total}"
-            )
-        if page.says != -1:
-            self.send_header("Content-Length", str(len(body) if page.says is None else page.says))
-        self.end_headers()
-        self.wfile.write(body[: page.cuts.pop(0)] if page.cuts and status in (200, 206) else body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Server:
-    def __init__(self) -> None:
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.pages, self.http.requests = {}, []  # type: ignore[attr-defined]
-        self.pages: dict[str, Page] = self.http.pages  # type: ignore[attr-defined]
-        self.requests: list[tuple[str, dict[str, str]]] = self.http.requests  # type: ignore[attr-defined]
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def put(self, name: str, content: bytes = CONTENT, **how: Any) -> str:
-        self.pages[f"/{name}"] = Page(content, **how)
-        return f"http://127.0.0.1:{self.http.server_port}/{name}"
-
-    @property
-    def ranges(self) -> list[str | None]:
-        return [headers.get("Range") for _, headers in self.requests]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0, 0.0))
-    running = Server()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
 
 
 @pytest.fixture(autouse=True)
 def own_cache(cache: Path) -> None:
     """Divisions and the like go to the test's own folder."""
-
-
-def targz(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def classes(prefix: str, names: tuple[str, ...] = ("crow", "wren"), images: int = 5) -> dict[str, bytes]:
-    return {f"{prefix}/{name}/{number}.jpg": f"{name}{number}".encode() for name in names for number in range(images)}
 
 
 def suite_file(folder: Path, *sources: str, more: str = "classes: 2, images: 10, ") -> str:
@@ -157,11 +56,6 @@ def birds(server: Server, tmp_path: Path, **how: Any) -> str:
 
 def states(table: Any) -> list[str]:
     return list(table["state"])
-
-
-def names(folder: Path) -> list[str]:
-    """What stands in a folder, but for the lock file, which stays."""
-    return sorted(path.name for path in folder.iterdir() if path.name != ".fetch.lock")
 
 
 # From a server to a task --------------------------------------------------------------------------------------
@@ -292,16 +186,10 @@ def test_a_failure_stops_its_own_source_only(server: Server, tmp_path: Path, cap
     assert names(tmp_path / "root" / "birds") == ["lists.txt"]
 
 
-def test_lengths_no_file_has_stop_nothing(server: Server, tmp_path: Path) -> None:
-    long = "9" * 5000
-    says = server.put("a.bin", says=-1, headers={"Content-Length": long})
+def test_a_length_no_file_has_stops_nothing(server: Server, tmp_path: Path) -> None:
+    says = server.put("a.bin", says=-1, headers={"Content-Length": "9" * 5000})
     suite = suite_file(tmp_path, source(says), source(server.put("b.bin", b"b")))
     assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched", "fetched"]
-    for status, given in ((200, f"bytes {long}-{long}/{long}"), (416, f"bytes */{long}")):
-        url = server.put("c.bin", headers={"Content-Range": given}, failures=[status] if status == 416 else [])
-        (tmp_path / "c.bin.part").write_bytes(CONTENT[:100])
-        download(url, tmp_path / "c.bin", ("md5", MD5))
-        assert (tmp_path / "c.bin").read_bytes() == CONTENT
 
 
 def test_a_failure_nobody_thought_of_stops_its_own_source_only(
@@ -310,10 +198,10 @@ def test_a_failure_nobody_thought_of_stops_its_own_source_only(
     suite = suite_file(tmp_path, source(server.put("a.bin")), source(server.put("b.bin", b"b")))
     original = transfer._transfer
 
-    def broken(url: str, *rest: Any) -> None:
+    def broken(url: str, *rest: Any) -> Path:
         if url.endswith("a.bin"):
             raise ZeroDivisionError("of\nall")
-        original(url, *rest)
+        return original(url, *rest)
 
     monkeypatch.setattr(transfer, "_transfer", broken)
     assert main(["data", "fetch", "--suite", suite, "--data", str(tmp_path / "root"), "--yes"]) == 1
@@ -329,13 +217,6 @@ def test_a_servers_words_cannot_paint_the_terminal(
     monkeypatch.setattr(Handler, "send_response", lambda h, code: original(h, code, "\x1b[2J\x07gone"))
     table = fetch(suite_file(tmp_path, source(server.put("x.zip", status=404))), str(tmp_path / "root"))
     assert "the server says 404 ?[2J?gone" in table["problem"][0]
-
-
-def test_without_a_network_each_failure_is_one_line_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "PAUSES", ())
-    with pytest.raises(UserError, match=r"no\.invalid/x\.zip: the server is not found; is there a network\?") as caught:
-        download("http://no.invalid/x.zip", tmp_path / "x.zip")
-    assert "\n" not in str(caught.value) and names(tmp_path) == []
 
 
 def test_the_python_call_returns_a_row_a_source(server: Server, tmp_path: Path) -> None:
@@ -403,6 +284,31 @@ def test_folders_of_any_name_can_be_printed(server: Server, tmp_path: Path, caps
     shown = capsys.readouterr().out
     shown.encode()
     assert "not-?-text?[2J" in shown and "\x1b" not in shown
+
+
+def test_the_next_call_goes_on_too_by_the_servers_version(server: Server, tmp_path: Path) -> None:
+    suite = suite_file(tmp_path, source(server.put("x.bin", cuts=[30_000, 10_000, 10_000, 10_000])))
+    table = fetch(suite, str(tmp_path / "root"))
+    assert states(table) == ["failed"]
+    assert "ended after 60000 of 100000 bytes; 60 kB are kept, the same command goes on" in table["problem"][0]
+    assert names(tmp_path / "root" / "birds") == [".x.bin.fetch"]
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
+    assert server.ranges[-1] == "bytes=60000-"
+    assert (tmp_path / "root/birds/x.bin").read_bytes() == CONTENT
+    assert names(tmp_path / "root" / "birds") == ["x.bin"]
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256"])
+def test_a_wrong_checksum_names_both_and_the_next_call_starts_anew(server: Server, tmp_path: Path, kind: str) -> None:
+    good, bad = hashlib.new(kind, CONTENT).hexdigest(), hashlib.new(kind, b"other").hexdigest()
+    url = server.put("x.bin", b"other")
+    suite = suite_file(tmp_path, source(url, **{kind: f"'{good}'"}))
+    table = fetch(suite, str(tmp_path / "root"))
+    assert states(table) == ["failed"]
+    assert f"its {kind} is {bad}, expected is {good}" in table["problem"][0] and "x.bin" in table["problem"][0]
+    assert names(tmp_path / "root" / "birds") == []
+    server.put("x.bin")
+    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"] and server.ranges[-1] is None
 
 
 # What is there already ----------------------------------------------------------------------------------------
@@ -595,250 +501,3 @@ def test_too_little_space_is_said_before_anything_is_downloaded(
         fetch(suite, str(tmp_path / "root"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 2_100_000))
     assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
-
-
-def test_a_file_larger_than_said_or_than_what_is_free(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = server.put("x.zip", says=50_000_000)
-    with pytest.raises(UserError, match=r"is 50 MB long, at most 10 MB are taken \(twice the suite file's `size`"):
-        download(url, tmp_path / "x.zip", limit=10_000_000)
-    endless = server.put("y.zip", says=-1)
-    with pytest.raises(UserError, match="sends more, at most 10 kB are taken"):
-        download(endless, tmp_path / "y.zip", limit=10_000)
-    monkeypatch.setattr(transfer, "MAX_UNSAID", 50_000)
-    with pytest.raises(UserError, match=r"at most 50 kB are taken \(no `size` in the suite file and no length said"):
-        download(endless, tmp_path / "z.zip")
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 1_000_000))
-    with pytest.raises(UserError, match=r"50 MB are to come, 1.0 MB are free in"):
-        download(url, tmp_path / "x.zip")
-    assert len(server.requests) == 4  # none of these is tried again
-
-
-def test_sizes_as_people_say_them() -> None:
-    sizes = {"600 MB": 600_000_000, "4.7 GB": 4_700_000_000, "under 1 MB": 1_000_000, "large": 0}
-    for text, size in sizes.items():
-        assert Source(size=text).n_bytes == size
-    assert [human(size) for size in (0, 999, 1200, 4.7e9, 37e9, 2.5e12)] == [
-        "0 bytes", "999 bytes", "1.2 kB", "4.7 GB", "37 GB", "2.5 TB"]  # fmt: skip
-
-
-# Over the wire ------------------------------------------------------------------------------------------------
-
-
-def part(folder: Path, content: bytes, version: str = "", url: str = "") -> None:
-    """A part of x.bin, and what is known of its version, as an earlier run left them."""
-    (folder / "x.bin.part").write_bytes(content)
-    (folder / "x.bin.version").write_text(json.dumps([url, version]))
-
-
-def known(folder: Path) -> str:
-    return str(json.loads((folder / "x.bin.version").read_text())[1])
-
-
-def test_a_cut_connection_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
-    url = server.put("x.bin", cuts=[50_000, 20_000])
-    download(url, tmp_path / "x.bin", ("md5", MD5))
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT and names(tmp_path) == ["x.bin"]
-    assert server.ranges == [None, "bytes=50000-", "bytes=70000-"]
-
-
-def test_the_next_call_goes_on_too_by_the_servers_version(server: Server, tmp_path: Path) -> None:
-    """No checksum: If-Range is what keeps two versions apart."""
-    suite = suite_file(tmp_path, source(server.put("x.bin", cuts=[30_000, 10_000, 10_000, 10_000])))
-    table = fetch(suite, str(tmp_path / "root"))
-    assert states(table) == ["failed"]
-    assert "ended after 60000 of 100000 bytes; 60 kB are kept, the same command goes on" in table["problem"][0]
-    assert names(tmp_path / "root" / "birds") == [".x.bin.fetch"]
-    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"]
-    assert server.ranges[-1] == "bytes=60000-" and server.requests[-1][1]["If-Range"] == '"1"'
-    assert (tmp_path / "root/birds/x.bin").read_bytes() == CONTENT
-    assert names(tmp_path / "root" / "birds") == ["x.bin"]
-
-
-def test_another_version_on_the_server_starts_anew(server: Server, tmp_path: Path) -> None:
-    url = server.put("x.bin", etag='"2"')
-    part(tmp_path, b"of the old version", '"1"', url)
-    download(url, tmp_path / "x.bin")
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT
-    assert len(server.requests) == 1 and server.ranges == ["bytes=18-"]
-
-
-def test_a_server_that_overlooks_if_range_does_not_mix_versions(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = server.put("x.bin", etag='"2"')
-    part(tmp_path, b"of the old version", '"1"', url)
-    original = Handler.do_GET
-
-    def overlooked(handler: Handler) -> None:
-        del handler.headers["If-Range"]
-        original(handler)
-
-    monkeypatch.setattr(Handler, "do_GET", overlooked)
-    download(url, tmp_path / "x.bin")
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges == ["bytes=18-", None]
-
-
-def test_by_dates_versions_are_not_mixed_either(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new = "Wed, 21 Oct 2015 07:28:00 GMT", "Thu, 22 Oct 2015 07:28:00 GMT"
-    url = server.put("x.bin", etag="", headers={"Last-Modified": new})
-    original = Handler.do_GET
-
-    def overlooked(handler: Handler) -> None:
-        del handler.headers["If-Range"]
-        original(handler)
-
-    monkeypatch.setattr(Handler, "do_GET", overlooked)
-    for content in (b"of the old version", bytes(len(CONTENT))):  # the second: 416, and as long as the new one
-        part(tmp_path, content, old, url)
-        download(url, tmp_path / "x.bin")
-        assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] is None
-
-
-def test_a_version_is_remembered_where_the_answer_with_the_rest_leaves_it_out(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As HTTP advises for dates."""
-    monkeypatch.setattr(transfer, "PAUSES", ())
-    url = server.put("x.bin", etag="", cuts=[10])
-    server.pages["/x.bin"].etag = "a date"  # of the test's server: what If-Range is compared with
-    original = Handler.send_header
-    monkeypatch.setattr(
-        Handler, "send_header", lambda h, name, value: None if name == "ETag" else original(h, name, value)
-    )
-    part(tmp_path, CONTENT[:100], "a date", url)
-    with pytest.raises(UserError, match="ended after 110 of"):
-        download(url, tmp_path / "x.bin")
-    assert known(tmp_path) == "a date"
-
-
-def test_a_part_nobody_can_vouch_for_is_not_gone_on_with(server: Server, tmp_path: Path) -> None:
-    for etag, headers in (("", {}), ('W/"1"', {})):
-        url = server.put("x.bin", etag=etag, headers=headers)
-        part(tmp_path, b"which version?", "", url)
-        download(url, tmp_path / "x.bin")
-        assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] is None
-    part(tmp_path, CONTENT[:100], "", url)  # a checksum vouches
-    download(url, tmp_path / "x.bin", ("md5", MD5))
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] == "bytes=100-"
-
-
-def test_a_weak_etag_is_no_version(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two files with one weak ETag may differ in bytes, so HTTP forbids it in If-Range."""
-    monkeypatch.setattr(transfer, "PAUSES", ())
-    url = server.put("x.bin", etag='W/"1"', cuts=[10])
-    with pytest.raises(UserError, match="ended after 10 of"):
-        download(url, tmp_path / "x.bin")
-    assert known(tmp_path) == ""
-
-
-def test_a_date_stands_in_for_an_etag(server: Server, tmp_path: Path) -> None:
-    date = "Wed, 21 Oct 2015 07:28:00 GMT"
-    url = server.put("x.bin", etag="", headers={"Last-Modified": date}, cuts=[10])
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="ended after 10 of"):
-        patch.setattr(transfer, "PAUSES", ())
-        download(url, tmp_path / "x.bin")
-    server.pages["/x.bin"].etag = date  # of the test's server: what If-Range is compared with
-    download(url, tmp_path / "x.bin")
-    assert server.requests[-1][1]["If-Range"] == date and (tmp_path / "x.bin").read_bytes() == CONTENT
-
-
-def test_a_server_without_ranges_starts_anew(server: Server, tmp_path: Path) -> None:
-    url = server.put("x.bin", ranges=False, cuts=[50_000])
-    download(url, tmp_path / "x.bin", ("md5", MD5))
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges == [None, "bytes=50000-"]
-
-
-def test_nothing_left_to_send(server: Server, tmp_path: Path) -> None:
-    """416: all of it is there, or the part is longer than the file."""
-    url = server.put("x.bin")
-    (tmp_path / "x.bin.part").write_bytes(CONTENT)
-    download(url, tmp_path / "x.bin", ("md5", MD5))
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT and len(server.requests) == 1
-    (tmp_path / "y.bin.part").write_bytes(CONTENT + b"more")
-    download(url, tmp_path / "y.bin", ("md5", MD5))
-    assert (tmp_path / "y.bin").read_bytes() == CONTENT and server.ranges[1:] == ["bytes=100004-", None]
-
-
-@pytest.mark.parametrize("kind", ["md5", "sha256"])
-def test_a_wrong_checksum_names_both_and_the_next_call_starts_anew(server: Server, tmp_path: Path, kind: str) -> None:
-    good, bad = hashlib.new(kind, CONTENT).hexdigest(), hashlib.new(kind, b"other").hexdigest()
-    url = server.put("x.bin", b"other")
-    suite = suite_file(tmp_path, source(url, **{kind: f"'{good}'"}))
-    table = fetch(suite, str(tmp_path / "root"))
-    assert states(table) == ["failed"]
-    assert f"its {kind} is {bad}, expected is {good}" in table["problem"][0] and "x.bin" in table["problem"][0]
-    assert names(tmp_path / "root" / "birds") == []
-    server.put("x.bin")
-    assert states(fetch(suite, str(tmp_path / "root"))) == ["fetched"] and server.ranges[-1] is None
-
-
-def test_a_length_the_server_does_not_keep_is_an_error(server: Server, tmp_path: Path) -> None:
-    url = server.put("x.bin", says=100_001, etag="")
-    with pytest.raises(UserError, match="the connection ended after 100000 of 100001 bytes"):
-        download(url, tmp_path / "x.bin")
-    assert not (tmp_path / "x.bin").exists()
-
-
-def test_a_busy_server_is_asked_again_a_few_times(server: Server, tmp_path: Path) -> None:
-    url = server.put("x.bin", failures=[503, 429, 500])
-    download(url, tmp_path / "x.bin")
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT and len(server.requests) == 4
-    server.pages["/x.bin"].failures = [503] * 9
-    with pytest.raises(UserError, match="the server says 503"):
-        download(url, tmp_path / "y.bin")
-    assert len(server.requests) == 8
-
-
-@pytest.mark.parametrize("status", [403, 404, 410])
-def test_what_is_not_there_is_not_asked_again(server: Server, tmp_path: Path, status: int) -> None:
-    with pytest.raises(UserError, match=rf"x\.bin: the server says {status}"):
-        download(server.put("x.bin", status=status), tmp_path / "x.bin")
-    assert len(server.requests) == 1 and names(tmp_path) == []
-
-
-def test_redirects_are_followed_to_http_only(server: Server, tmp_path: Path) -> None:
-    final = server.put("final.bin", cuts=[50_000])
-    url = server.put("x.bin", b"", status=302, headers={"Location": final}, etag="")
-    download(url, tmp_path / "x.bin", ("md5", MD5))
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT
-    assert server.ranges == [None, None, "bytes=50000-", "bytes=50000-"]
-    for target in ("file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x"):
-        server.pages["/x.bin"].headers["Location"] = target
-        with pytest.raises(UserError, match="not followed"):
-            download(url, tmp_path / "y.bin")
-    server.pages["/x.bin"].headers["Location"] = url  # for ever
-    with pytest.raises(UserError, match="from address to address without end") as caught:
-        download(url, tmp_path / "y.bin")
-    assert "\n" not in str(caught.value) and names(tmp_path) == ["x.bin"]
-
-
-def test_never_from_https_back_to_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = requests.Response()
-    answer.status_code, answer.url, answer.raw = 200, "http://example.org/x", io.BytesIO(b"x")
-    monkeypatch.setattr(requests, "get", lambda *_, **__: answer)
-    with pytest.raises(UserError, match="which is not followed"):
-        download("https://example.org/x", tmp_path / "x")
-    assert names(tmp_path) == []
-
-
-def test_files_of_this_machine_are_no_downloads(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("secret")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError):
-        patch.setattr(transfer, "PAUSES", ())
-        download((tmp_path / "secret").as_uri(), tmp_path / "x")
-    assert names(tmp_path) == ["secret"]
-
-
-def test_a_broken_version_file_is_nothing(server: Server, tmp_path: Path) -> None:
-    url = server.put("x.bin")
-    for text in ("", "[", "{}", "3", json.dumps(["another address", '"1"'])):
-        part(tmp_path, b"which version?")
-        (tmp_path / "x.bin.version").write_text(text)
-        download(url, tmp_path / "x.bin")
-        assert (tmp_path / "x.bin").read_bytes() == CONTENT and server.ranges[-1] is None
-        assert names(tmp_path) == ["x.bin"]
