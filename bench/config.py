@@ -17,7 +17,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from bench.datasets.fewshot import DRAWN
 from bench.devices import check_device
 from bench.errors import UserError, nearest
-from bench.files import user_path
+from bench.files import NO_TEXT, is_text, user_path
 from bench.options import names, numbers, option_texts
 from bench.track import check_tracker
 
@@ -247,7 +247,9 @@ def _checked(f: Field[Any], value: Any) -> Any:
     if value is None and f.default is None:
         return None
     if f.name == "options":
-        return option_texts(value)
+        found = option_texts(value)
+        _check_text(option, *found)
+        return found
     if kind.startswith("Names"):
         return _names(many(value), option, f.metadata["choices"])
     if kind.startswith("Numbers"):
@@ -267,15 +269,25 @@ def _checked(f: Field[Any], value: Any) -> Any:
         return int(value)
     if not isinstance(value, (str, Path)):
         raise UserError(f"{option} {value!r}: write a text")
+    kept = Path(value).name if f.metadata["path"] == "maybe" else "" if f.metadata["path"] else str(value)
+    _check_text(option, kept)
     if f.metadata["choices"] and value not in f.metadata["choices"]:
         raise UserError(f"{option} {value!r}: one of {', '.join(f.metadata['choices'])}")
     return str(user_path(value)) if str(value).startswith("~") and f.metadata["path"] else str(value)
+
+
+def _check_text(option: str, *texts: str) -> None:
+    """Refuse what no record could hold."""
+    for text in texts:
+        if not is_text(text):
+            raise UserError(f"{option} {text!r}: holds {NO_TEXT}")
 
 
 def _names(texts: tuple[str, ...], option: str, choices: Sequence[str]) -> tuple[str, ...]:
     found = names([str(text) for text in texts])
     if not found:
         raise UserError(f"{option}: none given; name some, or leave {option} out")
+    _check_text(option, *found)
     for text in found:
         if choices and text not in choices:
             raise UserError(f"{option} {text!r}: one of {', '.join(choices)}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from bench.datasets.draws import find_draw, read_draw
+from bench.datasets.draws import find_draw, read_draw, validation_file
 from bench.datasets.fewshot import COOP, VAL_SHOTS, coop_draw, few_shot, seeded_order
 from bench.datasets.splits import Task
 from bench.datasets.types import Item
@@ -97,6 +97,9 @@ def look_at_images(
         learned_from, scored = images(t, few[t.name]).by_content(), tests[t.name].by_content()
         if told := describe_copies(t.split.root, copies(learned_from, scored), "few-shot images"):
             tqdm.write(f"warning: {t.name}: of the test images, {told}", file=sys.stderr)
+    for t in tasks:
+        if without := [size for size, sets in drawn.items() if size[0] and not sets[t.name][1]]:
+            tqdm.write(f"warning: {t.name}: {_unvalidated(t, without, like)}", file=sys.stderr)
     draws = {}
     for (size, seed), sets in drawn.items():
         train, val = ({t.name: tuple(images(t, block) for block in sets[t.name][i]) for t in tasks} for i in (0, 1))
@@ -140,6 +143,17 @@ def few_shot_set(
             raise UserError(f"--draws {folder}: {wanted} is missing; `python -m bench data splits` writes such files")
         train, val = ([items] for items in read_draw(file, split))
     return _trained(task, protocol, train), _trained(task, protocol, val)
+
+
+def _unvalidated(task: Task, sizes: Sequence[tuple[int, int]], like: str | Path | None) -> str:
+    """What is said of draws without validation images."""
+    (shots, seed), why = sizes[0], ""
+    file = None if like in (None, COOP) else find_draw(task, Path(like or ""), shots, seed)
+    if file is not None:
+        beside = validation_file(file)
+        why = f" ({beside} is missing)" if not beside.is_file() else f" ({beside} lists none)"
+    n = count(len(sizes), "draw")
+    return f"no validation images in {n}, e.g. {count(shots, 'shot')}, seed {seed}{why}: no validation accuracy there"
 
 
 def _trained(task: Task, protocol: Protocol, blocks: Blocks) -> Blocks:

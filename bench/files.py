@@ -44,17 +44,37 @@ def is_device(name: str) -> bool:
     return name.partition(".")[0].rstrip().lower() in DEVICES
 
 
+NO_TEXT = "half a surrogate pair or bytes that are not UTF-8, which is no text"
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a text that can be written as UTF-8.
+
+    Python's strings, and so names of files and JSON, may hold half a surrogate pair ("\\ud800"), which pandas and
+    Parquet refuse.
+    """
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def from_json(text: str | bytes) -> Any:
     """The value in a JSON text that somebody else may have written.
 
     Raises
     ------
-    ValueError : it is none, or nested deeper than Python reads.
+    ValueError : it is none, nested deeper than Python reads, or one of its texts is none (`is_text`).
     """
     try:
-        return json.loads(text)
+        written = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
+        value = json.loads(written)
+        halves = "\\ud" in written.lower() and not is_text(json.dumps(value, ensure_ascii=False))
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if halves:
+        raise ValueError(f"holds {NO_TEXT}")
+    return value
 
 
 def offline() -> bool:

@@ -289,7 +289,7 @@ class RecordStore:
         text = json.dumps(record.to_json(), indent=1, ensure_ascii=False)
         # Lists of numbers on one line each: curves would take thousands. No text in JSON holds a line's end.
         text = re.sub(r"\[\n\s+([-+.,\deE\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
-        write_whole(path, text + "\n")
+        write_whole(path, f"{text}\n".encode("utf-8", "replace"))  # the name of a folder of draws may be no text
         return path
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NO_VALIDATION = "no validation images: a run has no validation accuracy here"
+
+
 class Row(NamedTuple):
     """What `check_suite` says of a task."""
 
@@ -91,7 +94,7 @@ def check_task(
             return row._replace(next=advice)
     except UserError as error:
         return row._replace(state="broken", next=str(error))
-    notes = [str(task.left_out)]
+    notes = [str(task.left_out), "" if task.split.val else NO_VALIDATION]
     if hashes:
         parts = [[task.split.root / item.path for item in items] for items in task.split.parts.values()]
         with bar(f"opening {spec.name}'s images", _images(task), "image", hide, position=0) as shown:

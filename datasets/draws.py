@@ -60,6 +60,11 @@ def find_draw(task: Task, folder: Path, shots: int, seed: int) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def validation_file(file: Path) -> Path:
+    """The file of the images to validate on, where a draw is in a file for each part; else the file itself."""
+    return file.with_name(file.name.replace("_train.jsonl", "_val.jsonl"))
+
+
 def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
@@ -75,7 +80,7 @@ def read_draw(file: Path, split: Split) -> tuple[list[Item], list[Item]]:
             "to turn one into JSON"
         )
     if file.suffix == ".jsonl":
-        beside = file.with_name(file.name.replace("_train.jsonl", "_val.jsonl"))
+        beside = validation_file(file)
         content: Any = {
             "train": read_json(file, lines=True),
             "val": read_json(beside, lines=True) if beside.is_file() else [],

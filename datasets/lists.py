@@ -20,6 +20,7 @@ from bench.datasets.readers import Options, image_root, parts_of, text_of
 from bench.datasets.splitfiles import check_names, read_json, safe_path
 from bench.datasets.types import Item, Listing, MissingData, files_below, is_image_file
 from bench.errors import UserError, nearest
+from bench.files import is_text
 
 Rows = list[tuple[str, Any]]  # path of an image, key of its class
 Row = Callable[[list[str]], tuple[str, str]]  # a line's words → what it stands for
@@ -99,7 +100,7 @@ def read_flowers(folder: Path, options: Options) -> Listing:
         raise MissingData(f"{named}: no such file")
     content = read_json(named)
     texts = list(content.items()) if isinstance(content, dict) else [("", None)]
-    if not all(key.isdecimal() and len(key) < 10 and isinstance(name, str) for key, name in texts):
+    if not all(key.isdecimal() and len(key) < 10 and is_text(name) for key, name in texts):
         raise UserError(f'{named}: must hold names by label, as in {{"1": "pink primrose"}}')
     names = {int(key): name for key, name in sorted(texts, key=lambda pair: int(pair[0]))}
     for number, value in enumerate(labels, start=1):

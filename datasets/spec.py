@@ -17,7 +17,7 @@ from bench.datasets.sources import Source
 from bench.datasets.splitfiles import read_json
 from bench.datasets.types import class_name
 from bench.errors import UserError, nearest
-from bench.files import user_path
+from bench.files import NO_TEXT, is_text, user_path
 from bench.metrics import METRICS
 
 
@@ -205,6 +205,8 @@ def _descriptions(file: Path, name: str) -> dict[str, tuple[str, ...]]:
         own = [texts] if isinstance(texts, str) else texts
         if not isinstance(key, str) or not own or not _is(own, list) or not all(text.strip() for text in own):
             raise UserError(f"{source}: {key!r} must be a class name with a list of sentences, not {repr(texts)[:80]}")
+        if odd := next((text for text in (key, *own) if not is_text(text)), None):
+            raise UserError(f"{source}: {odd[:80]!r} holds {NO_TEXT}")
         if class_name(key) in found:
             raise UserError(f"{source}: class {class_name(key)!r} stands twice")
         found[class_name(key)] = tuple(own)
@@ -342,7 +344,17 @@ def _twice(names: Iterable[str]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that stands twice instead of keeping the last."""
+    """YAML's safe loader, which refuses a key that stands twice instead of keeping the last, and half a character."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        value = super().construct_scalar(node)
+        if is_text(value):
+            return value
+        try:  # JSON writes a smile as "\\ud83d\\ude00"
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            said = f"{value!r} holds {NO_TEXT}"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]

@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.datasets.types import Item, Split, class_name
 from bench.errors import UserError
-from bench.files import write_whole
+from bench.files import is_text, write_whole
 
 PARTS = ("train", "val", "test")
 COOP_ROW = "[path, label, class name]"
@@ -60,7 +60,8 @@ def read_json(file: Path, lines: bool = False) -> Any:
             data = stream.read(MAX_JSON + 1)
         if len(data) > MAX_JSON:
             raise UserError(f"{file}: holds more than {MAX_JSON / 1e6:.0f} MB; no list of images is as long")
-        return [json.loads(line) for line in data.splitlines() if line.strip()] if lines else json.loads(data)
+        text = data.decode(json.detect_encoding(data))  # JSON's own decoding lets half a surrogate pair pass
+        return [json.loads(line) for line in text.split("\n") if line.strip()] if lines else json.loads(text)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
     except (ValueError, EOFError, RecursionError, zlib.error) as error:  # JSON's and Unicode's are ValueErrors
@@ -166,7 +167,7 @@ def _coop_entries(file: Path, content: Mapping[str, Any]) -> Entries:
     for part in PARTS:
         for path, label, name in rows_of(file, part, content[part], COOP_ROW):
             parts[part].append(item_of(file, path, label))
-            if not isinstance(name, str):
+            if not is_text(name):
                 raise UserError(f"{file}: the class name {name!r} of {path!r} is not text")
             if by_label.setdefault(label, name) != name:
                 raise UserError(f"{file}: label {label} has two class names, {by_label[label]!r} and {name!r}")
@@ -179,7 +180,7 @@ def _authors_entries(file: Path, content: Mapping[str, Any], task: int) -> Entri
     meta = content["meta"]
     names = meta.get("taskid2cname") if isinstance(meta, dict) else None
     rows = names if isinstance(names, list) else []
-    if not rows or not all(isinstance(row, list) and row and all(isinstance(n, str) for n in row) for row in rows):
+    if not rows or not all(isinstance(row, list) and row and all(map(is_text, row)) for row in rows):
         raise UserError(f"{file}: 'meta' must hold 'taskid2cname', a list of class names for each task")
     if task >= len(rows):
         raise UserError(f"{file}: holds tasks 0 to {len(rows) - 1}, not task {task}")

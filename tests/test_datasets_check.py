@@ -66,6 +66,9 @@ def test_every_state_with_what_to_do_next(tmp_path: Path) -> None:
     assert table["images"].to_dict() == {"Ready": 10, "Few": 10, "Gaps": 3, "Absent": 0, "Own": 0, "Broken": 0}
     assert list(table.loc["Few", ["classes", "classes_expected", "split"]]) == [2, 3, "folders, 2 of 3 classes"]
     assert table.loc["Ready", "next"] == ""
+    assert table["notes"].str.contains("no validation images", regex=False).to_dict() == {
+        name: name == "Gaps" for name in table.index
+    }
     assert table.loc["Few", "next"] == f"{tmp_path}/Few: holds 2 of 3 classes; `data fetch` gets it, or says how"
     assert "1 image that split_zhou_Gaps.json lists is not there" in table.loc["Gaps", "next"]
     assert table.loc["Own", "next"].startswith(f"{tmp_path}/own: no such folder; `data fetch`")

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,6 +159,31 @@ def test_the_published_forms_of_others_are_read(tmp_path: Path, task: Task) -> N
     lines.write_text("\n".join(json.dumps({**row, "_domain": 0}) for row in train) + "\n\n")
     lines.with_name("shot_2-seed_1_val.jsonl").write_text(json.dumps(form("birds/images/a/val1.jpg", 0, "_")))
     assert find_draw(task, tmp_path, 2, 1) == lines and read_draw(lines, task.split) == expected
+
+
+def test_a_run_says_which_draws_have_no_validation_images(own_tiny: Any, tmp_path: Path, capsys: Any) -> None:
+    """The tiny tasks' draws, with files of validation images for two of three."""
+    from bench.datasets.spec import load_suite
+    from bench.datasets.splits import load_tasks
+    from bench.draws import look_at_images
+    from bench.features.hashes import ImageHashes
+    from bench.protocols import find_protocol
+
+    tasks = load_tasks(load_suite(own_tiny.suite), own_tiny.data, ("Colour", "Shade", "Stripes"))
+    for one in tasks:
+        file, _, _ = write_draw(one, tmp_path / "draws", 1, 1)
+        content = json.loads(file.read_text())
+        file.unlink()
+        for part in ("train", "val"):
+            rows = [json.dumps(form(path, label)) for path, label, _ in content[part]]
+            if (one.name, part) != ("Shade", "val"):
+                file.with_name(f"shot_1-seed_1_{part}.jsonl").write_text("\n".join(rows))
+    look_at_images(tasks, find_protocol("few-shot"), ImageHashes(), [1], [1], tmp_path / "draws", True)
+    missing = tmp_path / "draws" / "Shade" / "shot_1-seed_1_val.jsonl"
+    assert capsys.readouterr().err == (
+        f"warning: Shade: no validation images in 1 draw, e.g. 1 shot, seed 1 ({missing} is missing): no validation "
+        "accuracy there\n"
+    )
 
 
 @pytest.mark.parametrize(

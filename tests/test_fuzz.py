@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+import bench
+from bench.config import RunConfig
 from bench.datasets.spec import load_suite
+from bench.datasets.splitfiles import read_split
 from bench.errors import UserError
 from bench.records import read_record
 
@@ -77,3 +80,72 @@ def test_a_task_s_name_too_long_for_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(json.dumps({"tasks": [task]}))
     with pytest.raises(UserError, match="at most 200 bytes"):
         load_suite(str(tmp_path / "suite.yaml"))
+
+
+# ---- half a surrogate pair --------------------------------------------------------------------------------------
+
+NO_TEXT = "half a surrogate pair"
+
+
+def with_half(tmp_path: Path, name: str, content: Any) -> Path:
+    file = tmp_path / name
+    file.write_text(json.dumps(content))  # JSON is YAML, too
+    return file
+
+
+def test_a_record_with_half_a_surrogate_pair_is_left_out_of_the_report(tiny: Any, tmp_path: Path) -> None:
+    tiny.run(tmp_path / "runs", methods=["zero-shot"])
+    (file,) = (tmp_path / "runs").rglob("*.json")
+    record = json.loads(file.read_text())
+    record["tasks"][0]["task"] = "\ud800"
+    with_half(file.parent, "odd.json", record)
+    with pytest.warns(UserWarning, match=rf"odd\.json is not a readable record and is left out .*{NO_TEXT}"):
+        table = bench.report(str(tmp_path / "runs"), str(tmp_path / "report"), format=["csv", "parquet"])
+    assert len(table) == 3  # the sound record's tasks
+
+
+@pytest.mark.parametrize(
+    "change", [{"title": "\ud800"}, {"tasks": [{"name": "A", "task_name": "\udc80", "template": "{}"}]}]
+)
+def test_a_suite_file_with_half_a_surrogate_pair_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    task = {"name": "A", "task_name": "x", "template": "{}"}
+    with pytest.raises(UserError, match=rf"suite\.yaml: not YAML .*{NO_TEXT}"):
+        load_suite(str(with_half(tmp_path, "suite.yaml", {"tasks": [task], **change})))
+
+
+def test_a_whole_surrogate_pair_in_a_suite_file_is_a_character(tmp_path: Path) -> None:
+    file = with_half(
+        tmp_path, "suite.yaml", {"title": "\U0001f426", "tasks": [{"name": "A", "task_name": "x", "template": "{}"}]}
+    )
+    assert "\\ud83d\\udc26" in file.read_text() and load_suite(str(file)).title == "\U0001f426"
+
+
+def test_descriptions_with_half_a_surrogate_pair_are_refused(tmp_path: Path) -> None:
+    with_half(tmp_path, "words.json", {"dark": ["a \ud800 one"]})
+    task = {"name": "A", "task_name": "x", "template": "{}", "descriptions": "words.json"}
+    with pytest.raises(UserError, match=rf"words\.json: 'a \\ud800 one' holds {NO_TEXT}"):
+        load_suite(str(with_half(tmp_path, "suite.yaml", {"tasks": [task]})))
+
+
+@pytest.mark.parametrize("form", ["coop", "authors"])
+def test_a_class_name_of_a_split_file_with_half_a_surrogate_pair_is_refused(form: str, tmp_path: Path) -> None:
+    coop = {part: [[f"{part}.jpg", 0, "\ud800"]] for part in ("train", "val", "test")}
+    authors = {"meta": {"taskid2cname": [["\ud800"]]}, **{part: [[f"{part}.jpg", [0], [0]]] for part in coop}}
+    says = {"coop": "is not text", "authors": "a list of class names"}[form]
+    with pytest.raises(UserError, match=says):
+        read_split(with_half(tmp_path, "split.json", {"coop": coop, "authors": authors}[form]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"methods": ["\ud800"]},
+        {"options": ["coop.words=\ud800"]},
+        {"options": {"coop.words": "\udcff"}},
+        {"suite": "x/\udcff.yaml"},
+    ],
+)
+def test_an_option_that_no_record_could_hold_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"^--?\w.*{NO_TEXT}"):
+        RunConfig(**setting)
+    RunConfig(data="x/\udcff", results="\udcff")  # folders are never recorded

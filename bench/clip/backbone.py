@@ -180,7 +180,7 @@ def _note(weights: str, name: str, file: Path | None) -> None:
     somebody else's file names should be opened.
     """
     where = (name, str(file.absolute()) if file else None)
-    with contextlib.suppress(OSError):  # without the note the path has to be given
+    with contextlib.suppress(OSError, UnicodeError):  # without the note the path has to be given
         if noted(weights) != where:
             write_whole(_note_of(weights), json.dumps(where, ensure_ascii=False))
 
