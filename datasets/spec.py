@@ -346,7 +346,7 @@ def _twice(names: Iterable[str]) -> str:
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, which refuses a key that stands twice instead of keeping the last, and half a character."""
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
         if is_text(value):
             return value
