@@ -38,6 +38,11 @@ class Cell:
         return self.config["views"]
 
     @property
+    def work(self) -> int:
+        """How long its training takes, compared with other cells of its method: images of a class that are seen."""
+        return self.shots * (self.config["params"].get("epochs") or 1)
+
+    @property
     def name(self) -> dict[str, Any]:
         names = {k: self.config[k] for k in ("suite", "backbone", "method", "protocol", "shots", "seed")}
         if "precision" in self.config:  # another backbone to a reader: kept and reported apart
@@ -89,6 +94,26 @@ def make_cells(
                 **({"task_names": task_names} if task_names > 1 else {}),
             }
             yield Cell(variant, config, cell_key(config))
+
+
+def together(cells: Sequence[Cell], seeds_at_once: bool) -> list[list[Cell]]:
+    """Cells that are trained together: one, or those that differ in the seed alone."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        same = (cell.variant.method, cell.variant.label, cell.shots) if seeds_at_once else cell.key
+        groups.setdefault(same, []).append(cell)
+    return list(groups.values())
+
+
+def shard_of(cells: Sequence[Cell], shard: str | None, seeds_at_once: bool) -> list[Cell]:
+    """The K-th of N parts of a grid, "K/N": the same on every machine, each with its share of every method."""
+    k, n = map(int, (shard or "1/1").split("/"))
+
+    def place(group: list[Cell]) -> tuple[str, int, str]:
+        return group[0].config["method"], -sum(cell.work for cell in group), group[0].key
+
+    mine = {cell.key for group in sorted(together(cells, seeds_at_once), key=place)[k - 1 :: n] for cell in group}
+    return [cell for cell in cells if cell.key in mine]
 
 
 def without_code(config: dict[str, Any]) -> dict[str, Any]:

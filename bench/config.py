@@ -27,6 +27,8 @@ C = TypeVar("C")
 Names = str | Sequence[str]
 Numbers = int | Sequence[int]
 ALIASES = {"tasks": "--task", "methods": "--method", "shots": "--shot", "seeds": "--seed"}  # one of what may be several
+# What a record does not keep of its run: places, and what divides its work but changes no number.
+NOT_RECORDED = ("data", "results", "quiet", "track", "retry_failed", "shard")
 FILES = (".yaml", ".yml", ".json", ".safetensors", ".pt")
 
 
@@ -195,6 +197,18 @@ class RunConfig(Settings):
     fail_fast: bool = setting(
         False, "stop at the first cell that fails; bench.run raises CellFailed instead of warning in the end", "how"
     )
+    retry_failed: bool = setting(
+        True,
+        "leave cells that failed in an earlier run as they are (default: --retry-failed, they run again)",
+        "how",
+        option="--no-retry-failed",
+    )
+    shard: str | None = setting(
+        None,
+        "run only the K-th of N parts of the grid: for job arrays, whose jobs need not know of each other",
+        "how",
+        metavar="K/N",
+    )
     profile: bool = setting(
         False,
         "write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of seeds at "
@@ -214,13 +228,16 @@ class RunConfig(Settings):
         super().__post_init__()
         check_device(self.device)
         check_tracker(self.track)
+        parts = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard or "1/1")
+        if not parts or not 1 <= int(parts[1]) <= int(parts[2]):
+            raise UserError(f"--shard {self.shard!r}: write K/N, such as 1/4 for the first of four parts")
 
     def recorded(self) -> dict[str, Any]:
         """What a record keeps: the settings that are not defaults, as JSON has them; files by their names alone."""
         kept: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if value != f.default and f.name not in ("data", "results", "quiet", "track"):
+            if value != f.default and f.name not in NOT_RECORDED:
                 named = Path(value).name if _is_path(f, value) else value
                 kept[f.name] = list(named) if isinstance(named, tuple) else named
         return kept

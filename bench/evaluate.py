@@ -41,7 +41,7 @@ def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
     except BaseException as error:
         if ends_run(error):
             raise
-        failure = _failure(cells[0], error)
+        failure = failure_record(cells[0], error)
     if trained is None:  # out of the handler, whose traceback would hold all that the training had allocated
         if len(cells) == 1:
             yield failure
@@ -57,7 +57,7 @@ def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
         except BaseException as error:
             if ends_run(error):
                 raise
-            record = _failure(cell, error)
+            record = failure_record(cell, error)
         yield record
 
 
@@ -81,8 +81,7 @@ def _train(plan: Plan, cells: Sequence[Cell], deadline: Deadline) -> _Trained:
     memory = PeakMemory(plan.backbone.device)
     start = time.perf_counter()
     kind = cells[0].variant.method
-    tests = _test_features(plan, kind.image)
-    data = [[_task_data(plan, task, cell) for task in plan.tasks] for cell in cells]
+    tests, data = _test_features(plan, kind.image), [_data(plan, cell) for cell in cells]
     encoded = time.perf_counter()
     methods, seeds = [cell.variant.make() for cell in cells], [cell.seed for cell in cells]
     with bar("  training", 0, "step", plan.hide, every=60) as shown, _threads(plan.backbone) as threads:
@@ -174,9 +173,19 @@ def _head(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _failure(cell: Cell, error: BaseException) -> Record:
+def failure_record(cell: Cell, error: BaseException) -> Record:
     trace = own_traceback(error, cell.variant.method)
     return Record("failed", **_head(cell), error=reason(error), traceback=trace)
+
+
+def features_of(plan: Plan, cell: Cell) -> None:
+    """Encode what a cell needs, as far as the cache lacks it."""
+    _test_features(plan, cell.variant.method.image)
+    _data(plan, cell)
+
+
+def _data(plan: Plan, cell: Cell) -> list[TaskData]:
+    return [_task_data(plan, task, cell) for task in plan.tasks]
 
 
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:

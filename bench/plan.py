@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from bench.catalogue import missing_advice
-from bench.cells import Cell, make_cells, needed, without_code
+from bench.cells import Cell, make_cells, needed, shard_of, without_code
+from bench.claims import CLAIMS
 from bench.clip.backbone import Backbone, load_backbone
 from bench.config import RunConfig, many
 from bench.datasets.cache_paths import cache_folder
@@ -56,12 +58,33 @@ class Plan:
         return self.images.draws[cell.shots, cell.seed]
 
     def todo(self) -> list[Cell]:
-        """Cells without a finished record: new ones and failed ones."""
-        return [c for c in self.cells if not self.is_done(c)]
+        """Cells to compute: new ones, and failed ones that are to run again."""
+        before = self.failed_before()
+        return [c for c in self.cells if self.is_open(c, before)]
+
+    def failed_before(self) -> dict[str, str]:
+        """When cells failed that are to run again, by key."""
+        return {r.key: r.finished for r in self.records() if not r.done} if self.config.retry_failed else {}
+
+    def failures_left(self) -> list[Record]:
+        """Of cells that failed before and are not to run again."""
+        return [] if self.config.retry_failed else [r for r in self.records() if not r.done]
+
+    def record(self, cell: Cell) -> Record | None:
+        return self.store.read(cell.name, cell.key)
+
+    def is_open(self, cell: Cell, before: Mapping[str, str]) -> bool:
+        """Whether a cell is still to be computed. before : as from `failed_before`, when the run began."""
+        record = self.record(cell)
+        return record is None or (not record.done and record.finished == before.get(cell.key))
 
     def is_done(self, cell: Cell) -> bool:
-        record = self.store.read(cell.name, cell.key)
+        record = self.record(cell)
         return record is not None and record.done
+
+    def claim(self, cell: Cell) -> Path:
+        """The file by which a process claims a cell."""
+        return self.store.path(cell.name, cell.key).with_suffix(".claim")
 
     def of_other_code(self) -> int:
         """How many of the cells to run are finished with other code."""
@@ -73,7 +96,7 @@ class Plan:
 
     def records(self) -> list[Record]:
         """Those of this grid's cells, by the names that this run gives them."""
-        found = [(c.name, self.store.read(c.name, c.key)) for c in self.cells]
+        found = [(c.name, self.record(c)) for c in self.cells]
         return [replace(r, cell=name) for name, r in found if r is not None]
 
     def table(self) -> pd.DataFrame:
@@ -85,13 +108,17 @@ class Plan:
         """The cells and what is there already: one row per cell."""
         rows = []
         for c in self.cells:
-            record = self.store.read(c.name, c.key)
-            state = "to run" if record is None else "done" if record.done else "failed, to run again"
+            record = self.record(c)
+            again = "failed, to run again" if self.config.retry_failed else "failed, left as it is"
+            state = "to run" if record is None else "done" if record.done else again
+            if state != "done" and not CLAIMS.is_free(self.claim(c)):
+                state = f"running, {CLAIMS.owner(self.claim(c))}"
             row = {k: c.name[k] for k in ("suite", "backbone", "method", "variant", "shots", "seed")}
-            rows.append({**row, "views": c.views, "state": state, "features": self._cached(c)})
+            rows.append({**row, "views": c.views, "state": state, "features": self.cached(c)})
         return pd.DataFrame(rows)
 
-    def _cached(self, cell: Cell) -> str:
+    def cached(self, cell: Cell) -> str:
+        """How much of the features that a cell needs is there."""
         wanted = [(images, View()) for images in self.images.tests.values()]
         for task in self.tasks:
             for view, parts in needed(cell, self.draw(cell), task.name).values():
@@ -159,6 +186,7 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
         note(OWN_ORDER.format(ours), hide)
     images = look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide)
     views = config.views or (recipe.views if recipe else suite.views)
+    cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, views, config.task_names))
     return Plan(
         config=config,
         suite=suite,
@@ -167,7 +195,7 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
         backbone=backbone,
         features=features,
         store=RecordStore(user_path(config.results)),
-        cells=list(make_cells(suite, tasks, protocol, backbone, settings, images, views, config.task_names)),
+        cells=shard_of(cells, config.shard, config.seeds_at_once),
         images=images,
         left_out=left_out,
     )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from bench.cells import Cell
+from bench.cells import Cell, together
+from bench.claims import CLAIMS
 from bench.config import RunConfig, as_arguments
 from bench.errors import CellFailed
-from bench.evaluate import evaluate
-from bench.guard import frames, telling_interrupts
+from bench.executors import Serial
+from bench.guard import frames
 from bench.plan import Plan, prepare
 from bench.progress import count, duration, has_bars, note
 from bench.records import KEY_SHOWN, Record
@@ -25,6 +26,8 @@ OTHER_CODE = (
     "{} of this grid finished with other code (of the method, or of what all methods share): run again; the old "
     "records stay as they are"
 )
+LEFT_FAILED = "{} failed before and stay as they are (--no-retry-failed)"
+POLL = 1.0  # seconds between looks at cells that other runs compute
 
 
 class Interrupted(KeyboardInterrupt):
@@ -77,42 +80,69 @@ def execute(
     ------
     CellFailed : with `fail_fast`, at the first of them.
     """
-    todo = plan.todo()
-    failed: list[Record] = []
+    before, todo = plan.failed_before(), plan.todo()
+    failed = plan.failures_left()
     hide = plan.hide
     plan.store.folder.mkdir(parents=True, exist_ok=True)  # better now than after the first training
     other = plan.of_other_code()
     if other:
         note(OTHER_CODE.format(count(other, "cell")), hide)
+    if failed:
+        note(LEFT_FAILED.format(count(len(failed), "cell")), hide)
     finished = len(plan.cells) - len(todo)
     bars = not hide and has_bars()
-    with tqdm(total=len(plan.cells), initial=finished, unit="cell", disable=not bars) as cells:
-        for group in _groups(plan, todo):
-            left = [cell for cell in group if not plan.is_done(cell)]  # another process may have done some meanwhile
-            finished += len(group) - len(left)
-            cells.update(len(group) - len(left))
-            if not left:
-                continue
-            cells.set_description(_described(left))
-            try:
-                with telling_interrupts(), around():
-                    for cell, record in zip(left, evaluate(plan, left), strict=True):
-                        if record.done or not plan.is_done(cell):
-                            plan.store.write(record)
-                            if plan.config.track and (trouble := track(plan.config.track, plan.store.folder, record)):
-                                note(trouble, False)  # told even where progress is hidden
-                        finished += 1
+    with tqdm(total=len(plan.cells), initial=finished, unit="cell", disable=not bars) as shown:
+        try:
+            with closing(_settled(plan, todo, before, Serial(plan, around), shown.set_description)) as settled:
+                for cell, record, here in settled:
+                    finished += 1
+                    shown.update()
+                    if here:
+                        if plan.config.track and (trouble := track(plan.config.track, plan.store.folder, record)):
+                            note(trouble, False)  # told even where progress is hidden
                         note(f"{_outcome(cell, record)} ({finished} of {len(plan.cells)})", hide)
-                        cells.update()
-                        if not record.done:
+                    if not record.done:
+                        if here:
                             _tell(record, failed, hide)
-                            failed.append(record)
-                            if plan.config.fail_fast:
-                                raise CellFailed(record.failure)
-            except KeyboardInterrupt as stop:
-                done = len(plan.cells) - len(plan.todo())  # without those that failed
-                raise Interrupted(f"{done} of {len(plan.cells)} cells are finished") from stop
+                        failed.append(record)
+                        if plan.config.fail_fast:
+                            raise CellFailed(record.failure)
+        except KeyboardInterrupt as stop:
+            done = sum(map(plan.is_done, plan.cells))  # without those that failed
+            raise Interrupted(f"{done} of {len(plan.cells)} cells are finished") from stop
     return failed
+
+
+def _settled(
+    plan: Plan,
+    todo: Sequence[Cell],
+    before: Mapping[str, str],
+    workers: Serial,
+    say: Callable[[str], object],
+) -> Generator[tuple[Cell, Record, bool], None, None]:
+    """Each of the cells with its record, and whether it was computed here: other runs may share the grid.
+
+    before : as from `plan.failed_before`. say : shows which cells are in work.
+    """
+    left = {cell.key: cell for cell in todo}
+
+    def begun(groups: Sequence[list[Cell]]) -> Iterator[list[Cell]]:
+        for group in groups:
+            say(_described(group))
+            yield group
+
+    while left:
+        n = len(left)
+        free = [cell for cell in left.values() if CLAIMS.clear(plan.claim(cell))]
+        for record in workers.run(begun(together(free, plan.config.seeds_at_once)), before):
+            yield left.pop(record.key), record, True
+        for cell in [c for c in left.values() if not plan.is_open(c, before)]:
+            if theirs := plan.record(cell):
+                yield left.pop(cell.key), theirs, False
+        if len(left) == n:
+            whose = CLAIMS.owner(plan.claim(next(iter(left.values()))))
+            say(f"waiting for {count(len(left), 'cell')} of {whose or 'another run'}")
+            time.sleep(POLL)
 
 
 def _described(cells: Sequence[Cell]) -> str:
@@ -138,14 +168,3 @@ def _tell(record: Record, before: Sequence[Record], hide: bool | None) -> None:
     where = frames(record.traceback)
     if where and where not in [frames(other.traceback) for other in before]:
         note(where, hide)
-
-
-def _groups(plan: Plan, todo: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that are trained together: one, or those that differ in the seed alone."""
-    groups: dict[Any, list[Cell]] = {}
-    for cell in todo:
-        same = (cell.variant.method, cell.variant.label, cell.shots) if plan.config.seeds_at_once else cell.key
-        groups.setdefault(same, []).append(cell)
-    return list(groups.values())
-
-

@@ -282,6 +282,7 @@ import bench.runner, bench.cli
 
 def run(job):
     os.environ.update(job["environment"])
+    os.chdir(job["folder"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
     for stream in (1, 2):
         os.dup2(os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
@@ -321,9 +322,9 @@ class Forks:
         self._answer()
 
     def start(self, command: list[str], cache: Path, output: Path, kill_at: int = 0) -> int:
-        """Start a command; returns its process id. What it prints is added to `output`."""
-        environment = {"BENCH_CACHE": str(cache)}
-        self._say({"command": command, "environment": environment, "output": str(output), "kill_at": kill_at})
+        """Start a command in this process's folder; returns its process id. What it prints is added to `output`."""
+        where = {"environment": {"BENCH_CACHE": str(cache)}, "folder": os.getcwd(), "output": str(output)}
+        self._say({"command": command, **where, "kill_at": kill_at})
         return int(self._answer())
 
     def wait(self, pid: int) -> int:

@@ -53,6 +53,9 @@ class Parser(argparse.ArgumentParser):
             if is_list(f):
                 how |= {"nargs": "+", "action": "extend" if option_of(f) == "-o" else "store"}
             groups[name].add_argument(option_of(f), *([ALIASES[f.name]] if f.name in ALIASES else []), **how)
+            if option_of(f).startswith("--no-"):  # what it turns off can be written, too
+                plain = {"dest": f.name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+                groups[name].add_argument("--" + option_of(f)[5:], action="store_const", const=default, **plain)
 
     def read(self, argv: list[str]) -> argparse.Namespace:
         lists = {name for action in self._actions if action.nargs == "+" for name in action.option_strings}

@@ -89,8 +89,9 @@ def run(argv: list[str]) -> int:
     if dry_run:
         plan = run.overview()
         print_table(plan)
-        done = int((plan["state"] == "done").sum())
-        print(f"{count(len(plan), 'cell')}, {done} done, {len(plan) - done} to run")
+        done, left = int((plan["state"] == "done").sum()), len(run.failures_left())
+        stay = f", {left} left as they are" * (left > 0)
+        print(f"{count(len(plan), 'cell')}, {done} done, {len(plan) - done - left} to run{stay}")
         other = run.of_other_code()
         if other:
             print(OTHER_CODE.format(count(other, "cell")))
@@ -113,7 +114,8 @@ def run(argv: list[str]) -> int:
     _print_summary(run)
     if failed:
         beside = run.store.path(failed[0].cell, failed[0].key)
-        print(f"{count(len(failed), 'cell')} failed, see above; the same command tries them again", file=sys.stderr)
+        again = "the same command tries them again" if config.retry_failed else "--retry-failed tries them again"
+        print(f"{count(len(failed), 'cell')} failed, see above; {again}", file=sys.stderr)
         print(f"        traceback in {beside}", file=sys.stderr)
     where = str(config.results)
     print(f"Records are in {where}. Tables and figures: python -m bench report --results {typed([where])}")

@@ -1,0 +1,238 @@
+"""Many cells at once: runs that share a grid give the numbers of one process, and no cell is computed twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cells import shard_of
+from bench.claims import Claims
+from bench.cli import main
+from bench.config import RunConfig
+from bench.errors import UserError
+from bench.plan import Plan, prepare
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+# Methods of a user's own that log each training, and what else they do to a cell's life.
+METHODS = '''
+import os, signal, time
+from pathlib import Path
+from bench.methods.coop import CoOp
+
+HERE = Path(__file__).parent
+
+def log(what, cell):
+    with open(HERE / "log.txt", "a") as file:
+        file.write(f"{what} {os.getpid()} {cell}\\n")
+
+class Logged(CoOp):
+    """Cells are told by their shots and seed; there are 3 classes."""
+    name, seconds = "logged", 0.0
+    def fit(self, clip, tasks, seed, report):
+        cell = f"{len(tasks[0].labels) // 3}-{seed}"
+        log("begun", cell)
+        time.sleep(self.seconds)
+        super().fit(clip, tasks, seed, report)
+        log("ended", cell)
+
+class Slow(Logged):
+    name, seconds = "slow", 0.4
+
+class Killed(Logged):
+    """The first training is the end of its process."""
+    name = "killed"
+    def fit(self, clip, tasks, seed, report):
+        mark = HERE / "killed.txt"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().fit(clip, tasks, seed, report)
+
+class Deadly(Logged):
+    """Of seed 2, each training is the end of its process."""
+    name = "deadly"
+    def fit(self, clip, tasks, seed, report):
+        if seed == 2:
+            log("begun", "deadly")
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().fit(clip, tasks, seed, report)
+
+class Broken(Logged):
+    name = "broken"
+    def fit(self, clip, tasks, seed, report):
+        log("begun", seed)
+        raise RuntimeError("always")
+'''
+
+
+class User:
+    """A user's folder with these methods in it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder, self.log = folder, folder / "log.txt"
+        # Another name for each test: workers live on, and keep the modules that they have imported.
+        self.module = f"logged_{uuid.uuid4().hex[:8]}"
+        (folder / f"{self.module}.py").write_text(METHODS)
+
+    def method(self, name: str) -> str:
+        """A method of the folder, as --methods takes it."""
+        return f"{self.module}:{name}"
+
+    def trained(self, what: str = "ended") -> Counter[str]:
+        """How often each cell was trained, "shots-seed"."""
+        lines = [line.split() for line in self.log.read_text().splitlines()]
+        return Counter(cell for said, _, cell in lines if said == what)
+
+    def processes(self) -> set[int]:
+        return {int(line.split()[1]) for line in self.log.read_text().splitlines()}
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
+    """The current folder, with methods of a user's own."""
+    made = User(tmp_path / "user")
+    monkeypatch.syspath_prepend(made.folder)
+    monkeypatch.chdir(made.folder)
+    return made
+
+
+def plan_of(tiny: Any, results: Path, **changes: Any) -> Plan:
+    return prepare(RunConfig(**{**tiny.arguments, **changes}, results=results, quiet=True))
+
+
+# ---- runs that know nothing of each other --------------------------------------------------------------------
+
+
+def test_two_runs_share_a_grid_and_no_cell_is_trained_twice(tiny: Any, user: User, own_cache: Path, forks: Any) -> None:
+    runs, cells = user.folder / "runs", [f"{n}-{seed}" for n in (1, 2, 4) for seed in (1, 2)]
+    command = tiny.command(runs, "--methods", user.method("Slow"), "--shots", "1,2,4", "--seeds", "1,2")
+    outputs = [user.folder / "one.txt", user.folder / "other.txt"]
+    started = [forks.start(command, own_cache, output) for output in outputs]
+    assert [forks.wait(pid) for pid in started] == [0, 0], [output.read_text() for output in outputs]
+    assert user.trained() == user.trained("begun") == dict.fromkeys(cells, 1)
+    assert user.processes() == set(started)
+    said = [output.read_text() for output in outputs]
+    for text in said:  # each ends with the whole grid, and tells its own cells
+        assert "slow" in text.partition("percent:")[2]
+    assert sum(text.count(", key ") for text in said) == 6
+    assert not list(runs.rglob("*.claim"))
+
+
+def test_a_run_takes_over_what_a_killed_one_was_at(tiny: Any, user: User, own_cache: Path, forks: Any) -> None:
+    runs = user.folder / "runs"
+    command = tiny.command(runs, "--methods", user.method("Slow"), "--shots", "1,2", "--seeds", "1,2")
+    outputs = [user.folder / "killed.txt", user.folder / "other.txt"]
+    killed = forks.start(command, own_cache, outputs[0])
+    while not user.log.exists():
+        time.sleep(0.01)
+    other = forks.start(command, own_cache, outputs[1])
+    os.kill(killed, signal.SIGKILL)
+    assert forks.wait(killed) == -9
+    assert forks.wait(other) == 0, outputs[1].read_text()
+    assert user.trained() == dict.fromkeys(["1-1", "1-2", "2-1", "2-2"], 1)  # to their ends
+    assert [record["status"] for record in tiny.records(runs).values()] == ["done"] * 4
+    assert not list(runs.rglob("*.claim"))
+
+
+def test_what_another_run_computes_is_shown(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of(tiny, tmp_path)
+    with Claims().taking([plan.claim(plan.cells[0])]):
+        assert main(tiny.command(tmp_path, "--dry-run")) == 0
+    shown = capsys.readouterr().out
+    assert shown.count(f"running, process {os.getpid()} on ") == 1
+    assert "5 cells, 0 done, 5 to run" in shown
+
+
+# ---- failed cells --------------------------------------------------------------------------------------------
+
+
+def test_failed_cells_run_again_unless_they_are_to_be_left(tiny: Any, user: User) -> None:
+    grid: dict[str, Any] = {"methods": [user.method("Broken")], "shots": 1}
+    for retry, times in ((True, 1), (False, 1), (True, 2)):
+        with pytest.warns(UserWarning, match=r"2 of 2 cells failed.*RuntimeError: always \(2 cells\)"):
+            table = tiny.run(Path("runs"), **grid, retry_failed=retry)
+        assert user.trained("begun") == {"1": times, "2": times}
+        assert len(table.attrs["failed"]) == 2  # those that are left are told, too
+
+
+def test_the_command_says_which_failed_cells_it_leaves(
+    tiny: Any, user: User, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = tiny.command(Path("runs"), "--methods", user.method("Broken"), "zero-shot", "--shots", "1")
+    assert main(command) == 1
+    assert main([*command, "--no-retry-failed"]) == 1
+    assert "2 cells failed before and stay as they are (--no-retry-failed)" in capsys.readouterr().err
+    assert main([*command, "--no-retry-failed", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("failed, left as it is") == 2
+    assert "3 cells, 1 done, 0 to run, 2 left as they are" in shown
+    assert user.trained("begun") == {"1": 1, "2": 1}
+    assert main([*command, "--retry-failed"]) == 1
+    assert user.trained("begun") == {"1": 2, "2": 2}
+
+
+def test_a_cell_that_failed_in_another_run_meanwhile_is_not_run_again(tiny: Any, user: User) -> None:
+    grid = {"methods": [user.method("Broken")]}
+    plan = plan_of(tiny, Path("runs"), **grid)
+    before = plan.failed_before()
+    with pytest.warns(UserWarning, match="4 of 4"):
+        tiny.run(Path("runs"), **grid)
+    assert [plan.is_open(cell, before) for cell in plan.cells] == [False] * 4
+    assert [plan.is_open(cell, plan.failed_before()) for cell in plan.cells] == [True] * 4
+
+
+# ---- shards --------------------------------------------------------------------------------------------------
+
+
+def named(cells: Sequence[Any]) -> list[tuple[str, int, int]]:
+    return [(cell.name["method"], cell.shots, cell.seed) for cell in cells]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_shards_divide_a_grid_into_parts_of_about_equal_work(tiny: Any, tmp_path: Path, together: bool) -> None:
+    grid: dict[str, Any] = {"methods": ["zero-shot", "coop", "softcpt"], "shots": [1, 2, 4], "seeds": [1, 2, 3, 4]}
+    whole = plan_of(tiny, tmp_path, **grid, seeds_at_once=together).cells
+    assert len(whole) == 25
+    shards = [shard_of(whole, f"{k}/3", together) for k in (1, 2, 3)]
+    assert sorted(cell.key for shard in shards for cell in shard) == sorted(cell.key for cell in whole)
+    for method in ("coop", "softcpt"):  # each: 4 seeds of 1, 2 and 4 shots for 2 epochs
+        work = [sum(cell.work for cell in shard if cell.name["method"] == method) for shard in shards]
+        assert sum(work) == 4 * (1 + 2 + 4) * 2
+        assert max(work) - min(work) <= 4 * 2 * (4 if together else 1)  # the longest that is trained together
+    if together:  # seeds of a setting stay with each other
+        for shard in shards:
+            assert all(n == 4 for (_, shots), n in Counter(c[:2] for c in named(shard)).items() if shots)
+
+
+def test_shards_run_their_cells_alone_and_make_the_grid_together(tiny: Any, tmp_path: Path) -> None:
+    tiny.run(tmp_path / "whole")
+    for k, there in ((1, 3), (2, 5)):
+        tiny.run(tmp_path / "parts", shard=f"{k}/2")
+        assert len(tiny.records(tmp_path / "parts")) == there
+    assert tiny.numbers(tmp_path / "parts") == tiny.numbers(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"shard": "0/4"}, "--shard '0/4': write K/N, such as 1/4"),
+        ({"shard": "5/4"}, "--shard '5/4': write K/N"),
+        ({"shard": "half"}, "--shard 'half': write K/N"),
+        ({"shard": "²/4"}, "--shard '²/4': write K/N"),
+    ],
+)
+def test_settings_that_no_run_can_have_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        RunConfig(**settings)
+    assert str(caught.value).startswith(said)
