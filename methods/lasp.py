@@ -67,7 +67,8 @@ class LASP(CoOp):
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         super().setup(clip, tasks, seed)
         self._written: dict[int, Tensor] = {}
-        self._noise = [generator(seed, task.name, "noise") for task in tasks]
+        for t, task in enumerate(tasks):  # attributes, which a checkpoint keeps
+            setattr(self, f"_noise_{t}", generator(seed, task.name, "noise"))
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         start = super().initialise(tasks, rng)
@@ -100,7 +101,8 @@ class LASP(CoOp):
             each = [template_features(self.clip, self.tasks[t], template=template) for template in TEMPLATES]
             self._written[t] = torch.stack(each)
         written = self._written[t]
-        if not self.params.noise or torch.rand(1, generator=self._noise[t]) < 0.5:
+        rng = getattr(self, f"_noise_{t}")
+        if not self.params.noise or torch.rand(1, generator=rng) < 0.5:
             return written
-        noise = torch.randn(written.shape, generator=self._noise[t]).to(written.device, non_blocking=True)
+        noise = torch.randn(written.shape, generator=rng).to(written.device, non_blocking=True)
         return written + self.params.noise * noise

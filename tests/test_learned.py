@@ -106,6 +106,7 @@ def test_a_context_that_is_a_word_s_embedding_reads_as_that_word(runs: Path, tin
     [
         ("coop", 3 * 16),
         ("shared-coop", 16),
+        ("mvlpt", 3 * 16),
         ("coop-cs", 9 * 16),
         ("cocoop", 3 * 4),
         ("lasp", 3 * 4),

@@ -138,6 +138,7 @@ def check_steps(
     gradients_of: Callable[[Parameters, Images], Sequence[Tensor]] | None = None,
     local: bool = False,
     names: int = 1,
+    start: Parameters | None = None,
     **params: Any,
 ) -> None:
     """The method's losses and parameters are the plain ones' after at least ten steps.
@@ -148,9 +149,11 @@ def check_steps(
         the function then gets one task's, and that task's images.
     gradients_of : of a method that does not follow its loss's gradient.
     names : how often optimiser and scheduler step, for each batch and each epoch.
+    start : where the steps start from, of a method that has learned something before them.
     """
     where = world(local)
-    method, start, steps = fit(name, where, **params)
+    method, made, steps = fit(name, where, **params)
+    start = made if start is None else start
     recipe = reference.Recipe(method.params.epochs, RECIPE["lr"], RECIPE["warmup_lr"], names=names)
     trainings = [("", steps)]
     if method.separate:
