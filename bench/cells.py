@@ -82,7 +82,7 @@ def make_cells(
                 "protocol": protocol.name,
                 "shots": n,
                 "seed": seed,
-                "views": _views(variant, views, params.get("epochs")),
+                "views": _views(variant, views),
                 "tasks": [t.name for t in tasks],
                 "complete_suite": len(tasks) == len(suite.tasks),
                 "data": images.fingerprint,
@@ -121,22 +121,32 @@ def without_code(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in ("code", "numerics")}
 
 
-def _views(variant: Variant, views: int | None, epochs: int | None) -> int | None:
+def _views(variant: Variant, views: int | None) -> int | None:
     """Training views per image: as asked for, else the method's own number, else one per epoch; never more than there
     are epochs, but for methods with a number of their own, which read all of them."""
     if "views" not in variant.method.needs:
         return None
     if variant.method.own_views:
         return views or variant.method.own_views
+    epochs = max((_epochs(params) for params in (variant.params, *variant.by_task.values())), default=0)
     return min(n for n in (views or epochs or 1, epochs or views or 1))
+
+
+def _epochs(params: Any) -> int:
+    """0 where a method has none."""
+    return getattr(params, "epochs", 0)
 
 
 def needed(cell: Cell, draw: Draw, task: str) -> dict[str, tuple[View, tuple[Images, ...]]]:
     """The few-shot features of a task that the cell's method reads, by name: which view, of which images; and those of
     its few-shot validation images, on which every trained method is scored."""
     train, val = draw.train[task], draw.val[task]
-    views = View(cell.seed, 0, cell.views or 1, getattr(cell.variant.params, "crop", View.crop))
+    method, params = cell.variant.method, cell.variant.params
+    n_views = cell.views or 1
+    if not method.own_views:  # a task with fewer epochs than another has no use for the rest
+        n_views = min(n_views, _epochs(cell.variant.by_task.get(task, params)) or n_views)
+    views = View(cell.seed, 0, n_views, getattr(params, "crop", View.crop))
     all_kinds = {"views": (views, train), "test_view": (View(), train), "flip_view": (View(None, 1, 2), train)}
     all_kinds["val"] = (View(), val)
-    needs = cell.variant.method.needs_of(cell.variant.params) | ({"val"} if val else set())
+    needs = method.needs_of(params) | ({"val"} if val else set())
     return {need: all_kinds[need] for need in sorted(needs)}

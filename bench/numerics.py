@@ -46,6 +46,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.evaluate": ("_task_data",),
     "bench.clip.patches": (),
     "bench.methods.base": (),
+    "bench.methods.heads": (),
     "bench.methods.prompt": (),
     "bench.methods.training": (),
     "bench.metrics": (),

@@ -92,16 +92,21 @@ Fit = tuple[Any, Sequence[TaskData], int]
 
 
 def param(
-    default: Any, help: str, minimum: float | None = None, choices: Sequence[Any] = (), by_task: bool = False
+    default: Any,
+    help: str,
+    minimum: float | None = None,
+    choices: Sequence[Any] = (),
+    by_task: bool = False,
+    maximum: float | None = None,
 ) -> Any:
     """A field of a method's `Params`.
 
     Parameters
     ----------
-    help : what `python -m bench explain` says of it. minimum, choices : the values `Parameters` lets through.
+    help : what `python -m bench explain` says of it. minimum, maximum, choices : the values `Parameters` lets through.
     by_task : a recipe may give tasks values of their own; the method reads it through `params_of`.
     """
-    about = {"help": help, "minimum": minimum, "choices": tuple(choices), "by_task": by_task}
+    about = {"help": help, "minimum": minimum, "choices": tuple(choices), "by_task": by_task, "maximum": maximum}
     return field(default=default, metadata=about)
 
 
@@ -111,7 +116,7 @@ class Parameters:
 
     Raises
     ------
-    UserError : a value below its `minimum`, not finite, or not among its `choices`.
+    UserError : a value below its `minimum` or above its `maximum`, not finite, or not among its `choices`.
     """
 
     def __post_init__(self) -> None:
@@ -120,6 +125,9 @@ class Parameters:
             if minimum is not None and not minimum <= value < math.inf:
                 bound = "not negative and finite" if minimum == 0 else f"at least {minimum:g}"
                 raise UserError(f"{f.name}={value}: {bound}")
+            maximum = f.metadata.get("maximum")
+            if maximum is not None and value > maximum:
+                raise UserError(f"{f.name}={value}: at most {maximum:g}")
             if choices and value not in choices:
                 raise UserError(f"{f.name}={value!r}: one of {', '.join(map(str, choices))}")
 
@@ -146,6 +154,12 @@ class Searching(Parameters):
     search: Literal["none", "val"] = param(
         "none", "val: choose on the few-shot validation images, min(shots, 4) a class", choices=("none", "val")
     )
+
+
+def check_labels(name: str, task: str, labels: Tensor, n_classes: int) -> None:
+    """Refuse a `state`'s labels that are not those of a task with so many classes."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+        raise UserError(f"not {name}'s parameters for these tasks: its labels of {task} are not of {n_classes} classes")
 
 
 class Method(ABC):

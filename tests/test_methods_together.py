@@ -18,13 +18,14 @@ from bench.clip.text import TextTower
 from bench.errors import UserError
 from bench.methods import TaskData, find_method, method_names
 from bench.methods.coop import CoOp
+from bench.methods.prompt import PromptMethod
 
 sys.path.append(str(Path(__file__).parent))
 import reference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TRAINED = [name for name in method_names() if hasattr(find_method(name).Params(), "epochs")]
+TRAINED = [name for name in method_names() if issubclass(find_method(name), PromptMethod)]
 NAMES = (("cat", "golden retriever", "crocodile head"), ("oak tree", "fern"))
 EMBED, PLACES = 24, 5
 RECIPE = {"epochs": 3, "batch": 4, "lr": 0.004, "warmup_lr": 0.001}

@@ -47,7 +47,7 @@ def test_the_paper_s_recipe_stands_above_the_suite_s_for_every_method(tiny: Any,
         assert {name: params[name] for name in PAPER} == PAPER
         assert configs[method]["views"] == 50  # a fresh view each epoch
         assert (params["context"], params["words"]) == (
-            (4, "a photo of a") if method in ("cocoop", "kgcoop") else (16, "")
+            (4, "a photo of a") if method in ("cocoop", "kgcoop", "lasp") else (16, "")
         )
 
 
