@@ -17,7 +17,9 @@ from bench.predictions import SUFFIX
 from bench.records import STABILITY
 
 MARK, FORMAT = b"bench-records", b"1"
+UNREADABLE = (OSError, ValueError, pa.ArrowException)  # what pyarrow raises of a damaged file
 SCHEMA = pa.schema([("path", pa.string()), ("text", pa.binary())], metadata={MARK: FORMAT})
+LONGEST = 200  # bytes of a file's or folder's name; while a file is written, its name is longer by 38
 MOST_BYTES = 4_000_000_000  # unpacked; a file that claims more is refused before it is read
 
 
@@ -65,14 +67,17 @@ def unpack(file: str | Path, out: str | Path) -> int:
     source, folder = user_path(file), user_path(out)
     try:
         held = list(packed(source))
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{file}: not a readable pack of records ({str(error).partition(chr(10))[0]})") from error
     for name, text in held:
         there = folder / name
         if there.exists() and (not there.is_file() or there.read_bytes() != text):
             raise UserError(f"{there} is there with other content; name another folder in --out")
-    for name, text in held:
-        write_whole(folder / name, text)
+    try:
+        for name, text in held:
+            write_whole(folder / name, text)
+    except OSError as error:  # a file where a folder has to be, a full disk
+        raise UserError(f"{folder}: cannot be written ({error})") from None
     return len(held)
 
 
@@ -85,7 +90,7 @@ def record_files(results: Path, pattern: str = "*.json") -> list[tuple[Path, byt
             continue
         try:
             held = list(packed(file)) if is_pack(file) else []
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(f"{file} is not a readable pack of records and is left out ({reason})", stacklevel=2)
             continue
@@ -119,15 +124,21 @@ def packed(file: Path) -> Iterator[tuple[str, bytes]]:
             raise ValueError(f"more than {MOST_BYTES} bytes")
         table = opened.read()
     names, texts = (table.column(name).to_pylist() for name in SCHEMA.names)
-    if None in names or None in texts or len(set(names)) != len(names):
+    if not names or len(names) != sum(group.num_rows for group in groups):
+        raise ValueError(f"{len(names)} records are not what its footer says")
+    known = set(names)
+    if None in known or None in texts or len(known) != len(names):
         raise ValueError("a path or text is missing, or a path stands there twice")
     for name in names:
         if not _is_safe(name):
             raise ValueError(f"{name!r:.100} is no record's path")
+        if above := next((str(above) for above in PurePosixPath(name).parents if str(above) in known), None):
+            raise ValueError(f"{above!r:.100} is a record's path, and a folder of another's")
     yield from zip(names, texts, strict=True)
 
 
 def _is_safe(name: str) -> bool:
     """Whether every system can have a record's file of this path, below any folder."""
     path = PurePosixPath(name)
-    return path.suffix == ".json" and path.as_posix() == name and all(file_name(part) == part for part in path.parts)
+    sound = all(file_name(part) == part and len(part.encode()) <= LONGEST for part in path.parts)
+    return path.suffix == ".json" and path.as_posix() == name and sound

@@ -134,7 +134,7 @@ def _read(path: Path) -> pd.DataFrame:
         schema = file.schema_arrow
         if not schema.equals(SCHEMA):
             raise ValueError(f"columns {', '.join(f'{f.name} {f.type}' for f in schema):.200}")
-        if file.metadata.num_rows > MOST_ROWS:
+        if not 0 < file.metadata.num_rows <= MOST_ROWS:
             raise ValueError(f"{file.metadata.num_rows} rows")
         about = from_json((schema.metadata or {})[b"bench"])
         if about["format"] != FORMAT:

@@ -7,7 +7,7 @@ a file written outside of the reader's folder, a connection, a program started o
     python scripts/fuzz.py --only splits -n 500 --seed 7
 
 Every input follows from the seed, the reader's name and its number. Inputs that break the rule are written to
-build/fuzz/; mended ones stand in tests/fuzz/ and are read by `make test`.
+build/fuzz/; mended ones become tests (tests/test_fuzz.py, and those of each reader).
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def main() -> int:
 
 
 def keep(name: str, number: int, seed: int) -> None:
-    """Write an input for a look at it and for tests/fuzz/."""
+    """Write an input for a look at it, and for a test."""
     KEPT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         script = (

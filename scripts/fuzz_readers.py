@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -32,31 +32,12 @@ from fuzz_inputs import (
     changed_tree,
     changed_yaml,
 )
+from fuzz_parquet import hugging_face, packs, predictions
+from fuzz_worlds import beside, runs, tiny, without_checksum
 
 from bench.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-
-
-@lru_cache(maxsize=1)
-def _tiny(root: Path) -> Any:
-    sys.path.insert(0, str(ROOT / "tests"))
-    from conftest import make_tiny
-
-    return make_tiny(root / "tiny")
-
-
-@lru_cache(maxsize=1)
-def _runs(root: Path) -> Path:
-    """One cell of CoOp and one of zero-shot, with all that is kept beside their records."""
-    tiny = _tiny(root)
-    tiny.run(root / "runs", methods=["zero-shot", "coop"], shots=[1], seeds=[1])
-    return root / "runs"
-
-
-def _beside(root: Path, pattern: str) -> Path:
-    (found,) = _runs(root).rglob(pattern)
-    return found
 
 
 # YAML and JSON ------------------------------------------------------------------------------------------------
@@ -66,8 +47,8 @@ def suite(root: Path) -> Reader:
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import load_task
 
-    tiny = _tiny(root)
-    text = Path(tiny.suite).read_text()
+    world = tiny(root)
+    text = Path(world.suite).read_text()
     (root / "words.json").write_text(json.dumps({"dark": ["a dark one"], "grey": ["a grey one"]}))
     more = (
         "title: More\nnote: of everything\nviews: 3\nbackbone: tiny/tiny-clip.json\nrecipe: {epochs: 3}\ntasks:\n"
@@ -82,7 +63,7 @@ def suite(root: Path) -> Reader:
 
     def read() -> None:
         for spec in load_suite(str(file)).tasks[:3]:
-            load_task(spec, tiny.data, allow_missing=True, write=False)
+            load_task(spec, world.data, allow_missing=True, write=False)
 
     return Reader(file, lambda rng: changed_yaml(rng.choice((text, more)), rng), read)
 
@@ -171,7 +152,8 @@ def record(root: Path) -> Reader:
     """`read_record` says that it raises ValueError; who calls it names the file and leaves it out."""
     from bench.records import read_record
 
-    examples = [json.loads(path.read_text()) for path in _runs(root).rglob("*.json")]
+    examples = [json.loads(path.read_text()) for path in runs(root).rglob("*.json")]
+    examples += [without_checksum(example) for example in examples]
     examples.append(
         {k: examples[0][k] for k in ("schema", "key", "cell", "config")} | {"status": "failed", "error": "x"}
     )
@@ -193,8 +175,8 @@ def report(root: Path) -> Reader:
     from bench.reports.records import load
     from bench.reports.tables import build, latex_report, markdown_report, tidy
 
-    shutil.copytree(_runs(root), root / "mixed")
-    example = json.loads(next((root / "mixed").rglob("coop/*.json")).read_text())
+    shutil.copytree(runs(root), root / "mixed")
+    example = without_checksum(json.loads(next((root / "mixed").rglob("coop/*.json")).read_text()))
     file = root / "mixed" / "odd.json"
 
     def read() -> None:
@@ -221,9 +203,9 @@ def note(root: Path) -> Reader:
 def model(root: Path) -> Reader:
     from bench.clip.backbone import load_backbone
 
-    tiny = _tiny(root)
+    world = tiny(root)
     here = root / "model"
-    shutil.copytree(tiny.root, here, ignore=shutil.ignore_patterns("data"))
+    shutil.copytree(world.root, here, ignore=shutil.ignore_patterns("data"))
     example = json.loads((here / "tiny-clip.json").read_text())
     example["vision_cfg"]["timm_model_name"] = None
     file = here / "mine.json"
@@ -235,7 +217,7 @@ def vocabulary(root: Path) -> Reader:
     from bench.clip.backbone import load_backbone
 
     here = root / "vocabulary"
-    shutil.copytree(_tiny(root).root, here, ignore=shutil.ignore_patterns("data"))
+    shutil.copytree(tiny(root).root, here, ignore=shutil.ignore_patterns("data"))
     file = here / "tiny-bpe.txt.gz"
     text = gzip.decompress(file.read_bytes()).decode()
 
@@ -250,7 +232,7 @@ def weights(root: Path) -> Reader:
     from bench.clip.backbone import load_backbone
 
     here = root / "weights"
-    shutil.copytree(_tiny(root).root, here, ignore=shutil.ignore_patterns("data"))
+    shutil.copytree(tiny(root).root, here, ignore=shutil.ignore_patterns("data"))
     file = here / "tiny-clip.safetensors"
     data = file.read_bytes()
     return Reader(file, lambda rng: changed_safetensors(data, rng), lambda: load_backbone(str(here / "tiny-clip.json")))
@@ -260,12 +242,18 @@ def state(root: Path) -> Reader:
     import bench.saved
     from bench.saved import load_cell, words
 
-    data = _beside(root, "coop/*.safetensors").read_bytes()
+    data = beside(root, "coop/*.safetensors").read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    text = json.dumps({**header, "__metadata__": without_checksum(header["__metadata__"])}).encode()
+    examples = (data, struct.pack("<Q", len(text)) + text + data[8 + size :])
     file = root / "state.safetensors"
     bench.saved.load_backbone = lru_cache(maxsize=1)(bench.saved.load_backbone)  # the same each time
-    backbone = _tiny(root).backbone
+    backbone = tiny(root).backbone
     return Reader(
-        file, lambda rng: changed_safetensors(data, rng), lambda: words(load_cell(str(file), backbone=backbone))
+        file,
+        lambda rng: changed_safetensors(rng.choice(examples), rng),
+        lambda: words(load_cell(str(file), backbone=backbone)),
     )
 
 
@@ -274,7 +262,7 @@ def block(root: Path) -> Reader:
     from bench.datasets.cache_paths import cache_folder
     from bench.features.cache import _described, read_block
 
-    _runs(root)
+    runs(root)
     data = min((cache_folder() / "features").rglob("*.safetensors"), key=lambda path: path.stat().st_size).read_bytes()
     file = root / "block.safetensors"
 
@@ -285,43 +273,6 @@ def block(root: Path) -> Reader:
             found.float().sum()
 
     return Reader(file, lambda rng: changed_safetensors(data, rng), read, ())
-
-
-def predictions(root: Path) -> Reader:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from bench.predictions import confused, ece, per_class, read
-
-    source = _beside(root, "coop/*.predictions.parquet")
-    data, table = source.read_bytes(), pq.read_table(source)
-    file = root / "x.predictions.parquet"
-
-    def make(rng: Random) -> bytes:
-        if rng.random() < 0.5:
-            return changed_bytes(data, rng)
-        changed, metadata = table, dict(table.schema.metadata)
-        if rng.random() < 0.5:
-            metadata[b"bench"] = changed_json(json.loads(metadata[b"bench"]), rng)
-        else:
-            k = rng.randrange(table.num_columns)
-            values = table.column(k).to_pylist()
-            for _ in range(rng.choice((1, len(values)))):
-                values[rng.randrange(len(values))] = rng.choice((*NUMBERS, *TEXTS[:20], None))
-            try:
-                kind = table.schema.field(k).type if rng.random() < 0.7 else None
-                changed = table.set_column(k, table.column_names[k], pa.array(values, kind))
-            except (pa.ArrowException, OverflowError, TypeError, ValueError, UnicodeError):
-                changed = table.drop_columns([table.column_names[k]])
-        out = io.BytesIO()
-        pq.write_table(changed.replace_schema_metadata(metadata), out)
-        return out.getvalue()
-
-    def look() -> None:
-        found = read(file)
-        per_class(found), confused(found), ece(found)
-
-    return Reader(file, make, look)
 
 
 # Images, archives and lists -----------------------------------------------------------------------------------
@@ -352,7 +303,7 @@ def hashes(root: Path) -> Reader:
     from bench.features.hashes import HASHES, ImageHashes
 
     folder = root / "hashes"
-    images = _tiny(root).images()[:3]
+    images = tiny(root).images()[:3]
     ImageHashes(folder).of(images)
     file = folder / HASHES
     data = file.read_bytes()
@@ -377,8 +328,8 @@ def hashes(root: Path) -> Reader:
         return file.read_bytes()
 
     def read() -> None:
-        for beside in folder.glob(f"{HASHES}-*"):
-            beside.unlink()
+        for left in folder.glob(f"{HASHES}-*"):
+            left.unlink()
         found = ImageHashes(folder)
         assert all(isinstance(digest, str) for digest in found.of(images))  # noqa: S101 - what the fuzz run looks for
         assert found.broken(images) == []  # noqa: S101 - what the fuzz run looks for
@@ -392,15 +343,15 @@ def command_line(root: Path) -> Reader:
     import bench.plan
     from bench.cli import main
 
-    tiny, runs = _tiny(root), _runs(root)
+    world, records = tiny(root), runs(root)
 
     def no_demo(*_: Any) -> None:
         raise UserError("the demo is left out here: it renders images")
 
     bench.plan.ensure_demo = no_demo
-    key = json.loads(_beside(root, "coop/*.json").read_text())["key"]
-    photo, where = str(tiny.images()[0]), ["--results", str(runs)]
-    grid = ["run", "--suite", tiny.suite, "--data", str(tiny.data), "--backbone", tiny.backbone, "--methods", "coop"]
+    key = json.loads(beside(root, "coop/*.json").read_text())["key"]
+    photo, where = str(world.images()[0]), ["--results", str(records)]
+    grid = ["run", "--suite", world.suite, "--data", str(world.data), "--backbone", world.backbone, "--methods", "coop"]
     more = ["--shots", "1,2", "--seeds=1", "-o", "coop.epochs=2", "coop.words=a photo, of", "--protocol", "base2new"]
     examples = [
         [*grid, "--tasks", "Colour", "Shade", *more, "--results", "out"],
@@ -429,17 +380,17 @@ def command_line(root: Path) -> Reader:
             "--fail-fast",
         ],
         ["report", *where, "--out", "report", "--format", "csv", "--methods", "coop", "--shots", "1"],
-        ["list", "tasks", "C*", "--suite", tiny.suite],
+        ["list", "tasks", "C*", "--suite", world.suite],
         ["list", "methods"],
         ["list", "classes", "--task", "Colour"],
         ["explain", "coop"],
         ["words", "--cell", key[:8], *where, "--top", "2", "--task", "Colour"],
         ["predict", photo, "--cell", key[:8], *where, "--task", "Colour", "--top", "1"],
-        ["data", "check", "--suite", tiny.suite, "--data", str(tiny.data)],
+        ["data", "check", "--suite", world.suite, "--data", str(world.data)],
         ["cache"],
         ["--version"],
         ["--help"],
-        ["data", "splits", "--suite", tiny.suite, "--data", str(tiny.data), "--out", "draws", "--shots", "1"],
+        ["data", "splits", "--suite", world.suite, "--data", str(world.data), "--out", "draws", "--shots", "1"],
     ]
     words = sorted({word for example in examples for word in example})
     odd = [
@@ -502,7 +453,9 @@ READERS: dict[str, tuple[Callable[[Path], Reader], float]] = {
     "weights": (weights, 0.6),
     "saved states": (state, 3),
     "feature blocks": (block, 12),
-    "predictions": (predictions, 3),
+    "predictions": (predictions, 4),
+    "packed records": (packs, 4),
+    "Hugging Face data": (hugging_face, 1),
     "images": (image, 10),
     "image hashes": (hashes, 1),
     "zip archives": (zipped, 4),

@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import fuzz
 
 QUICK = (
+    "packed records",
+    "MATLAB lists",
     "descriptions",
     "splits",
     "packed splits",

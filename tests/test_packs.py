@@ -144,6 +144,31 @@ def test_a_damaged_file_is_named_and_a_foreign_one_is_no_pack(runs: Path, tmp_pa
             unpack(file, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([], "0 records"),
+        (["a.json", "a.json/b.json"], "'a.json' is a record's path, and a folder of another's"),
+        (["a" * 196 + ".json"], "is no record's path"),  # a disk takes 255 bytes; being written, 38 more
+    ],
+)
+def test_paths_that_no_disk_takes_are_refused_before_anything_is_written(
+    names: list[str], says: str, tmp_path: Path
+) -> None:
+    table = pa.table([names, [b"{}"] * len(names)], schema=SCHEMA)
+    pq.write_table(table, str(tmp_path / "p.parquet"))
+    with pytest.raises(UserError, match=rf"p\.parquet: not a readable pack of records \(.*{says}"):
+        unpack(tmp_path / "p.parquet", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_the_way_of_a_pack_is_named(runs: Path, tmp_path: Path) -> None:
+    pack(runs, tmp_path / "p.parquet")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UserError, match=r"out: cannot be written \("):
+        unpack(tmp_path / "p.parquet", tmp_path / "out")
+
+
 def test_no_flipped_bit_in_a_pack_changes_a_number(runs: Path, tmp_path: Path) -> None:
     """Every seventh bit: what is read of it is what was packed, or nothing; also of records without checksums."""
     file = tmp_path / "p.parquet"

@@ -154,6 +154,8 @@ def test_files_that_are_not_sound_are_refused_in_a_line(tmp_path: Path) -> None:
         patch.setattr("bench.predictions.MOST_ROWS", 0)
         pq.write_table(long, path)
         _refused(path, "1 rows")
+    pq.write_table(table.slice(0, 0), path)
+    _refused(path, "0 rows")
 
 
 def test_no_flipped_bit_in_a_file_of_predictions_goes_unnoticed(tmp_path: Path) -> None:
