@@ -194,6 +194,14 @@ class RunConfig(Settings):
         metavar="SECONDS",
         minimum=1,
     )
+    checkpoint_every: int = setting(
+        60,
+        "keep the state of a long training so often: after a kill the same command goes on from there, with the same "
+        "result to the last bit on the same machine. 0: never, a kill loses the cell in flight (default: %(default)s)",
+        "how",
+        metavar="SECONDS",
+        minimum=0,
+    )
     fail_fast: bool = setting(
         False, "stop at the first cell that fails; bench.run raises CellFailed instead of warning in the end", "how"
     )

@@ -14,6 +14,7 @@ import torch
 
 from bench import chosen, curves, likeness
 from bench.cells import Cell, needed
+from bench.checkpoints import Checkpoint
 from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
 from bench.devices import device_name, synchronise
@@ -25,7 +26,7 @@ from bench.predictions import NUMBERS, SUFFIX, PartPredictions, images_digest, w
 from bench.profile import profiled
 from bench.progress import absolute, bar, note
 from bench.protocols import Part
-from bench.records import PeakMemory, Record, processor, versions
+from bench.records import CHECKPOINT, PeakMemory, Record, processor, versions
 from bench.saved import keep_state
 from bench.scoring import Scored, mean_over_tasks, score
 
@@ -87,6 +88,8 @@ def _train(plan: Plan, cells: Sequence[Cell], deadline: Deadline) -> _Trained:
     with bar("  training", 0, "step", plan.hide, every=60) as shown, _threads(plan.backbone) as threads:
         beside = plan.store.path(cells[0].name, cells[0].key)
         trace = beside.with_suffix(".trace.json.gz") if plan.config.profile else None
+        for cell, method in zip(cells, methods, strict=True):
+            method.checkpoint = _checkpoint(plan, cell, cells, threads)
         with deadline.running(), profiled(trace, absolute(shown)) as report:
             seen = [[_seen(task, method) for task in own] for method, own in zip(methods, data, strict=True)]
             if len(cells) == 1:
@@ -94,8 +97,15 @@ def _train(plan: Plan, cells: Sequence[Cell], deadline: Deadline) -> _Trained:
             else:
                 kind.fit_together(list(zip(methods, seen, seeds, strict=True)), plan.backbone, report)
     synchronise(plan.backbone.device)
-    seconds = time.perf_counter() - encoded
+    seconds = time.perf_counter() - encoded + sum(method.checkpoint.seconds for method in methods)
     return _Trained(methods, data, tests, encoded - start, seconds, memory, threads, seeds, deadline)
+
+
+def _checkpoint(plan: Plan, cell: Cell, together: Sequence[Cell], threads: int) -> Checkpoint:
+    """Where a cell's training goes on after a kill: numbers to the last bit need the same machine and versions."""
+    about = {"cells": [c.key for c in together], "device": device_name(plan.backbone.device), "threads": threads}
+    path = plan.store.path(cell.name, cell.key).with_suffix(CHECKPOINT)
+    return Checkpoint(path, {**about, "processor": processor(), **versions()}, plan.config.checkpoint_every, plan.hide)
 
 
 def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], trained: _Trained) -> Record:

@@ -34,6 +34,7 @@ CONFIRMED = Path(__file__).with_name("numerics.json")
 
 # What the numbers of all methods follow from. Of modules that mostly do other things, the functions that count.
 SHARED: dict[str, tuple[str, ...]] = {
+    "bench.checkpoints": (),
     "bench.clip.backbone": (),
     "bench.cells": ("needed",),
     "bench.draws": ("few_shot_set", "shards"),

@@ -50,6 +50,8 @@ STABILITY = "stability.csv"  # in the folder of the records: what `bench stabili
 
 KEY_SHOWN = 8  # characters of a key in messages: a beginning is enough for `words` and `predict`
 
+CHECKPOINT = ".checkpoint"  # beside where a record will be: what a stopped training goes on from (bench/checkpoints.py)
+
 FAILED = ("status", "key", "cell", "config", "defaults", "finished", "error", "traceback", "versions")
 """What the record of a failed cell has."""
 
@@ -250,7 +252,8 @@ def _file_name(weights: str) -> str:
 def _checksum(content: dict[str, Any]) -> str:
     """A hash of all that a record's file says, whatever its layout: with one flipped bit 81.5 could read 91.5."""
     said = from_json(json.dumps({name: value for name, value in content.items() if name != "checksum"}))
-    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
+    text = json.dumps(said, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()  # as `write` replaces
 
 
 def cell_key(config: dict[str, Any]) -> str:
@@ -284,12 +287,13 @@ class RecordStore:
         return [record for record in found if record is not None]
 
     def write(self, record: Record) -> Path:
-        """Write a record, whole or not at all."""
+        """Write a record, whole or not at all; the cell's checkpoint has served."""
         path = self.path(record.cell, record.key)
         text = json.dumps(record.to_json(), indent=1, ensure_ascii=False)
         # Lists of numbers on one line each: curves would take thousands. No text in JSON holds a line's end.
         text = re.sub(r"\[\n\s+([-+.,\deE\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
         write_whole(path, f"{text}\n".encode("utf-8", "replace"))  # the name of a folder of draws may be no text
+        path.with_suffix(CHECKPOINT).unlink(missing_ok=True)
         return path
 
 

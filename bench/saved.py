@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from bench.checkpoints import content_hash
 from bench.clip.backbone import Backbone, Precision, load_backbone, noted, packaged_names, what_to_give
 from bench.datasets.types import image_files
 from bench.devices import find_device
@@ -51,26 +51,16 @@ def keep_state(path: Path, method: Method, tasks: Sequence[TaskData], config: di
     named = [{field: getattr(task, field) for field in NAMES} for task in tasks]
     metadata = {"cell": json.dumps(config, ensure_ascii=False), "tasks": json.dumps(named, ensure_ascii=False)}
     tensors = {name: value.contiguous() for name, value in state.items()}
-    metadata["checksum"] = _checksum(metadata, tensors)
+    metadata["checksum"] = content_hash([metadata["cell"], metadata["tasks"]], tensors)
     write_whole(path, lambda part: save_file(tensors, str(part), metadata=metadata))
     return True
-
-
-def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """A hash of everything that a saved state says: names, types, shapes and bytes of its tensors, and its texts."""
-    digest = hashlib.blake2b(json.dumps([metadata["cell"], metadata["tasks"]]).encode(), digest_size=16)
-    for name, value in sorted(tensors.items()):
-        content = value.detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(content.dtype), list(content.shape)]).encode())
-        digest.update(content.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _check_whole(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
     """Refuse a state that is not what was written. Files of older versions have no checksum."""
     if other := metadata.keys() - {"cell", "tasks", "checksum"}:  # "checksum" itself may be what was damaged
         raise ValueError(f"unknown metadata {', '.join(map(repr, sorted(other)))}")
-    if "checksum" in metadata and metadata["checksum"] != _checksum(metadata, tensors):
+    if "checksum" in metadata and metadata["checksum"] != content_hash([metadata["cell"], metadata["tasks"]], tensors):
         raise ValueError("damaged: its checksum does not fit; run the cell again")
 
 

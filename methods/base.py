@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol
 import torch
 from torch import Tensor
 
+from bench.checkpoints import Checkpoint
 from bench.errors import UserError, nearest
 from bench.wording import sentences
 
@@ -196,6 +197,7 @@ class Method(ABC):
 
     Params: ClassVar[Any] = Parameters
     tasks: Sequence[TaskData]  # set by `fit` and `restore`
+    checkpoint = Checkpoint()  # set before `fit` where a long training is to go on after a kill
     by_task: Mapping[str, Any] = MappingProxyType({})  # parameters of tasks whose own differ, by the task's name
 
     def __init__(self, params: Any = None) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,6 +81,16 @@ class Log:
             self._ended.append((steps, mean_losses, Copy(means)))
         while self._ended and self._ended[0][2].there:
             self._read()
+
+    def state(self) -> dict[str, Any]:
+        """All that was seen, as `restore` takes it. Waits for the device."""
+        self.close()
+        return {"loss": self.loss, "accuracy": self.accuracy, "steps": self._steps, "noted": self._noted}
+
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from a `state`."""
+        self.loss, self.accuracy, self._steps = state["loss"], state["accuracy"], state["steps"]
+        self._noted = [(step, loss.to(device), right.to(device)) for step, loss, right in state["noted"]]
 
     def close(self) -> None:
         """Wait for the last epochs' numbers."""

@@ -27,6 +27,7 @@ from bench.methods.training import (
     Training,
     batches,
     joint_cross_entropy,
+    sgd,
     steps_per_epoch,
     train,
 )
@@ -196,24 +197,62 @@ class PromptMethod(Method):
         recipe = first.params
         steps = [max(steps_per_epoch(m.n_images(which), recipe.batch) for m, which, _ in group) for group in groups]
         progress = Progress(report, recipe.epochs * sum(steps))
-        for group in groups:
-            train([m.training(which, seed) for m, which, seed in group], first.gradients, recipe, progress)
-        for method, _, _ in fits:
+        methods = [method for method, _, _ in fits]
+        progress.done, state = first.checkpoint.resume() or (0, None)
+        for i, group in enumerate(groups):
+            done = progress.done - recipe.epochs * sum(steps[:i])  # of this group's steps, before a kill
+            trainings = [m.training(which, seed, done) for m, which, seed in group]
+            if state and i < state["group"]:
+                continue
+            optimiser = sgd(trainings, recipe)
+            if state:
+                optimiser.load_state_dict(state["optimiser"])
+                for method, own in zip(methods, state["methods"], strict=True):
+                    method._go_on_from(own)
+                state = None
+
+            def step(i: int = i, optimiser: torch.optim.SGD = optimiser) -> None:
+                progress()
+                if first.checkpoint.due:
+                    now = {"group": i, "optimiser": optimiser.state_dict()}
+                    first.checkpoint.save(progress.done, {**now, "methods": [m._progress() for m in methods]})
+
+            train(trainings, first.gradients, recipe, optimiser, step)
+        for method in methods:
             for log in method.logs.values():
                 log.close()
+
+    def _progress(self) -> dict[str, Any]:
+        """All that the rest of a training follows from besides its seed, its steps so far and the optimiser.
+
+        What training changes is in `learned`, in `logs`, and in random generators that are attributes.
+        """
+        own = {name: value.get_state() for name, value in vars(self).items() if isinstance(value, torch.Generator)}
+        logs = {name: log.state() for name, log in self.logs.items()}
+        return {"learned": self.learned, "logs": logs, "generators": own}
+
+    def _go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Be as when `_progress` was asked."""
+        with torch.no_grad():
+            for name, value in state["learned"].items():
+                self.learned[name].copy_(value)
+        for name, log in state["logs"].items():
+            self.logs[name].restore(log, self.clip.device)
+        for name, value in state["generators"].items():
+            getattr(self, name).set_state(value)
 
     def trainings(self) -> list[list[int]]:
         """The tasks of each training."""
         everything = list(range(len(self.tasks)))
         return [[t] for t in everything] if self.separate else [everything]
 
-    def training(self, which: Sequence[int], seed: int) -> Training:
-        """The training of some tasks."""
+    def training(self, which: Sequence[int], seed: int, start: int = 0) -> Training:
+        """The training of some tasks, without its first `start` steps."""
         own = [p for name, p in self.learned.items() if not self.separate or name.endswith(f"-{which[0]}")]
         rng = generator(seed, self._label(which), "batches")
         name, whose = (self.tasks[which[0]].name,) * 2 if self.separate else ("all", "all tasks")
         log = self.logs[name] = Log(f"{self.name}, {whose}", self.params.epochs)
-        return Training(self, own, batches(self.tasks, which, self.params, rng, self.clip.device, log))
+        return Training(self, own, batches(self.tasks, which, self.params, rng, self.clip.device, log, start))
 
     def n_images(self, which: Sequence[int]) -> int:
         return sum(len(self.tasks[t].labels) for t in which)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +105,7 @@ def batches(
     rng: torch.Generator,
     device: torch.device,
     log: Log | None = None,
+    start: int = 0,
 ) -> Iterator[tuple[float, Batch]]:
     """Learning rate and batch of each step over the joint few-shot set of some tasks.
 
@@ -112,17 +113,22 @@ def batches(
     ----------
     tasks : all tasks. which : indices of those trained together; batches mix them.
     rng : CPU generator of the batch order. log : told where steps begin and epochs end; batches carry it.
+    start : leave out so many steps, those before a kill; of them only the order is drawn.
     """
     labels = torch.cat([tasks[t].labels for t in which])
     owner = torch.cat([torch.full((len(tasks[t].labels),), t) for t in which])  # on the CPU: read without a sync
     labels_there, owner_there = labels.to(device), owner.to(device)
     n, size = len(labels), recipe.batch
+    n_steps = steps_per_epoch(n, size)
     for epoch in range(recipe.epochs):
+        order = torch.randperm(n, generator=rng)
+        left_out = start - epoch * n_steps
+        if left_out > n_steps:
+            continue
         images = torch.cat([tasks[t].views[epoch % len(tasks[t].views)] for t in which])  # n, d
         images = F.normalize(images.to(device, non_blocking=True), dim=-1)  # one upload per epoch, none per step
-        order = torch.randperm(n, generator=rng)
         order_there = order.to(device, non_blocking=True)
-        for step in range(steps_per_epoch(n, size)):
+        for step in range(max(left_out, 0), n_steps):
             part = slice(step * size, (step + 1) * size)
             chosen, same = order_there[part], order[part]
             batch = Batch(images[chosen], labels_there[chosen], owner_there[chosen], labels[same], owner[same], log)
@@ -133,10 +139,21 @@ def batches(
             log.end_epoch()
 
 
+def sgd(trainings: Sequence[Training[Any]], recipe: Recipe) -> torch.optim.SGD:
+    """The recipe's optimiser: a group for each training."""
+    return torch.optim.SGD(
+        [{"params": training.parameters} for training in trainings],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+
+
 def train(
     trainings: Sequence[Training[Owner]],
     gradients: Callable[[Sequence[tuple[Owner, Batch]]], None],
     recipe: Recipe,
+    optimiser: torch.optim.SGD,
     on_step: Callable[[], None],
 ) -> None:
     """Train from the parameters' present values. Trainings run side by side: a step takes one batch of each.
@@ -147,13 +164,8 @@ def train(
     ----------
     gradients : puts the gradients of the batches' losses, each of its own training, into the parameters' `.grad`.
         Given are the batches and whose they are.
+    optimiser : from `sgd`, of the same trainings.
     """
-    optimiser = torch.optim.SGD(
-        [{"params": training.parameters} for training in trainings],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
     while True:
         at_hand = []
         for group, training in zip(optimiser.param_groups, trainings, strict=True):

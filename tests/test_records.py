@@ -116,6 +116,12 @@ def test_no_flipped_bit_in_a_record_goes_unnoticed(tmp_path: Path) -> None:
     assert refused > 7 * len(whole)
 
 
+def test_what_is_no_text_is_replaced_and_the_record_read(tmp_path: Path) -> None:
+    """The name of a folder of draws may be none, on Linux."""
+    path = RecordStore(tmp_path).write(replace(DONE, draws="dr\udce4ws", title="Süß"))
+    assert read_record(path) == replace(DONE, draws="dr?ws", title="Süß")
+
+
 def test_records_of_versions_without_checksums_are_read(tmp_path: Path) -> None:
     content = DONE.to_json()
     del content["checksum"]
