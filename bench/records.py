@@ -251,9 +251,9 @@ def _file_name(weights: str) -> str:
 
 def _checksum(content: dict[str, Any]) -> str:
     """A hash of all that a record's file says, whatever its layout: with one flipped bit 81.5 could read 91.5."""
-    said = from_json(json.dumps({name: value for name, value in content.items() if name != "checksum"}))
-    text = json.dumps(said, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()  # as `write` replaces
+    said = {name: value for name, value in content.items() if name != "checksum"}
+    written = json.dumps(said, ensure_ascii=False).encode("utf-8", "replace")  # as `RecordStore.write` replaces
+    return hashlib.blake2b(json.dumps(from_json(written), sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def cell_key(config: dict[str, Any]) -> str:
