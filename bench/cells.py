@@ -38,11 +38,6 @@ class Cell:
         return self.config["views"]
 
     @property
-    def work(self) -> int:
-        """How long its training takes, compared with other cells of its method: images of a class that are seen."""
-        return self.shots * (self.config["params"].get("epochs") or 1)
-
-    @property
     def name(self) -> dict[str, Any]:
         names = {k: self.config[k] for k in ("suite", "backbone", "method", "protocol", "shots", "seed")}
         if "precision" in self.config:  # another backbone to a reader: kept and reported apart
@@ -96,6 +91,11 @@ def make_cells(
             yield Cell(variant, config, cell_key(config))
 
 
+def work_of(config: dict[str, Any]) -> int:
+    """How long a cell takes, compared with others of its method: how often an image of each class is trained on."""
+    return max(1, config["shots"] * (config.get("params", {}).get("epochs") or 1))
+
+
 def together(cells: Sequence[Cell], seeds_at_once: bool) -> list[list[Cell]]:
     """Cells that are trained together: one, or those that differ in the seed alone."""
     groups: dict[Any, list[Cell]] = {}
@@ -110,7 +110,7 @@ def shard_of(cells: Sequence[Cell], shard: str | None, seeds_at_once: bool) -> l
     k, n = map(int, (shard or "1/1").split("/"))
 
     def place(group: list[Cell]) -> tuple[str, int, str]:
-        return group[0].config["method"], -sum(cell.work for cell in group), group[0].key
+        return group[0].config["method"], -sum(work_of(cell.config) for cell in group), group[0].key
 
     mine = {cell.key for group in sorted(together(cells, seeds_at_once), key=place)[k - 1 :: n] for cell in group}
     return [cell for cell in cells if cell.key in mine]

@@ -28,7 +28,8 @@ Names = str | Sequence[str]
 Numbers = int | Sequence[int]
 ALIASES = {"tasks": "--task", "methods": "--method", "shots": "--shot", "seeds": "--seed"}  # one of what may be several
 # What a record does not keep of its run: places, and what divides its work but changes no number.
-NOT_RECORDED = ("data", "results", "quiet", "track", "retry_failed", "shard")
+NOT_RECORDED = ("data", "results", "quiet", "track", "retry_failed", "jobs", "backend", "address", "cells_per_gpu",
+                "shard")  # fmt: skip
 FILES = (".yaml", ".yml", ".json", ".safetensors", ".pt")
 
 
@@ -211,10 +212,34 @@ class RunConfig(Settings):
         "how",
         option="--no-retry-failed",
     )
+    jobs: int | None = setting(
+        None,
+        "compute so many cells at the same time, each in a process of its own (default: 1; with --backend ray or dask, "
+        "as many as there are workers)",
+        "many cells at once",
+        metavar="N",
+        minimum=1,
+    )
+    backend: Literal["loky", "ray", "dask"] = setting(
+        "loky",
+        "where these processes run: loky, on this machine; ray or dask, on a cluster (default: %(default)s)",
+        "many cells at once",
+        choices=("loky", "ray", "dask"),
+    )
+    address: str | None = setting(
+        None,
+        "of a running Ray cluster (HOST:6379; auto finds this machine's) or Dask scheduler (tcp://HOST:8786); default: "
+        "start one on this machine",
+        "many cells at once",
+        metavar="ADDRESS",
+    )
+    cells_per_gpu: int = setting(
+        1, "cells that share a GPU at a time (default: %(default)s)", "many cells at once", metavar="N", minimum=1
+    )
     shard: str | None = setting(
         None,
         "run only the K-th of N parts of the grid: for job arrays, whose jobs need not know of each other",
-        "how",
+        "many cells at once",
         metavar="K/N",
     )
     profile: bool = setting(
@@ -239,6 +264,8 @@ class RunConfig(Settings):
         parts = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard or "1/1")
         if not parts or not 1 <= int(parts[1]) <= int(parts[2]):
             raise UserError(f"--shard {self.shard!r}: write K/N, such as 1/4 for the first of four parts")
+        if self.address and self.backend == "loky":
+            raise UserError(f"--address {self.address}: of a cluster; add --backend ray or --backend dask")
 
     def recorded(self) -> dict[str, Any]:
         """What a record keeps: the settings that are not defaults, as JSON has them; files by their names alone."""

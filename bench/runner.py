@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager, closing, nullcontext
 import pandas as pd
 from tqdm.auto import tqdm
 
-from bench.cells import Cell, together
+from bench.cells import Cell, together, work_of
 from bench.claims import CLAIMS
 from bench.config import RunConfig, as_arguments
-from bench.errors import CellFailed
-from bench.executors import Serial
+from bench.errors import CellFailed, UserError
+from bench.evaluate import failure_record
+from bench.executors import Serial, WorkerDied, executor
 from bench.guard import frames
 from bench.plan import Plan, prepare
 from bench.progress import count, duration, has_bars, note
@@ -28,6 +29,9 @@ OTHER_CODE = (
 )
 LEFT_FAILED = "{} failed before and stay as they are (--no-retry-failed)"
 POLL = 1.0  # seconds between looks at cells that other runs compute
+DEATHS = 2  # of workers at one cell, the second at it alone, until it has failed
+IN_A_ROW = 8  # deaths of workers without a record between them, until the run is given up
+FEWER = "Try fewer --jobs; the log of the system or of the cluster tells more"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -91,9 +95,10 @@ def execute(
         note(LEFT_FAILED.format(count(len(failed), "cell")), hide)
     finished = len(plan.cells) - len(todo)
     bars = not hide and has_bars()
+    workers = executor(plan, around) if todo else Serial(plan, around)
     with tqdm(total=len(plan.cells), initial=finished, unit="cell", disable=not bars) as shown:
         try:
-            with closing(_settled(plan, todo, before, Serial(plan, around), shown.set_description)) as settled:
+            with closing(_settled(plan, todo, before, workers, shown.set_description)) as settled:
                 for cell, record, here in settled:
                     finished += 1
                     shown.update()
@@ -125,24 +130,63 @@ def _settled(
     before : as from `plan.failed_before`. say : shows which cells are in work.
     """
     left = {cell.key: cell for cell in todo}
+    in_work: dict[str, Cell] = {}  # handed to workers
+    suspects: Counter[str] = Counter()  # how often a worker died while it may have been at a cell
+    deaths = 0  # of workers since the last record
 
     def begun(groups: Sequence[list[Cell]]) -> Iterator[list[Cell]]:
         for group in groups:
+            in_work.update((cell.key, cell) for cell in group)
             say(_described(group))
             yield group
 
-    while left:
-        n = len(left)
-        free = [cell for cell in left.values() if CLAIMS.clear(plan.claim(cell))]
-        for record in workers.run(begun(together(free, plan.config.seeds_at_once)), before):
-            yield left.pop(record.key), record, True
-        for cell in [c for c in left.values() if not plan.is_open(c, before)]:
-            if theirs := plan.record(cell):
-                yield left.pop(cell.key), theirs, False
-        if len(left) == n:
-            whose = CLAIMS.owner(plan.claim(next(iter(left.values()))))
-            say(f"waiting for {count(len(left), 'cell')} of {whose or 'another run'}")
-            time.sleep(POLL)
+    with workers.started(todo):
+        while left:
+            n = len(left)
+            free = [cell for cell in left.values() if CLAIMS.clear(plan.claim(cell))]
+            groups = together(free, plan.config.seeds_at_once)
+            if workers.jobs > 1:
+                groups = longest_first(plan, groups)
+            alone = [group for group in groups if any(suspects[cell.key] for cell in group)]
+            in_work.clear()
+            try:
+                for record in workers.run(begun(alone[:1] or groups), before):
+                    yield left.pop(record.key), record, True
+                    deaths = 0
+            except WorkerDied as death:
+                deaths += 1
+                if deaths == IN_A_ROW:
+                    raise UserError(f"{deaths} workers died in a row ({death}): out of memory? {FEWER}") from None
+                note(f"a worker died ({death}); the cells in work run again, one by one", plan.hide)
+                for cell in [c for c in in_work.values() if c.key in left and plan.is_open(c, before)]:
+                    suspects[cell.key] += 1
+                    if suspects[cell.key] == DEATHS:
+                        record = failure_record(cell, UserError(f"its worker died {DEATHS} times: out of memory?"))
+                        plan.store.write(record)
+                        CLAIMS.clear(plan.claim(cell))
+                        yield left.pop(cell.key), record, True
+            for cell in [c for c in left.values() if not plan.is_open(c, before)]:
+                if theirs := plan.record(cell):
+                    yield left.pop(cell.key), theirs, False
+            if len(left) == n:
+                whose = CLAIMS.owner(plan.claim(next(iter(left.values()))))
+                say(f"waiting for {count(len(left), 'cell')} of {whose or 'another run'}")
+                time.sleep(POLL)
+
+
+def longest_first(plan: Plan, groups: Sequence[list[Cell]]) -> list[list[Cell]]:
+    """Groups by the time that they will take, as finished cells of their methods tell: no long one comes last."""
+    rates: dict[str, list[float]] = {}
+    for record in plan.records():
+        if record.train_seconds is not None:
+            rates.setdefault(record.cell["method"], []).append(record.train_seconds / work_of(record.config))
+    means = {method: sum(known) / len(known) for method, known in rates.items()}
+    usual = max(means.values(), default=1.0)
+
+    def seconds(group: list[Cell]) -> float:
+        return sum(work_of(cell.config) * means.get(cell.config["method"], usual) for cell in group)
+
+    return sorted(groups, key=seconds, reverse=True)
 
 
 def _described(cells: Sequence[Cell]) -> str:

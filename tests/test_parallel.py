@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shutil
 import signal
 import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from bench.cells import shard_of
+import bench
+from bench import executors, workers
+from bench.cells import shard_of, work_of
 from bench.claims import Claims
 from bench.cli import main
 from bench.config import RunConfig
 from bench.errors import UserError
 from bench.plan import Plan, prepare
+from bench.runner import longest_first
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,16 +57,6 @@ class Logged(CoOp):
 
 class Slow(Logged):
     name, seconds = "slow", 0.4
-
-class Killed(Logged):
-    """The first training is the end of its process."""
-    name = "killed"
-    def fit(self, clip, tasks, seed, report):
-        mark = HERE / "killed.txt"
-        if not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        super().fit(clip, tasks, seed, report)
 
 class Deadly(Logged):
     """Of seed 2, each training is the end of its process."""
@@ -192,6 +192,106 @@ def test_a_cell_that_failed_in_another_run_meanwhile_is_not_run_again(tiny: Any,
     assert [plan.is_open(cell, plan.failed_before()) for cell in plan.cells] == [True] * 4
 
 
+# ---- workers of this machine ---------------------------------------------------------------------------------
+
+
+def learned(results: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(results.rglob("*.safetensors"))
+    return {file.name: {name: value.tolist() for name, value in load_file(file).items()} for file in files}
+
+
+def test_two_workers_give_what_one_process_gives(
+    tiny: Any, user: User, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores and all that was learned, to the last bit; by relative paths, with a plug-in and failing cells."""
+    grid = {"methods": ["zero-shot", "softcpt", "linear-probe", user.method("Logged"), user.method("Broken")]}
+    tables = []
+    with pytest.warns(UserWarning, match=r"4 of 17 cells failed.*RuntimeError: always \(4 cells\)"):
+        tables.append(tiny.run(Path("serial"), **grid))
+    shutil.rmtree(cache)
+    with pytest.warns(UserWarning, match=r"4 of 17 cells failed.*RuntimeError: always \(4 cells\)"):
+        tables.append(bench.run(results="parallel", jobs=2, **{**tiny.arguments, **grid}))
+    assert tiny.numbers(Path("parallel")) == tiny.numbers(Path("serial"))
+    assert learned(Path("parallel")) == learned(Path("serial"))
+    assert len(learned(Path("parallel"))) == 13  # zero-shot, and three methods of four cells
+    exact = ["method", "shots", "seed", "task", "accuracy"]
+    assert tables[1][exact].equals(tables[0][exact])
+    assert user.trained() == dict.fromkeys(["1-1", "1-2", "2-1", "2-2"], 2)
+    assert os.getpid() in user.processes() and len(user.processes()) == 3
+    assert not list(Path("parallel").rglob("*.claim"))
+    said = capsys.readouterr().err.splitlines()  # no terminal: a line a finished cell
+    told = re.compile(r"logged, [12] shots?, seed [12]: \d+\.\d % in .*, key \w{6}.* \(\d+ of 17\)$")
+    assert sum(told.match(line) is not None for line in said) == 4
+    assert sum("failed: broken" in line for line in said) == 4
+    # Features are encoded once, before any training: no block is newer than the first of the workers' trainings.
+    begun = min(path.stat().st_mtime for path in Path("parallel").rglob("*.json"))
+    blocks = list(cache.rglob("*.safetensors"))
+    assert blocks and all(block.stat().st_mtime <= begun for block in blocks)
+
+
+def test_a_cell_that_kills_its_workers_fails_and_the_others_do_not(
+    tiny: Any, user: User, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = {"methods": [user.method("Deadly")], "shots": 1, "seeds": [1, 2, 3]}
+    with pytest.warns(UserWarning, match=r"1 of 3 cells failed.*its worker died 2 times"):
+        table = bench.run(results="runs", jobs=2, **{**tiny.arguments, **grid})
+    assert set(table["seed"]) == {1, 3}
+    assert [cell["seed"] for cell in table.attrs["failed"]] == [2]
+    assert capsys.readouterr().err.count("a worker died") == 2
+    assert user.trained("begun")["deadly"] == 2
+    assert user.trained() == {"1-1": 1, "1-3": 1}
+    assert not list(Path("runs").rglob("*.claim"))
+
+
+def test_fail_fast_ends_the_workers(tiny: Any, user: User) -> None:
+    methods = [user.method("Broken"), user.method("Slow")]
+    with pytest.raises(bench.CellFailed, match="always"):
+        tiny.run(Path("runs"), methods=methods, jobs=2, fail_fast=True)
+    assert not [claim for claim in Path("runs").rglob("*.claim") if not Claims().is_free(claim)]
+    assert len(tiny.records(Path("runs"))) < 8
+
+
+def test_the_longest_cells_are_first_as_finished_ones_of_their_method_tell(tiny: Any, tmp_path: Path) -> None:
+    grid: dict[str, Any] = {"methods": ["coop", "softcpt"], "seeds": [1]}
+    plan = plan_of(tiny, tmp_path, **grid, shots=[1, 2, 4])
+    order = named([cell for (cell,) in longest_first(plan, [[cell] for cell in plan.cells])])
+    assert [shots for _, shots, _ in order] == [4, 4, 2, 2, 1, 1]
+    tiny.run(tmp_path, **grid, shots=[1])
+    for record in plan.records():  # softcpt is said to take ten times as long
+        seconds = {"coop": 1.0, "softcpt": 10.0}[record.cell["method"]]
+        plan.store.write(replace(record, train_seconds=seconds))
+    order = named([cell for (cell,) in longest_first(plan, [[cell] for cell in plan.cells])])
+    assert order == [("softcpt", n, 1) for n in (4, 2, 1)] + [("coop", n, 1) for n in (4, 2, 1)]
+
+
+def test_each_worker_takes_a_gpu_of_its_own(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With names of pretended GPUs, and a process that has each: what another holds is not taken."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    plan = plan_of(tiny, tmp_path, jobs=3, cells_per_gpu=2)
+    plan.backbone = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
+    gpus = executors._gpus(plan)
+    assert gpus == ("3", "5", "3", "5")
+    setup = workers.Setup.of(plan, contextlib.nullcontext, 1, gpus)
+    taken = []
+    for _ in range(5):
+        monkeypatch.setattr(workers, "_slots", [])
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        workers._take_gpu(setup)
+        taken.append((os.environ.get("CUDA_VISIBLE_DEVICES"), *workers._slots))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [gpu for gpu, *_ in taken] == ["3", "5", "3", "5", None]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with pytest.raises(UserError, match=r"--jobs 5: 2 GPUs with 2 cells each; add --cells-per-gpu 3, or --device cpu"):
+        executors.Loky(SimpleNamespace(config=replace(plan.config, jobs=5), backbone=plan.backbone), None)  # type: ignore[arg-type]
+
+
+def test_workers_that_see_other_data_are_refused(tiny: Any, tmp_path: Path) -> None:
+    plan = plan_of(tiny, tmp_path)
+    assert workers._cells(plan, [plan.cells[2].key]) == [plan.cells[2]]
+    with pytest.raises(UserError, match="plans other cells than this run: its data, its code"):
+        workers._cells(plan, ["0" * 24])
+
+
 # ---- shards --------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +307,7 @@ def test_shards_divide_a_grid_into_parts_of_about_equal_work(tiny: Any, tmp_path
     shards = [shard_of(whole, f"{k}/3", together) for k in (1, 2, 3)]
     assert sorted(cell.key for shard in shards for cell in shard) == sorted(cell.key for cell in whole)
     for method in ("coop", "softcpt"):  # each: 4 seeds of 1, 2 and 4 shots for 2 epochs
-        work = [sum(cell.work for cell in shard if cell.name["method"] == method) for shard in shards]
+        work = [sum(work_of(cell.config) for cell in shard if cell.name["method"] == method) for shard in shards]
         assert sum(work) == 4 * (1 + 2 + 4) * 2
         assert max(work) - min(work) <= 4 * 2 * (4 if together else 1)  # the longest that is trained together
     if together:  # seeds of a setting stay with each other
@@ -228,6 +328,10 @@ def test_shards_run_their_cells_alone_and_make_the_grid_together(tiny: Any, tmp_
     [
         ({"shard": "0/4"}, "--shard '0/4': write K/N, such as 1/4"),
         ({"shard": "5/4"}, "--shard '5/4': write K/N"),
+        ({"jobs": 0}, "--jobs 0: at least 1"),
+        ({"backend": "slurm"}, "--backend 'slurm': one of loky, ray, dask"),
+        ({"address": "tcp://x:1"}, "--address tcp://x:1: of a cluster; add --backend ray or --backend dask"),
+        ({"cells_per_gpu": 0}, "--cells-per-gpu 0: at least 1"),
         ({"shard": "half"}, "--shard 'half': write K/N"),
         ({"shard": "²/4"}, "--shard '²/4': write K/N"),
     ],
