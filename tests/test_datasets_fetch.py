@@ -14,8 +14,8 @@ import pytest
 
 from bench.catalogue import fetch
 from bench.cli import main
-from bench.datasets import archives, load_suite, load_tasks, transfer
 from bench.datasets import fetch as fetching
+from bench.datasets import load_suite, load_tasks, transfer
 from bench.datasets.check import check_suite
 from bench.datasets.fetch import plan
 from bench.errors import UserError
@@ -399,7 +399,7 @@ def test_killed_at_any_moment_the_next_run_does_the_rest_once(
     owner, name = {
         "verified": (fetching, "unpack"),
         "unpacking": (shutil, "copyfileobj"),
-        "moved": (archives, "_move"),
+        "moved": (os, "rename"),
         "unpacked": (shutil, "rmtree"),
     }[moment]
     original = getattr(owner, name)
