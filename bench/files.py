@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -123,6 +124,29 @@ def locked(folder: Path, work: str, timeout: float = -1) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def make_folder(place: Path, fill: Callable[[Path], object], draft: Path | None = None) -> None:
+    """A folder that is there as a whole or not at all; where it is there, nothing is done.
+
+    `fill` is given a draft to fill, beside `place`, which then gets its name. The draft always has the same name, so
+    that what a kill left is cleared away by the next call. Of two processes the second waits for the first.
+    """
+    if place.is_dir():  # nothing is locked: the disk may be read-only
+        return
+    draft = draft or place.with_name(f".{place.name}.draft")
+    with locked(place.parent, "fetch"):
+        if place.is_dir():  # another process was faster
+            return
+        if draft.is_symlink():
+            draft.unlink()  # it came with the data; what it points to must not be cleared
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        try:
+            fill(draft)
+            os.rename(draft, place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def replace(part: Path, path: Path) -> None:

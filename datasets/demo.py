@@ -11,9 +11,6 @@ import colorsys
 import itertools
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,8 @@ from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from bench.files import make_folder
 
 GENERATOR = "demo-3"  # the folder below the data root; a change of any pixel or name asks for a new one
 IMAGES_PER_CLASS = {"train": 32, "val": 4, "test": 40}
@@ -237,15 +236,9 @@ def split_name(task: str) -> str:
 def ensure_demo(root: Path, report: Callable[[int, int], None] | None = None) -> Path:
     """Render the demo data sets below `root` unless they are there, and return `root`.
 
-    They are rendered beside their place and moved there whole, so an interrupted call leaves nothing that
-    looks finished, and of two processes at once the later drops its own copy. `report` is called with (images
-    done, images in total).
+    An interrupted call leaves nothing that looks finished, and of two processes at once the second waits for the first.
+    `report` is called with (images done, images in total).
     """
-    place = Path(root) / GENERATOR
-    if place.is_dir():
-        return Path(root)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{GENERATOR}-", dir=place.parent))
     total = sum(map(len, TASKS.values())) * sum(IMAGES_PER_CLASS.values())
     done = itertools.count(1)
 
@@ -253,14 +246,9 @@ def ensure_demo(root: Path, report: Callable[[int, int], None] | None = None) ->
         if report:
             report(next(done), total)
 
-    try:
+    def write(draft: Path) -> None:
         for task in TASKS:
             _write_task(draft / task, task, on_image)
-        try:
-            os.rename(draft, place)
-        except OSError:
-            if not place.is_dir():  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+    make_folder(Path(root) / GENERATOR, write)
     return Path(root)

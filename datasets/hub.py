@@ -11,9 +11,7 @@ import importlib
 import inspect
 import io
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -29,10 +27,10 @@ from bench.datasets.readers import PARTS, Options, parts_of
 from bench.datasets.splitfiles import check_names, item_of, read_json, rows_of, write_json
 from bench.datasets.types import Item, LeftOut, Listing, MissingData, NotWritten, class_name
 from bench.errors import UserError, nearest
-from bench.files import locked
+from bench.files import make_folder
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif", "WEBP": ".webp"}
-INDEX = "index.json"  # {"names": [...], "parts": {part: [[path, label], ...]}, "left_out": ...}, written last
+INDEX = "index.json"  # {"names": [...], "parts": {part: [[path, label], ...]}, "left_out": ...}
 READING = 2  # raised when other images of the same local files are read
 
 Rows = Iterator[tuple[str, bytes, Any]]  # part, the image's bytes, label as the library has it
@@ -68,7 +66,9 @@ def fetch(folder: Path, options: Options) -> Path:
     errors = []
     for place in writable_places(folder):
         try:
-            return _export(place / _name(folder, options), folder, options)
+            made = place / _name(folder, options)
+            make_folder(made, partial(_write, folder, options), place / f".{_chosen(options)}.draft")
+            return made
         except OSError as error:
             errors.append(f"{place}: {error}")
     raise UserError(f"the images of {folder.name} can be written nowhere ({'; '.join(errors)})")
@@ -87,28 +87,7 @@ def can_fetch(options: Options) -> bool:
 # Images as files ---------------------------------------------------------------------------------------------
 
 
-def _export(place: Path, folder: Path, options: Options) -> Path:
-    """All of it or nothing: the files are written into a draft beside `place`, which then gets its name.
-
-    The draft always has the same name, so that what a killed run left is cleared away by the next.
-    """
-    draft = place.with_name(f".{_chosen(options)}.draft")
-    with locked(place.parent, "fetch"):
-        if (place / INDEX).is_file():  # another process was faster
-            return place
-        if draft.is_symlink():
-            draft.unlink()  # it came with the data; what it points to must not be cleared
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        try:
-            _write(draft, folder, options)
-            os.rename(draft, place)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    return place
-
-
-def _write(draft: Path, folder: Path, options: Options) -> None:
+def _write(folder: Path, options: Options, draft: Path) -> None:
     unread = LeftOut()
     if options["kind"] == "torchvision":
         names, rows = _torchvision_rows(folder, options)
@@ -139,7 +118,7 @@ def _suffix(data: bytes, folder: Path, part: str, number: int) -> str:
 def _exported(folder: Path, options: Options) -> Path | None:
     name = _name(folder, options)
     places = [folder / name, cache_place(folder) / name]
-    return next((place for place in places if (place / INDEX).is_file()), None)
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _name(folder: Path, options: Options) -> str:

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import warnings
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,11 +45,8 @@ class LeftOut(dict[str, tuple[int, str]]):
     """Files that a reader found and did not read: which → how many, and one of them. As a text, what to tell."""
 
     def add(self, which: str, paths: Sequence[str]) -> None:
-        """Count some; of several suffixes the commonest is shown."""
         if paths:
-            ends = [os.path.splitext(path)[1].lower() for path in paths]
-            commonest = max(sorted(set(ends)), key=Counter(ends).__getitem__)
-            self[which] = (len(paths), min(path for path, end in zip(paths, ends, strict=True) if end == commonest))
+            self[which] = (len(paths), min(paths))
 
     def __str__(self) -> str:
         told = [f"{which} ({count}, e.g. {example!r})" for which, (count, example) in self.items()]

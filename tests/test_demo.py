@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from types import ModuleType
@@ -76,6 +78,7 @@ def test_rendering_is_deterministic_and_done_once(
     first, second = demo.ensure_demo(tmp_path / "a"), demo.ensure_demo(tmp_path / "b")
     assert _pixels(first) == _pixels(second)
     monkeypatch.setattr(demo, "_write_task", lambda *_: pytest.fail("rendered twice"))
+    monkeypatch.setattr("bench.files.locked", lambda *_: pytest.fail("the disk may be read-only"))
     assert demo.ensure_demo(first) == first
 
 
@@ -99,20 +102,22 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(demo, "_write_task", interrupted)
     with pytest.raises(KeyboardInterrupt):
         demo.ensure_demo(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == [".fetch.lock"]
 
 
-def test_the_slower_of_two_processes_keeps_the_first_ones_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def other_finishes(folder: Path, task: str, *_: object) -> None:
-        place = tmp_path / demo.GENERATOR
-        place.mkdir(exist_ok=True)
-        (place / "theirs").touch()
-        folder.mkdir(parents=True)
+def test_two_renderings_at_a_time_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = []
 
-    monkeypatch.setattr(demo, "_write_task", other_finishes)
-    demo.ensure_demo(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == [demo.GENERATOR]
-    assert [p.name for p in (tmp_path / demo.GENERATOR).iterdir()] == ["theirs"]
+    def slow(folder: Path, task: str, *_: object) -> None:
+        rendered.append(task)
+        time.sleep(0.02)
+        folder.mkdir()
+
+    monkeypatch.setattr(demo, "_write_task", slow)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(demo.ensure_demo, [tmp_path, tmp_path]))
+    assert rendered == list(demo.TASKS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".fetch.lock", demo.GENERATOR]
 
 
 def test_class_names_promised_as_unread_are_not_in_captions(trainer: ModuleType) -> None:

@@ -38,7 +38,9 @@ _OWN = {
     "features": ["features/*/*.safetensors"],
     "hashes of image files": [f"features/{HASHES}*"],
     "where backbones of files stand": ["backbones/*.json"],
-    "rendered demo images": ["demo/demo-*[0-9]/**/*", "demo/.demo-*[0-9]-*/**/*"],  # of every version; drafts
+    "rendered demo images": [  # of every version; drafts
+        *("demo/demo-*[0-9]/**/*", "demo/.demo-*.draft/**/*", "demo/.demo-*[0-9]-*/**/*", "demo/.fetch.lock"),
+    ],
     "divisions of images": [f"{_DATA}/split_bench_*.json"],
     "fetched images": [f"{_DATA}/files-*/**/*", f"{_DATA}/.files-*.draft/**/*", f"{_DATA}/.fetch.lock"],
     "left by a stopped run": ["features/*/.*.part", "backbones/.*.part", f"{_DATA}/.split_bench_*.part"],
