@@ -99,12 +99,21 @@ class HeadMethod(Method):
         self.train(seed, report)
         if getattr(self.params, "search", "none") == "val":
             for head, task in zip(self.heads, self.tasks, strict=True):
-                if not len(task.val_labels):
-                    raise UserError(f"{self.name}: search=val needs validation images; task {task.name} has none")
                 with torch.no_grad():
                     choice = self.search(head, task)
                 if choice is not None:
                     self.choices[task.name] = choice
+
+    def validation(self, task: TaskData) -> tuple[Tensor, Tensor]:
+        """Prepared few-shot validation images [m, d] and their labels [m], on the device.
+
+        Raises
+        ------
+        UserError : the task has none.
+        """
+        if not len(task.val_labels):
+            raise UserError(f"{self.name}: search=val needs validation images; task {task.name} has none")
+        return self.prepared(task.val.to(self.clip.device)), task.val_labels.to(self.clip.device)
 
     def train(self, seed: int, report: ProgressCallback) -> None:
         """Train the heads, where there is anything to train."""
@@ -248,8 +257,8 @@ class TrainedHead(HeadMethod):
         log.close()
 
 
-def choose(settings: Sequence[Mapping[str, float]], right: Sequence[int], images: int) -> tuple[int, Choice]:
+def choose(settings: Sequence[Mapping[str, float]], right: Sequence[int], images: int) -> Choice:
     """The first of the settings with the most validation images right; callers put those first that win ties."""
     best = max(right)
-    place = list(right).index(best)
-    return place, Choice(dict(settings[place]), 100 * best / images, images, len(right), list(right).count(best) - 1)
+    chosen = settings[list(right).index(best)]
+    return Choice(dict(chosen), 100 * best / images, images, len(right), list(right).count(best) - 1)

@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class Cache(Head):
     """keys : [N, d], learned or not. labels : [N]. alpha, beta : as 0-dimensional tensors, kept."""
 
     def __init__(
-        self, scale: float, text: Tensor, keys: Tensor, labels: Tensor, alpha: float, beta: float, learn: bool
+        self, scale: float, text: Tensor, keys: Tensor, labels: Tensor, alpha: float, beta: float, learn: bool = False
     ) -> None:
         super().__init__()
         self.scale = scale
@@ -56,11 +56,20 @@ class Cache(Head):
         self._values = torch.zeros(0)
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        return self.scale * images @ self.text.T + self.alpha * self.cached(images, self.beta)
+        return self.zero_shot(images) + self.alpha * self.cached(images)
 
-    def cached(self, images: Tensor, beta: Tensor | float) -> Tensor:
+    def zero_shot(self, images: Tensor) -> Tensor:
+        """[B, C] = τ · f · tᵀ."""
+        return self.scale * images @ self.text.T
+
+    def cached(self, images: Tensor) -> Tensor:
         """[B, C] = exp(−β(1 − f · Zᵀ)) · Y."""
-        return torch.exp(-beta * (1 - images @ self.keys.T)) @ self.values
+        return torch.exp(-self.beta * (1 - images @ self.keys.T)) @ self.values
+
+    def put(self, values: Mapping[str, float]) -> None:
+        """Set α, β, … by name."""
+        for name, value in values.items():
+            self.get_buffer(name).fill_(value)
 
     @property
     def values(self) -> Tensor:
@@ -85,27 +94,38 @@ class TipAdapter(HeadMethod):
         beta: float = param(START[1], "sharpness of the cache: how fast a key's weight falls", minimum=0, by_task=True)
         crop: float = param(0.5, "smallest share of the image in a training view", minimum=0.01, maximum=1)
 
-    def head(self, task: TaskData, rng: torch.Generator, learn: bool = False) -> Cache:
-        views = getattr(self.params, "key_views", len(task.views))
-        n, p = len(task.labels), self.params_of(task)
-        mean = task.views[:views].mean(dim=0) if n else torch.zeros(0, self.clip.embed_dim)
-        keys = F.normalize(mean, dim=-1)
-        return Cache(self.clip.scale, self.text(task), keys, task.labels.clone(), p.alpha, p.beta, learn)
+    def head(self, task: TaskData, rng: torch.Generator) -> Cache:
+        p = self.params_of(task)
+        return Cache(self.clip.scale, self.text(task), self.keys(task), task.labels.clone(), p.alpha, p.beta)
 
-    def search(self, head: Cache, task: TaskData) -> Choice:
-        images = self.prepared(task.val.to(self.clip.device))
-        labels = task.val_labels.to(self.clip.device)
-        zero_shot = head.scale * images @ head.text.T
-        right = {}
-        for beta in GRID:
-            cached = head.cached(images, beta)
-            for alpha in GRID:
-                right[alpha, beta] = int(((zero_shot + alpha * cached).argmax(dim=1) == labels).sum())
-        nearest = sorted(product(GRID, GRID), key=lambda pair: math.dist(*(map(math.log, x) for x in (pair, START))))
-        settings = [{"alpha": alpha, "beta": beta} for alpha, beta in nearest]
-        place, choice = choose(settings, [right[pair] for pair in nearest], len(labels))
-        head.alpha.fill_(settings[place]["alpha"])
-        head.beta.fill_(settings[place]["beta"])
+    def keys(self, task: TaskData) -> Tensor:
+        """[N, d], normalised, of all views, or of as many as a parameter says."""
+        views = getattr(self.params, "key_views", len(task.views))
+        mean = task.views[:views].mean(dim=0) if len(task.labels) else torch.zeros(0, self.clip.embed_dim)
+        return F.normalize(mean, dim=-1)
+
+    def grid(self) -> dict[str, Sequence[float]]:
+        """What is searched, α first."""
+        return {"alpha": GRID, "beta": GRID}
+
+    def distance(self, setting: Mapping[str, float]) -> float:
+        """How far from the start: which of equally accurate settings is taken."""
+        return math.dist([math.log(setting[name]) for name in ("alpha", "beta")], [math.log(x) for x in START])
+
+    def search(self, head: Any, task: TaskData) -> Choice:
+        images, labels = self.validation(task)
+        zero_shot, (alphas, *others) = head.zero_shot(images), self.grid().values()
+        right: list[tuple[dict[str, float], int]] = []
+        for values in product(*others):
+            setting = dict(zip(list(self.grid())[1:], values, strict=True))
+            head.put(setting)
+            cached = head.cached(images)
+            for alpha in alphas:
+                hits = int(((zero_shot + alpha * cached).argmax(dim=1) == labels).sum())
+                right.append(({"alpha": alpha, **setting}, hits))
+        settings, hit = zip(*sorted(right, key=lambda pair: self.distance(pair[0])), strict=True)
+        choice = choose(settings, hit, len(labels))
+        head.put(choice.values)
         return choice
 
     def restore(self, clip: Clip, tasks: Sequence[TaskData], state: Mapping[str, Tensor]) -> None:

@@ -39,8 +39,10 @@ class TipAdapterF(TrainedHead, TipAdapter):
         weight_decay: float = param(0.01, "AdamW's, of the keys", minimum=0)
         key_views: int = param(10, "views of an image that its key is made of", minimum=1)
 
-    def head(self, task: TaskData, rng: torch.Generator, learn: bool = True) -> Cache:
-        return super().head(task, rng, learn)
+    def head(self, task: TaskData, rng: torch.Generator) -> Cache:
+        p = self.params_of(task)
+        keys, labels = self.keys(task), task.labels.clone()
+        return Cache(self.clip.scale, self.text(task), keys, labels, p.alpha, p.beta, learn=True)
 
     def optimiser(self, parameters: list[nn.Parameter], recipe: Any) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=1, weight_decay=recipe.weight_decay, eps=1e-4)

@@ -84,7 +84,7 @@ def test_a_method_trained_on_a_card_is_the_one_trained_on_the_cpu(name: str) -> 
     found = find_method(name)
     local = found.image == "local"
     known = {f.name for f in fields(found.Params)}
-    params = found.Params(**{k: v for k, v in {"epochs": 10, **methods.RECIPE}.items() if k in known})
+    params = found.Params(**{k: v for k, v in {"epochs": 10, "steps": 8, **methods.RECIPE}.items() if k in known})
     fitted = []
     for where in (methods.world(local), card(local)):
         method: Any = found(params)

@@ -199,7 +199,7 @@ SEEN_ONLY = {name: find_method(name).no_new_classes for name in method_names() i
 def fitted(name: str) -> Any:
     method = find_method(name)
     known = {f.name for f in fields(method.Params)}
-    settings = {name: value for name, value in {"epochs": 1, **RECIPE}.items() if name in known}
+    settings = {name: value for name, value in {"epochs": 1, "steps": 8, **RECIPE}.items() if name in known}
     made: Any = method(method.Params(**settings))
     made.fit(world(method.image == "local").clip, world(method.image == "local").tasks, 1, lambda done, total: None)
     return made
