@@ -7,15 +7,16 @@ views minus their class's mean, and P = d · ((M − 1)·S + tr(S)·I)⁻¹,
 
     score = τ · cos(image, text) + α · (image · Pμ_c − ½ · μ_cPμ_c − log C).
 
-α grows with the shots, for with one image per class the covariance is that of an image's views alone. Learned: 0
-numbers; C · (d + 1) are kept per task. A class without images keeps its zero-shot score.
+α grows with the shots, for with one image per class the covariance is that of an image's views alone. `search=val`
+chooses it task by task, from the authors' seven powers of ten, on the few-shot validation images alone; ties go to the
+smaller. Learned: 0 numbers; C · (d + 1) and α are kept per task. A class without images keeps its zero-shot score.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,66 +24,74 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Clip, Method, Parameters, ProgressCallback, TaskData, check_shapes, param
-from bench.methods.zero_shot import template_features
+from bench.methods.base import Choice, Searching, TaskData, param
+from bench.methods.heads import Head, HeadMethod, choose
 
 ALPHAS = {1: 1e-3, 2: 0.1, 4: 0.3, 8: 1.0, 16: 10.0}  # by images of a class
+GRID = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # the authors'
 
 
-class GDA(Method):
+class Gaussians(Head):
+    """text : [C, d], normalised. weights : [C, d]. bias : [C]. alpha : as a 0-dimensional tensor, kept."""
+
+    def __init__(self, scale: float, text: Tensor, weights: Tensor, bias: Tensor, alpha: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.text: Tensor
+        self.weights: Tensor
+        self.bias: Tensor
+        self.alpha: Tensor
+        self.register_buffer("text", text, persistent=False)
+        self.register_buffer("weights", weights)
+        self.register_buffer("bias", bias)
+        self.register_buffer("alpha", torch.tensor(alpha))
+
+    def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        return self.scale * images @ self.text.T + self.alpha * (images @ self.weights.T + self.bias)
+
+
+class GDA(HeadMethod):
     """score = τ · cos(image, text) + α · log-likelihood of Gaussians with one covariance (up to what classes share)."""
 
     name = "gda"
     order = 24
-    own_views = 10
+    own_views: ClassVar[int | None] = 10
     no_new_classes = "it knows a class by its images"
     source = "GDA, arXiv 2402.04087; code mrflogs/ICLR24"
     footnote = (
-        "GDA's α follows from the shots alone (0.001, 0.1, 0.3, 1, 10 at 1, 2, 4, 8, 16): about the medians of "
-        "what its authors' logged runs chose on the full validation splits of CoOp's data sets: more labels than the "
-        "shots have gone into them."
+        "Without a search GDA's α follows from the shots alone (0.001, 0.1, 0.3, 1, 10 at 1, 2, 4, 8, 16): about the "
+        "medians of what its authors' logged runs chose on the full validation splits of CoOp's data sets, so more "
+        "labels than the shots have gone into them."
     )
 
     @dataclass(frozen=True)
-    class Params(Parameters):
+    class Params(Searching):
         strength: float = param(
             1.0, "factor on the α of the shot count (0.001, 0.1, 0.3, 1, 10 at 1, 2, 4, 8, 16); 0: zero-shot", minimum=0
         )
+        crop: float = param(0.5, "smallest share of the image in a training view", minimum=0.01, maximum=1)
 
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
-        self.clip, self.tasks = clip, tasks
-        self.weights: list[Tensor] = []  # C, d: of normalised images, text and Gaussians together
-        self.bias: list[Tensor] = []  # C
-        for t, task in enumerate(tasks):
-            text = clip.scale * template_features(clip, task).cpu().double()
-            try:
-                weights, bias = gaussians(task.views, task.labels, len(task.class_names))
-            except ValueError as error:
-                advice = "give one image per class several training views (--views 10)"
-                raise UserError(f"gda, task {task.name}: {error}; {advice}") from None
-            alpha = self.params.strength * alpha_of(int(task.labels.bincount().max()))
-            self.weights.append((text + alpha * weights).float().to(clip.device))
-            self.bias.append((alpha * bias).float().to(clip.device))
-            report(t + 1, len(tasks))
+    def head(self, task: TaskData, rng: torch.Generator) -> Gaussians:
+        text = self.text(task)
+        if not len(task.labels):  # restored: the values follow
+            return Gaussians(self.clip.scale, text, torch.zeros_like(text), torch.zeros(len(text)), 0.0)
+        try:
+            weights, bias = gaussians(task.views, task.labels, len(text))
+        except ValueError as error:
+            advice = "give one image per class several training views (--views 10)"
+            raise UserError(f"gda, task {task.name}: {error}; {advice}") from None
+        alpha = self.params.strength * alpha_of(int(task.counts.max()))
+        return Gaussians(self.clip.scale, text, weights.float(), bias.float(), alpha)
 
-    def predict(self, task: TaskData, features: Tensor, class_names: Sequence[str] | None = None) -> Tensor:
-        t = self.place(task)
-        if tuple(task.class_names if class_names is None else class_names) != self.tasks[t].class_names:
-            self.refuse_new_classes()
-        weights = self.weights[t]
-        return F.normalize(features.to(weights.device), dim=-1) @ weights.T + self.bias[t]
-
-    def state(self) -> dict[str, Tensor]:
-        return {f"{part}-{t}": x.cpu() for part in ("weights", "bias") for t, x in enumerate(getattr(self, part))}
-
-    def restore(self, clip: Clip, tasks: Sequence[TaskData], state: Mapping[str, Tensor]) -> None:
-        sizes = [len(task.class_names) for task in tasks]
-        wanted: dict[str, tuple[int, ...]] = {f"weights-{t}": (n, clip.embed_dim) for t, n in enumerate(sizes)}
-        wanted |= {f"bias-{t}": (n,) for t, n in enumerate(sizes)}
-        check_shapes(self.name, wanted, state)
-        self.clip, self.tasks = clip, tasks
-        for part in ("weights", "bias"):
-            setattr(self, part, [state[f"{part}-{t}"].to(clip.device) for t in range(len(tasks))])
+    def search(self, head: Gaussians, task: TaskData) -> Choice:
+        images, labels = self.validation(task)
+        right = []
+        for alpha in GRID:  # ascending: the smallest wins ties
+            head.alpha.fill_(alpha)
+            right.append(int((head(images).argmax(dim=1) == labels).sum()))
+        choice = choose([{"alpha": alpha} for alpha in GRID], right, len(labels))
+        head.alpha.fill_(choice.values["alpha"])
+        return choice
 
 
 def alpha_of(shots: int) -> float:
@@ -102,11 +111,10 @@ def gaussians(views: Tensor, labels: Tensor, n_classes: int) -> tuple[Tensor, Te
     ValueError : every view is its class's mean: a pseudo-inverse would silently make it zero-shot.
     """
     n_views, _, d = views.shape
-    members = F.one_hot(labels, n_classes).double()  # n, C
-    counts = n_views * members.sum(dim=0)  # C
+    counts = n_views * labels.bincount(minlength=n_classes)
     total = torch.zeros(n_classes, d, dtype=torch.double)
     for view in views:  # one at a time: all of them at once would be gigabytes
-        total += members.T @ F.normalize(view.double(), dim=-1)
+        total.index_add_(0, labels, F.normalize(view.double(), dim=-1))
     means = total / counts.clamp(min=1)[:, None]
     scatter = torch.zeros(d, d, dtype=torch.double)  # (M − 1) · S
     for view in views:

@@ -99,7 +99,7 @@ class MVLPT(PromptMethod):
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         (task,) = tasks
         start = self.starts.get(task.name)
-        return {"context": self.start_context(1, rng) if start is None else start.cpu().clone()}  # 1, L, w
+        return {"context": self.start_context(1, rng) if start is None else start.clone()}  # 1, L, w
 
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         return [self.part("context", t) for t in tasks]

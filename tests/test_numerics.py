@@ -152,7 +152,7 @@ def test_same_keeps_the_version_and_changed_raises_it(
 
 
 CLASS_CONDITIONAL = {"softcpt-cata", "softcpt-cats", "softcpt-csta", "softcpt-csts"}
-READ_TEMPLATES = {"zero-shot", "prograd", "kgcoop", "gda", "lasp"}
+READ_TEMPLATES = {"zero-shot", "prograd", "kgcoop", "lasp"}
 
 
 def codes() -> dict[str, str]:
