@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from bench.clip.backbone import Backbone
@@ -13,7 +14,7 @@ from bench.draws import Draw, RunImages
 from bench.features import Images, View
 from bench.numerics import method_code, numerics
 from bench.options import Variant
-from bench.protocols import Protocol
+from bench.protocols import Fold, Protocol
 from bench.records import cell_key
 
 
@@ -38,6 +39,16 @@ class Cell:
         return self.config["views"]
 
     @property
+    def trained(self) -> frozenset[str]:
+        """The names of the tasks that are trained on."""
+        return frozenset(self.config.get("trained", self.config["tasks"]))
+
+    @property
+    def scored(self) -> frozenset[str]:
+        """The names of the tasks that are scored."""
+        return frozenset(self.config.get("scored", self.config["tasks"]))
+
+    @property
     def name(self) -> dict[str, Any]:
         names = {k: self.config[k] for k in ("suite", "backbone", "method", "protocol", "shots", "seed")}
         if "precision" in self.config:  # another backbone to a reader: kept and reported apart
@@ -57,14 +68,15 @@ def make_cells(
 ) -> Iterator[Cell]:
     """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns.
 
-    A method that does not train has one cell, with 0 shots and seed 0.
+    A method that does not train has one cell, with 0 shots and seed 0. Of one that does, each of the protocol's folds
+    is a cell; its key holds nothing of what is not trained on but names and test images.
 
     task_names : which of the suite's; told in the configuration where it is not the first.
     """
-    version = numerics()
+    version, names = numerics(), [t.name for t in tasks]
     for (n, seed), draw in images.draws.items():
-        chosen = [v for v in settings if v.method.trains == (n > 0)]
-        for variant in (v.at(n, [t.name for t in tasks]) for v in chosen):
+        chosen = [v.at(n, names) for v in settings if v.method.trains == (n > 0)]
+        for variant, fold in product(chosen, protocol.folds(tasks) if n else [Fold((), tuple(names))]):
             params = asdict(variant.params)
             by_task = variant.by_task_values()
             config = {
@@ -78,15 +90,16 @@ def make_cells(
                 "shots": n,
                 "seed": seed,
                 "views": _views(variant, views),
-                "tasks": [t.name for t in tasks],
+                "tasks": names,
                 "complete_suite": len(tasks) == len(suite.tasks),
-                "data": images.fingerprint,
-                "draw": draw.fingerprint,
+                "data": images.fingerprint(fold.scored),
+                "draw": draw.fingerprint(fold.trained),
                 "code": method_code(variant.method),
                 "numerics": version,
                 **({} if backbone.precision == "float32" else {"precision": backbone.precision}),
                 **({"params_by_task": by_task} if by_task else {}),
                 **({"task_names": task_names} if task_names > 1 else {}),
+                **({"fold": fold.name, "trained": [*fold.trained], "scored": [*fold.scored]} if fold.name else {}),
             }
             yield Cell(variant, config, cell_key(config))
 
@@ -100,7 +113,8 @@ def together(cells: Sequence[Cell], seeds_at_once: bool) -> list[list[Cell]]:
     """Cells that are trained together: one, or those that differ in the seed alone."""
     groups: dict[Any, list[Cell]] = {}
     for cell in cells:
-        same = (cell.variant.method, cell.variant.label, cell.shots) if seeds_at_once else cell.key
+        alike = (cell.variant.method, cell.variant.label, cell.shots, cell.scored)
+        same = alike if seeds_at_once else cell.key
         groups.setdefault(same, []).append(cell)
     return list(groups.values())
 

@@ -102,7 +102,8 @@ class RunConfig(Settings):
     )
     protocol: str = setting(
         "few-shot",
-        "few-shot; or base2new: train on half of each task's classes, test on both halves (default: %(default)s)",
+        "few-shot; base2new: train on half of each task's classes, test on both halves; or unseen-task: train on the "
+        "other tasks, test each on its names alone (unseen-task:4: in four folds of tasks) (default: %(default)s)",
         "what to run",
         metavar="NAME",
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -28,13 +29,17 @@ from bench.wording import wording
 class Draw:
     """The few-shot images of all tasks, for one number of shots and one seed.
 
-    train, val : by task's name, in the blocks that their features are kept in. fingerprint : hash of all that numbers
-        follow from: the tasks' names and classes, the images' content and labels, and their order.
+    train, val : by task's name, in the blocks that their features are kept in. described : by task's name, all that
+        numbers follow from: its names and classes, the images' content and labels, and their order.
     """
 
     train: Mapping[str, tuple[Images, ...]]
     val: Mapping[str, tuple[Images, ...]]
-    fingerprint: str
+    described: Mapping[str, Any]
+
+    def fingerprint(self, tasks: Sequence[str]) -> str:
+        """The hash of what is learned from these tasks; "" without images."""
+        return _hash(self.described, tasks) if self.described else ""
 
     def images(self, task: str) -> Images:
         """All of a task's, those to train on first."""
@@ -47,12 +52,16 @@ class Draw:
 class RunImages:
     """All images of a run.
 
-    tests : by task's name. fingerprint : as a draw's, of the tests. draws : by shots and seed; (0, 0) is empty.
+    tests : by task's name. described : as a draw's, of the tests. draws : by shots and seed; (0, 0) is empty.
     """
 
     tests: Mapping[str, Images]
-    fingerprint: str
+    described: Mapping[str, Any]
     draws: Mapping[tuple[int, int], Draw]
+
+    def fingerprint(self, tasks: Sequence[str]) -> str:
+        """The hash of what is tested of these tasks."""
+        return _hash(self.described, tasks)
 
 
 def look_at_images(
@@ -105,18 +114,22 @@ def look_at_images(
         train, val = ({t.name: tuple(images(t, block) for block in sets[t.name][i]) for t in tasks} for i in (0, 1))
         ordered = [images(t, _in_order(sets[t.name], seed)) for t in tasks]
         trained = [protocol.trained(t) for t in tasks]
-        draws[size, seed] = Draw(train, val, fingerprint(trained, ordered) if size else "")
+        draws[size, seed] = Draw(train, val, _described(trained, ordered) if size else {})
     first = [task.worded(1) for task in tasks]  # whatever the tasks are called: the tests are the same
-    return RunImages(tests, fingerprint(first, list(tests.values())), draws)
+    return RunImages(tests, _described(first, list(tests.values())), draws)
 
 
-def fingerprint(tasks: Sequence[Task], given: Sequence[Images]) -> str:
-    """The hash of what a method's numbers follow from: names, and the images' content with their labels."""
-    described = []
+def _described(tasks: Sequence[Task], given: Sequence[Images]) -> dict[str, Any]:
+    """What a method's numbers follow from, by task: names, and the images' content with their labels."""
+    described = {}
     for task, own in zip(tasks, given, strict=True):
         images = [(digest, item.label) for digest, item in zip(own.digests, own.items, strict=True)]
-        described.append([task.name, task.task_name, wording(task), task.metric, task.class_names, images])
-    return hashlib.blake2b(json.dumps(described).encode(), digest_size=12).hexdigest()
+        described[task.name] = [task.name, task.task_name, wording(task), task.metric, task.class_names, images]
+    return described
+
+
+def _hash(described: Mapping[str, Any], tasks: Sequence[str]) -> str:
+    return hashlib.blake2b(json.dumps([described[name] for name in tasks]).encode(), digest_size=12).hexdigest()
 
 
 Blocks = list[list[Item]]

@@ -28,8 +28,9 @@ from bench.progress import absolute, bar, note
 from bench.protocols import Part
 from bench.records import CHECKPOINT, PeakMemory, Record, processor, versions
 from bench.saved import keep_state
-from bench.scoring import Scored, mean_over_tasks, score
+from bench.scoring import Scored, mean_over_tasks, score, under_names
 
+NO_IMAGES: dict[str, Any] = {"views": torch.zeros(1, 0, 0), "labels": torch.zeros(0, dtype=torch.long)}
 SMALL_WIDTH = 128  # text towers up to this width train on one thread
 
 
@@ -82,7 +83,7 @@ def _train(plan: Plan, cells: Sequence[Cell], deadline: Deadline) -> _Trained:
     memory = PeakMemory(plan.backbone.device)
     start = time.perf_counter()
     kind = cells[0].variant.method
-    tests, data = _test_features(plan, kind.image), [_data(plan, cell) for cell in cells]
+    tests, data = _test_features(plan, cells[0]), [_data(plan, cell) for cell in cells]
     encoded = time.perf_counter()
     methods, seeds = [cell.variant.make() for cell in cells], [cell.seed for cell in cells]
     with bar("  training", 0, "step", plan.hide, every=60) as shown, _threads(plan.backbone) as threads:
@@ -113,8 +114,13 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
     start = time.perf_counter()
     rows: list[dict[str, Any]] = []
     said = []
-    for task, own, blocks in zip(plan.tasks, data, trained.tests, strict=True):
-        scores, parts = score(plan.protocol, method, task, own, blocks, plan.backbone.device)
+    by_name, named = {own.name: own for own in data}, {}
+    for task, blocks in zip(plan.scored(cell), trained.tests, strict=True):
+        unseen = task.name not in by_name
+        own = TaskData(**_names(task), **NO_IMAGES) if unseen else by_name[task.name]
+        scores, parts = score(plan.protocol, method, task, own, blocks, plan.backbone.device, unseen)
+        if unseen:
+            named[task.name] = under_names(plan.protocol, method, task, own, data, blocks, plan.backbone.device)
         rows += scores
         said += [_predictions(task, own, part, found) for part, found in parts]
     end = time.perf_counter()
@@ -150,11 +156,12 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         marks=curves.marks(trained_curves, data),
         similarity=likeness.kept(method),
         chosen=chosen.kept(choices),
+        under_names={name: found for name, found in named.items() if found},
         learned=learned.name if kept else None,
         predictions=predictions.name if plan.config.keep else None,
-        fingerprints={"weights": plan.backbone.weights, "data": cell.config["data"], "draw": cell.config["draw"]},
+        fingerprints=plan.fingerprints(cell),
         splits={task.name: task.split.source for task in plan.tasks},
-        copies={name: _copies(plan.draw(cell).images(name), images) for name, images in plan.images.tests.items()},
+        copies={n: _copies(plan.draw(cell).images(n), images) for n, images in plan.images.tests.items()},
     )
 
 
@@ -190,12 +197,12 @@ def failure_record(cell: Cell, error: BaseException) -> Record:
 
 def features_of(plan: Plan, cell: Cell) -> None:
     """Encode what a cell needs, as far as the cache lacks it."""
-    _test_features(plan, cell.variant.method.image)
+    _test_features(plan, cell)
     _data(plan, cell)
 
 
 def _data(plan: Plan, cell: Cell) -> list[TaskData]:
-    return [_task_data(plan, task, cell) for task in plan.tasks]
+    return [_task_data(plan, task, cell) for task in plan.trained(cell)]
 
 
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
@@ -210,11 +217,7 @@ def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
         features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, plan.backbone.embed_dim)
         found[need] = features if need == "views" else features[0]
     return TaskData(
-        name=task.name,
-        task_name=task.task_name,
-        class_names=task.class_names,
-        template=task.template,
-        descriptions=task.descriptions,
+        **_names(task),
         labels=_labels(draw.train[task.name]),
         val_labels=_labels(draw.val[task.name]),
         **{"views": torch.zeros(1, 0, plan.backbone.embed_dim), **found},
@@ -228,15 +231,21 @@ def _seen(task: TaskData, method: Method) -> TaskData:
     return replace(task, val=task.val[:0], val_labels=task.val_labels[:0])
 
 
+def _names(task: Task) -> dict[str, Any]:
+    """Of a `TaskData`, what is known without an image."""
+    return {name: getattr(task, name) for name in ("name", "task_name", "class_names", "template", "descriptions")}
+
+
 def _labels(parts: Sequence[Images]) -> torch.Tensor:
     return torch.tensor([item.label for part in parts for item in part.items], dtype=torch.long)
 
 
-def _test_features(plan: Plan, kind: str) -> list[list[torch.Tensor]]:
-    """[n, d] blocks of each task, mapped into memory."""
-    with bar("  encoding test images", sum(len(t.split.test) for t in plan.tasks), "view", plan.hide) as shown:
+def _test_features(plan: Plan, cell: Cell) -> list[list[torch.Tensor]]:
+    """[n, d] blocks of each task that is scored, mapped into memory."""
+    kind, tests = cell.variant.method.image, [plan.images.tests[task.name] for task in plan.scored(cell)]
+    with bar("  encoding test images", sum(map(len, tests)), "view", plan.hide) as shown:
         found = []
-        for images in plan.images.tests.values():
+        for images in tests:
             with plan.features.naming_broken(images.paths, plan.hide):
                 found.append([block[0] for block in plan.features.blocks(images, View(), kind, shown.update)])
         return found

@@ -54,12 +54,14 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.protocols.base": (),
     "bench.protocols.base2new": (),
     "bench.protocols.few_shot": (),
+    "bench.protocols.unseen_task": (),
     "bench.scoring": (),
     "bench.clip.packing": (),
     "bench.clip.text": (),
     "bench.wording": (),
 }
 INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders of libraries
+WORDS = frozenset({"unseen"})  # what a method's class says to people: no number follows from it
 FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.clip.patches", "bench.features.cache",
             "bench.features.encode", "bench.features.hashes", "bench.features.views")  # of images
 
@@ -106,7 +108,7 @@ def shared_code(names: Iterable[str] = SHARED) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def digest(source: str, only: tuple[str, ...] = ()) -> str:
-    """The hash of Python code without comments, docstrings and layout, the same on every Python.
+    """The hash of Python code without comments, docstrings, layout and `WORDS`, the same on every Python.
 
     Parameters
     ----------
@@ -127,10 +129,16 @@ def _names(node: ast.stmt) -> list[str]:
     return [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
 
 
+def _is_said(node: Any) -> bool:
+    """Whether a statement is one of `WORDS`, as in `unseen = "..."`."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return bool(targets) and all(isinstance(target, ast.Name) and target.id in WORDS for target in targets)
+
+
 def _plain(node: Any) -> Any:
     """A syntax tree as lists. `ast.dump` would not do: it writes other empty fields on other Pythons."""
     if isinstance(node, list):
-        return [_plain(item) for item in node]
+        return [_plain(item) for item in node if not _is_said(item)]
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = dict(ast.iter_fields(node))

@@ -57,6 +57,20 @@ class Plan:
         """The few-shot images of a cell."""
         return self.images.draws[cell.shots, cell.seed]
 
+    def trained(self, cell: Cell) -> list[Task]:
+        """The tasks that a cell is trained on (those of a method that does not train: whose names it reads)."""
+        return [task for task in self.tasks if task.name in cell.trained]
+
+    def scored(self, cell: Cell) -> list[Task]:
+        """The tasks that a cell is scored on."""
+        return [task for task in self.tasks if task.name in cell.scored]
+
+    def fingerprints(self, cell: Cell) -> dict[str, str]:
+        """Of what a cell shares with others that it may be compared with, all folds of its protocol included."""
+        names = [task.name for task in self.tasks]
+        data, draw = self.images.fingerprint(names), self.draw(cell).fingerprint(names)
+        return {"weights": self.backbone.weights, "data": data, "draw": draw}
+
     def todo(self) -> list[Cell]:
         """Cells to compute: new ones, and failed ones that are to run again."""
         before = self.failed_before()
@@ -119,8 +133,8 @@ class Plan:
 
     def cached(self, cell: Cell) -> str:
         """How much of the features that a cell needs is there."""
-        wanted = [(images, View()) for images in self.images.tests.values()]
-        for task in self.tasks:
+        wanted = [(images, View()) for name, images in self.images.tests.items() if name in cell.scored]
+        for task in self.trained(cell):
             for view, parts in needed(cell, self.draw(cell), task.name).values():
                 wanted += [(part, view) for part in parts]
         kind = cell.variant.method.image
@@ -176,6 +190,7 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     root = _data_root(suite, config, hide)
     tasks = load_tasks(suite, root, wanted, config.allow_missing, missing_advice(suite, root))
     tasks = [_worded(task, config.task_names) for task in tasks]
+    protocol = protocol.of(tasks)
     name = config.backbone or suite.backbone or "RN50"
     backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision, download)
     shots, seeds = many(config.shots), many(config.seeds)
@@ -219,7 +234,7 @@ def _methods(given: tuple[str, ...], protocol: Protocol) -> tuple[list[type[Meth
     left_out = {c.name: why for c in classes if (why := protocol.refusal(c))}
     if left_out and not every:
         said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise UserError(f"--methods: {protocol.name} tests classes that no method was trained on; leave out {said}")
+        raise UserError(f"--methods: {protocol.name} tests {protocol.tests}; leave out {said}")
     classes = [c for c in classes if c.name not in left_out]
     for name in {c.name for c in classes}:  # records tell methods apart by name
         if sum(c.name == name for c in classes) > 1:

@@ -76,6 +76,7 @@ class Record:
     curves : of its trainings (`bench.curves.kept`). marks : what they say against the score, in sentences.
     similarity : of tasks (`bench.likeness.kept`); {} of methods without task features.
     chosen : what the method's search on validation images chose (`bench.chosen.kept`); {} where it chose nothing.
+    under_names : of tasks that were not trained on, accuracy (percent) under other names (`bench.scoring.under_names`).
     copies : test images of each task that have the same bytes as a few-shot image.
 
     Raises
@@ -115,6 +116,7 @@ class Record:
     marks: list[str] = field(default_factory=list)
     similarity: dict[str, Any] = field(default_factory=dict)  # older records have none
     chosen: dict[str, Any] = field(default_factory=dict)  # older records have none
+    under_names: dict[str, dict[str, float]] = field(default_factory=dict)  # older records have none
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
@@ -123,6 +125,11 @@ class Record:
     @property
     def done(self) -> bool:
         return self.status == "done"
+
+    @property
+    def tested(self) -> list[str]:
+        """The names of the tasks that it scored."""
+        return list(dict.fromkeys(row["task"] for row in self.tasks))
 
     @property
     def reason(self) -> str:
@@ -180,6 +187,10 @@ class Record:
         check(self.curves)
         check_similarity(self.similarity)
         check_chosen(self.chosen)
+        for task, found in self.under_names.items():
+            _check_kind(f"under_names of task {task!r}", found, dict)
+            for accuracy in found.values():
+                _check_kind("an accuracy under another name", accuracy, _NUMBER)
         for mark in self.marks:
             _check_kind("marks", mark, str)
         if not self.tasks:
@@ -228,8 +239,10 @@ class Record:
             "complete": bool(config.get("complete_suite", True)),
             "parameters": parameters,
             "config": config,
-            # What the mean is taken over is what the record holds, not what its configuration promised.
-            "tasks": json.dumps(list(dict.fromkeys(row["task"] for row in self.tasks))),
+            "fold": str(config.get("fold", "")),
+            # What the mean is taken over is what the record holds, not what its configuration promised; of a fold it is
+            # what all folds hold together, which a report sees to.
+            "tasks": json.dumps(config["tasks"] if config.get("fold") else self.tested),
         }
         names = ("task", "part", "metric", "accuracy", "val_accuracy", "n_test", "n_train", "n_classes")
         return [{**common, **{name: row.get(name) for name in names}} for row in self.tasks]

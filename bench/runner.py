@@ -195,7 +195,8 @@ def _described(cells: Sequence[Cell]) -> str:
     if not cells[0].shots:
         return name
     seeds = f"seed{'s' * (len(cells) > 1)} {', '.join(str(c.seed) for c in cells)}"
-    return f"{name}, {count(cells[0].shots, 'shot')}, {seeds}"
+    fold = f", fold {cells[0].config['fold']}" if "fold" in cells[0].config else ""
+    return f"{name}, {count(cells[0].shots, 'shot')}, {seeds}{fold}"
 
 
 def _outcome(cell: Cell, record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -29,15 +30,21 @@ class Scored(NamedTuple):
     confidence: Tensor
 
 
-def scored(method: Method, task: TaskData, blocks: Sequence[Tensor], part: Part, device: torch.device) -> Scored:
+def scored(
+    method: Method, task: TaskData, blocks: Sequence[Tensor], part: Part, device: torch.device, unseen: bool = False
+) -> Scored:
     """What a method says of a part's images, whose features are in consecutive blocks [m, d]; these may be mapped from
-    disk, and are read a chunk at a time."""
+    disk, and are read a chunk at a time.
+
+    unseen : the method was not trained on the task.
+    """
     found, first = [], 0
     for block in blocks:
         inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
         first += len(block)
         for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
-            scores = method.predict(task, block[rows].to(device), part.class_names)
+            asked = task, block[rows].to(device)
+            scores = method.predict_new(*asked) if unseen else method.predict(*asked, part.class_names)
             found.append(said(check_scores(scores, method.name, task.name, len(rows), part.n_classes)))
     return Scored(*(torch.cat(several) for several in zip(*found, strict=True)))
 
@@ -51,16 +58,22 @@ def said(scores: Tensor) -> Scored:
 
 
 def score(
-    protocol: Protocol, method: Method, task: Task, trained: TaskData, blocks: Sequence[Tensor], device: torch.device
+    protocol: Protocol,
+    method: Method,
+    task: Task,
+    trained: TaskData,
+    blocks: Sequence[Tensor],
+    device: torch.device,
+    unseen: bool = False,
 ) -> tuple[list[dict[str, Any]], list[tuple[Part, Scored]]]:
     """A row for each part of a task's test images (base-to-new adds the harmonic mean of its two), and what was said.
 
-    task : the whole one. trained : what of it the method was trained on.
+    task : the whole one. trained : what of it the method was trained on. unseen : nothing of it, as in `scored`.
     """
     rows: list[dict[str, Any]] = []
     parts = []
     for part in protocol.parts(task):
-        found = scored(method, trained, blocks, part, device)
+        found = scored(method, trained, blocks, part, device, unseen)
         parts.append((part, found))
         rows.append(
             {
@@ -77,6 +90,32 @@ def score(
     for row, (part, _) in zip(rows, parts, strict=True):
         row["val_accuracy"] = val if part.class_names is None else None  # there are none of new classes
     return [*rows, *protocol.summary(rows)], parts
+
+
+def under_names(
+    protocol: Protocol,
+    method: Method,
+    task: Task,
+    names: TaskData,
+    others: Sequence[TaskData],
+    blocks: Sequence[Tensor],
+    device: torch.device,
+) -> dict[str, float]:
+    """Accuracy (percent) of an unseen task under other names than its own: under none (""), and under that of each task
+    that was trained on, by that task. {} where what the task is called changes no score.
+
+    What a method gains by a task's own name is what it loses under these.
+    """
+    (part,) = protocol.parts(task)
+
+    def under(name: str) -> Scored:
+        return scored(method, replace(names, task_name=name), blocks, part, device, unseen=True)
+
+    nameless = under("")
+    if all(torch.equal(a, b) for a, b in zip(nameless, under(names.task_name), strict=True)):
+        return {}
+    found = {"": nameless, **{other.name: under(other.task_name) for other in others}}
+    return {name: METRICS[task.metric](one.predicted, part.labels) for name, one in found.items()}
 
 
 def val_accuracy(method: Method, metric: str, trained: TaskData, device: torch.device) -> float | None:

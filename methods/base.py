@@ -180,6 +180,7 @@ class Method(ABC):
     order : place in the paper's table. source : where the method comes from.
     footnote : what a reader of a table must know of this row, or "".
     no_new_classes : why it cannot score classes that it was not trained on, or "" where it can.
+    unseen : why it cannot score a task that it was not trained on, or "" where the task's names are enough.
     reads_names : False where a class is known by its images alone, whatever it is called.
     """
 
@@ -193,6 +194,7 @@ class Method(ABC):
     source: ClassVar[str] = ""
     footnote: ClassVar[str] = ""
     no_new_classes: ClassVar[str] = ""
+    unseen: ClassVar[str] = "what it learns belongs to the tasks that it is trained on"
     reads_names: ClassVar[bool] = True
 
     Params: ClassVar[Any] = Parameters
@@ -231,6 +233,17 @@ class Method(ABC):
 
         class_names : score these instead of the task's own classes (unseen classes; base-to-new).
         """
+
+    def predict_new(self, task: TaskData, features: Tensor) -> Tensor:
+        """Scores [n, C] for a task that the method was not trained on: its names are all that is known of it.
+
+        Raises
+        ------
+        UserError : the method has `unseen`.
+        """
+        if self.unseen:
+            raise UserError(f"{self.name} cannot score task {task.name!r}, which it was not trained on: {self.unseen}")
+        return self.predict(task, features)
 
     def place(self, task: TaskData) -> int:
         """A task's place among those in `self.tasks`, which `fit` was given; a task is known by its name.

@@ -173,6 +173,7 @@ class PromptMethod(Method):
         self.clip, self.tasks, self.learned = clip, list(tasks), {}
         self.logs: dict[str, Log] = {}
         self._text: dict[tuple[int, tuple[str, ...]], Tensor] = {}  # by task and class names
+        self._guests: dict[tuple[str, str, tuple[str, ...]], PromptMethod] = {}  # for unseen tasks, by their names
         for which in self.trainings():
             start = self.initialise([tasks[t] for t in which], generator(seed, self._label(which), "start"))
             for name, value in start.items():
@@ -269,6 +270,19 @@ class PromptMethod(Method):
         text = self._text[t, names]
         chunks = features.split(self.at_once)
         return torch.cat([self.scores(F.normalize(chunk.to(text.device), dim=-1), text) for chunk in chunks])
+
+    def predict_new(self, task: TaskData, features: Tensor) -> Tensor:
+        """As of `Method`: what was learned serves the new task as if it were the only one.
+
+        A method without `unseen` learns parameters that do not belong to tasks.
+        """
+        if self.unseen:
+            return super().predict_new(task, features)
+        names = (task.name, task.task_name, task.class_names)
+        if names not in self._guests:
+            guest = self._guests[names] = type(self)(self.params)
+            guest.restore(self.clip, [task], self.state())
+        return self._guests[names].predict(task, features)
 
     @property
     def n_params(self) -> int:

@@ -22,6 +22,7 @@ class SharedCoOp(PromptMethod):
 
     name = "shared-coop"
     order = 50
+    unseen = ""
     source = "SoftCPT, arXiv 2208.13474 (baseline CoOp-MT)"
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ class SoftCPT(PromptMethod):
 
     name = "softcpt"
     order = 120
+    unseen = ""
     source = "SoftCPT-NATA, arXiv 2208.13474"
 
     @dataclass(frozen=True)

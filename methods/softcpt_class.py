@@ -111,6 +111,7 @@ class SoftCPTCATS(SoftCPTCATA):
 
     name = "softcpt-cats"
     order = 131
+    unseen = SoftCPTNATS.unseen
     source = "SoftCPT-CATS, arXiv 2208.13474"
     start_task_context = SoftCPTNATS.start_task_context
     task_prompts = SoftCPTNATS.task_prompts
@@ -124,6 +125,7 @@ class SoftCPTCSTA(SoftCPTCATA):
     source = "SoftCPT-CSTA, arXiv 2208.13474"
     own_class_context = True
     no_new_classes = OWN_CONTEXT
+    unseen = OWN_CONTEXT
 
 
 class SoftCPTCSTS(SoftCPTCATS):
@@ -134,3 +136,4 @@ class SoftCPTCSTS(SoftCPTCATS):
     source = "SoftCPT-CSTS, arXiv 2208.13474"
     own_class_context = True
     no_new_classes = OWN_CONTEXT
+    unseen = OWN_CONTEXT

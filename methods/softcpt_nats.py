@@ -17,6 +17,7 @@ class SoftCPTNATS(SoftCPT):
 
     name = "softcpt-nats"
     order = 110
+    unseen = "each task has a learned context of its own before its name"
     source = "SoftCPT-NATS, arXiv 2208.13474"
 
     def start_task_context(self, tasks: Sequence[TaskData], rng: torch.Generator) -> Tensor:

@@ -21,6 +21,7 @@ class SoftCPTStar(PromptMethod):
 
     name = "softcpt-star"
     order = 100
+    unseen = ""
     source = "SoftCPT*, arXiv 2208.13474 (our interpretation)"
     footnote = (
         "SoftCPT* is not in public code; this row is our interpretation of it, chosen to fit its parameter count."

@@ -27,6 +27,7 @@ class ZeroShot(Method):
     trains = False
     needs = frozenset()
     order = 0
+    unseen = ""
     source = "CLIP, arXiv 2103.00020"
 
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:

@@ -28,7 +28,7 @@ TEXTS = ("note", "footnote")
 
 # Settings that are part of the cell's name or of BLOCK: no reason to tell two records of a method apart.
 _NAMED = {"suite", "backbone", "method", "protocol", "shots", "seed", "tasks", "pretrained"}
-_NAMED |= {"weights", "data", "draw", "complete_suite", "code", "numerics"}
+_NAMED |= {"weights", "data", "draw", "complete_suite", "code", "numerics", "fold", "trained", "scored"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def load(config: ReportConfig) -> Loaded:
         raise UserError(f"no finished cell below '{results}': {n} failed, the first with: {first}")
     if not rows:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
-    table = _with_variants(_asked_for(pd.DataFrame(rows), config)).assign(selected="")
+    table = _with_variants(_asked_for(_whole(pd.DataFrame(rows)), config)).assign(selected="")
     if config.best_on:
         table = _best_on_val(table)
     found = _distinct(_with_settings(table))
@@ -78,6 +78,22 @@ def _found(results: Path) -> Iterator[tuple[Path, Record]]:
         except (OSError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(f"{path} is not a readable record and is left out ({reason})", stacklevel=3)
+
+
+def _whole(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those of trainings in folds of tasks of which some are missing: a mean over the rest would stand
+    beside means over all tasks."""
+    by = ["suite", "backbone", "weights", "protocol", "method", "variant", "shots", "seed", "code", "numerics", "draws"]
+    left_out = []
+    for _, group in rows[rows["fold"] != ""].groupby(by, sort=False):
+        tasks = json.loads(group["tasks"].iloc[0])
+        if gone := sorted(set(tasks) - set(group["task"])):
+            left_out += group.index.tolist()
+            one = group.iloc[0]
+            cell = f"{one['method']} {one['variant']}".strip()
+            cell += f", {count(int(one['shots']), 'shot')}, seed {one['seed']}"
+            warnings.warn(f"{cell} is left out: the fold that scores {gone[0]} is not finished", stacklevel=3)
+    return rows.drop(index=left_out)
 
 
 def _best_on_val(rows: pd.DataFrame) -> pd.DataFrame:

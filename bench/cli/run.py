@@ -85,7 +85,7 @@ def run(argv: list[str]) -> int:
         missing = [t.name for t in run.suite.tasks if t.name not in there]
         print(f"Left out, no data: {', '.join(missing)}")
     for name, why in run.left_out.items():
-        print(f"Left out, {name} cannot score new classes: {why}")
+        print(f"Left out, {name} cannot score {run.protocol.tests}: {why}")
     if dry_run:
         plan = run.overview()
         print_table(plan)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from bench.errors import UserError, nearest
-from bench.protocols.base import Part, Protocol
+from bench.protocols.base import Fold, Part, Protocol
 from bench.protocols.base2new import Base2New
 from bench.protocols.few_shot import FewShot
+from bench.protocols.unseen_task import UnseenTask
 
-__all__ = ["PROTOCOLS", "Part", "Protocol", "find_protocol"]
+__all__ = ["PROTOCOLS", "Fold", "Part", "Protocol", "find_protocol"]
 
-PROTOCOLS: dict[str, Protocol] = {p.name: p for p in (FewShot(), Base2New())}
+PROTOCOLS: dict[str, Protocol] = {p.name: p for p in (FewShot(), Base2New(), UnseenTask())}
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of a name.
+    """The protocol of a name, such as "base2new", or "unseen-task:4" for one in four folds.
 
     Raises
     ------
     UserError : there is none.
     """
+    kind, colon, k = name.partition(":")
+    if kind == UnseenTask.name and colon:
+        if not k.isdecimal():
+            raise UserError(f"--protocol {name!r}: write {kind}:4 for four folds of tasks")
+        return UnseenTask(int(k))
     if name not in PROTOCOLS:
         raise UserError(f"--protocol {name!r} is unknown; {nearest(name, PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -29,24 +29,43 @@ class Part:
     class_names: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Fold:
+    """One training of a protocol, by tasks' names: which are trained on, and which are scored then.
+
+    name : "2 of 4"; "" where all tasks are trained on at once.
+    """
+
+    trained: tuple[str, ...]
+    scored: tuple[str, ...]
+    name: str = ""
+
+
 class Protocol(ABC):
     """One way to train and score. A new protocol is one file in this folder.
 
     Class attributes
     ----------------
-    name : what `--protocol` takes. score : what a task's final number is, in words.
+    name : what `--protocol` takes. score : what a task's final number is, in words. tests : what is scored, where a
+        method may be refused for it.
     """
 
     name: ClassVar[str]
     score: ClassVar[str]
+    tests: ClassVar[str] = ""
 
     def refusal(self, method: type[Method]) -> str:
         """Why a method cannot take part; "" where it can."""
         return ""
 
-    def trained_tasks(self, tasks: Sequence[Task]) -> list[Task]:
-        """The tasks as methods see them in training. Tasks that are scored only are left out."""
-        return [self.trained(task) for task in tasks]
+    def of(self, tasks: Sequence[Task]) -> Protocol:
+        """The protocol for these tasks; itself, but where another name says the same of them."""
+        return self
+
+    def folds(self, tasks: Sequence[Task]) -> list[Fold]:
+        """The trainings: each is a cell. Every task is scored in exactly one of them."""
+        names = tuple(task.name for task in tasks)
+        return [Fold(names, names)]
 
     @abstractmethod
     def trained(self, task: Task) -> Task:

@@ -24,6 +24,8 @@ class Base2New(Protocol):
     name = "base2new"
     score = "Harmonic mean of base and new classes' accuracy,"
 
+    tests = "classes that no method was trained on"
+
     def refusal(self, method: type[Method]) -> str:
         return method.no_new_classes
 

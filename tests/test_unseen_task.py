@@ -1,0 +1,255 @@
+"""unseen-task: train on the other tasks, score a task by its names alone, beside the controls that a gain needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from bench.errors import UserError
+from bench.methods import TaskData, find_method, method_names
+from bench.protocols import Fold, find_protocol
+from bench.reports import report
+
+sys.path.append(str(Path(__file__).parent))
+from test_reports import put
+
+OPEN = {"zero-shot", "shared-coop", "shared-coop-matched", "softcpt", "softcpt-star", "softcpt-cata"}
+PARAMS = {"epochs": 2, "batch": 8, "context": 4}
+
+
+def tasks_called(*names: str) -> Any:
+    return [SimpleNamespace(name=name) for name in names]
+
+
+def test_every_task_is_scored_in_one_fold_and_trained_on_in_all_others() -> None:
+    five = tasks_called("a", "b", "c", "d", "e")
+    assert find_protocol("unseen-task:2").of(five).folds(five) == [
+        Fold(("b", "d"), ("a", "c", "e"), "1 of 2"),
+        Fold(("a", "c", "e"), ("b", "d"), "2 of 2"),
+    ]
+    three = tasks_called("a", "b", "c")
+    assert find_protocol("unseen-task").of(three).folds(three) == [
+        Fold(("b", "c"), ("a",), "1 of 3"),
+        Fold(("a", "c"), ("b",), "2 of 3"),
+        Fold(("a", "b"), ("c",), "3 of 3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "n_tasks", "said"),
+    [
+        ("unseen-task:x", 3, "'unseen-task:x': write unseen-task:4"),
+        ("unseen-task:4", 3, "unseen-task:4: 3 tasks make 2 to 3 folds"),
+        ("unseen-task:1", 3, "unseen-task:1: 3 tasks make 2 to 3 folds"),
+        ("unseen-task", 1, "needs two tasks or more"),
+        ("unseentask", 3, "did you mean 'unseen-task'"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(name: str, n_tasks: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        find_protocol(name).of(tasks_called("a", "b", "c")[:n_tasks])
+
+
+def test_methods_whose_parameters_belong_to_tasks_are_refused(tiny, tmp_path) -> None:
+    assert {name for name in method_names() if not find_method(name).unseen} == OPEN
+    with pytest.raises(UserError, match="tasks that no method was trained on; leave out coop: what it learns bel"):
+        tiny.run(tmp_path, methods=["coop", "softcpt"], protocol="unseen-task")
+    assert not tiny.records(tmp_path)
+
+
+def test_as_many_folds_as_tasks_are_the_protocol_without_a_number(tiny, tmp_path) -> None:
+    for name, protocol in (("a", "unseen-task"), ("b", "unseen-task:3")):
+        tiny.run(tmp_path / name, methods=["shared-coop"], shots=[1], seeds=[1], protocol=protocol)
+    one, other = tiny.numbers(tmp_path / "a"), tiny.numbers(tmp_path / "b")
+    assert len(one) == 3 and one == other
+
+
+def test_nothing_of_the_unseen_task_but_names_and_test_images_counts(tiny, tmp_path) -> None:
+    """Other images to train and validate on of a task change neither the key nor the score of the fold that leaves it
+    out; the other folds, which train on them, are other cells."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny.data, data)
+    grid: dict[str, Any] = {"methods": ["softcpt"], "shots": [2], "seeds": [1], "protocol": "unseen-task"}
+    tiny.run(tmp_path / "a", data=str(data), **grid)
+    split = json.loads((data / "shade" / "split_bench_Shade.json").read_text())
+    test = {path for path, *_ in split["test"]}
+    images = sorted((data / "shade").glob("*/*.png"))
+    shown = [image for image in images if image.relative_to(data / "shade").as_posix() not in test]
+    stripes = sorted((data / "stripes").glob("*/*.png"))
+    for image, other in zip(shown, stripes, strict=False):
+        image.write_bytes(other.read_bytes())
+    tiny.run(tmp_path / "b", data=str(data), **grid)
+    before, after = tiny.numbers(tmp_path / "a").values(), tiny.numbers(tmp_path / "b").values()
+    first, second = ({r["config"]["scored"][0]: r for r in records} for records in (before, after))
+    same = [name for name in first if first[name]["key"] == second[name]["key"]]
+    assert same == ["Shade"]
+    assert first["Shade"]["tasks"] == second["Shade"]["tasks"] and first["Shade"]["tasks"][0]["n_train"] == 0
+    assert first["Shade"]["under_names"] == second["Shade"]["under_names"]
+
+
+def test_a_record_says_what_was_trained_on_and_what_other_names_score(tiny, tmp_path) -> None:
+    tiny.run(tmp_path, methods=["softcpt", "shared-coop"], shots=[1], seeds=[1], protocol="unseen-task")
+    for record in tiny.records(tmp_path).values():
+        (task,) = record["tasks"]
+        config = record["config"]
+        assert config["scored"] == [task["task"]] and task["val_accuracy"] is None
+        assert sorted(config["trained"] + config["scored"]) == ["Colour", "Shade", "Stripes"]
+        if record["cell"]["method"] == "shared-coop":  # whatever a task is called
+            assert record["under_names"] == {}
+        else:
+            assert set(record["under_names"][task["task"]]) == {"", *config["trained"]}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", sorted(OPEN - {"zero-shot"}))
+def test_a_seen_tasks_names_score_as_the_task_does(name: str, fit_tiny) -> None:
+    method, tasks, images = fit_tiny(name)
+    for task in tasks:
+        new, seen = method.predict_new(task, images), method.predict(task, images)
+        # SoftCPT* encodes the names of all its tasks in one product, and a product of one row rounds otherwise.
+        assert torch.allclose(new, seen, rtol=1e-5, atol=0) if name == "softcpt-star" else torch.equal(new, seen)
+    assert method.n_params == sum(value.numel() for value in method.state().values())  # no guest left a trace
+    assert [task.name for task in method.tasks] == [task.name for task in tasks]
+
+
+def test_a_closed_method_says_why_it_cannot_score_an_unseen_task(fit_tiny) -> None:
+    method, tasks, images = fit_tiny("coop")
+    with pytest.raises(UserError, match="coop cannot score task 'Colour', which it was not trained on: what it learns"):
+        method.predict_new(tasks[0], images)
+
+
+# The report ------------------------------------------------------------------------------------------------
+
+
+def put_fold(root: Path, method: str, seed: int, task: str, accuracy: float, names: dict[str, float]) -> None:
+    others = [name for name in ("a", "b", "c") if name != task]
+    config = {"tasks": ["a", "b", "c"], "trained": others, "scored": [task], "fold": f"{task} of 3"}
+    more = {"cell": {"protocol": "unseen-task"}, "config": config}
+    put(root, method, 4, seed, {task: accuracy}, **more, under_names={task: names} if names else {})
+
+
+def made_up(root: Path) -> Path:
+    """softcpt on three tasks, two seeds: own names 60, 50, 70 on average; others' names 56, 51, 64; none 50, 50, 50."""
+    scores = {"a": (61.0, 59.0), "b": (52.0, 48.0), "c": (71.0, 69.0)}
+    names = {
+        "a": {"": 50.0, "b": 55.0, "c": 57.0},
+        "b": {"": 50.0, "a": 52.0, "c": 50.0},
+        "c": {"": 50.0, "a": 60.0, "b": 68.0},
+    }
+    for task, both in scores.items():
+        for seed, accuracy in enumerate(both, start=1):
+            put_fold(root, "softcpt", seed, task, accuracy, names[task])
+            put_fold(root, "shared-coop-matched", seed, task, accuracy - 2, {})
+    put(root, "zero-shot", 0, 0, {"a": 55.0, "b": 55.0, "c": 55.0}, cell={"protocol": "unseen-task"})
+    return root
+
+
+def test_the_table_sets_own_names_beside_their_controls(tmp_path) -> None:
+    report(made_up(tmp_path / "runs"), tmp_path / "out")
+    rows = pd.read_csv(tmp_path / "out" / "unseen.csv").set_index(["label", "task"])
+    own = rows.loc["softcpt"]
+    assert own["own name"].to_dict() == {"a": 60, "b": 50, "c": 70}  # means over the two seeds
+    assert own["other tasks' names"].to_dict() == {"a": 56, "b": 51, "c": 64}
+    assert own["no name"].to_dict() == {"a": 50, "b": 50, "c": 50}
+    assert own["zero-shot"].to_dict() == {"a": 55, "b": 55, "c": 55}
+    text = (tmp_path / "out" / "table.md").read_text()
+    line = next(x for x in text[text.index("# Tasks never") :].splitlines() if x.startswith("| softcpt "))
+    # Means over tasks: 60, 57, 50. Over others' names +4, −1, +6: mean 3, and of the 8 assignments of signs to the
+    # ranks 2, 1, 3 two have a rank sum of 1 or less: p = 2 · 2/8. Over zero-shot +5, −5, +15, where ranks are 1.5, 1.5
+    # and 3: three of 8 have a sum of 1.5 or less. Over the matched control +2 each: one of 8.
+    cells = [cell.strip() for cell in line.split("|")[2:-1]]
+    assert cells == ["60.00", "57.00", "50.00", "+3.00", "0.500", "+5.00", "0.750", "+2.00", "0.250", "2 of 3"]
+    assert "With 3 tasks no p is below 0.250." in text
+
+
+def test_a_mean_over_some_of_the_folds_stands_in_no_table(tmp_path) -> None:
+    root = made_up(tmp_path / "runs")
+    gone = next(p for p in root.glob("*.json") if (r := json.loads(p.read_text()))["tasks"][0]["task"] == "c"
+                and r["cell"]["method"] == "softcpt" and r["cell"]["seed"] == 2)  # fmt: skip
+    gone.unlink()
+    with pytest.warns(UserWarning, match="softcpt, 4 shots, seed 2 is left out: the fold that scores c is not fin"):
+        report(root, tmp_path / "out")
+    rows = pd.read_csv(tmp_path / "out" / "records.csv")
+    assert rows[rows["method"] == "softcpt"].groupby("seed").size().to_dict() == {1: 3}
+
+
+def test_all_folds_share_one_table_with_zero_shot(tiny, tmp_path) -> None:
+    tiny.run(tmp_path / "runs", methods=["zero-shot", "softcpt"], shots=[1], seeds=[1], protocol="unseen-task:2")
+    report(tmp_path / "runs", tmp_path / "out")
+    rows = pd.read_csv(tmp_path / "out" / "records.csv")
+    assert rows["data"].nunique() == 1
+    assert sorted(rows[rows["method"] == "softcpt"]["task"]) == ["Colour", "Shade", "Stripes"]
+
+
+# The rate-matched control ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_under_one_name_the_matched_control_learns_what_softcpt_learns_with_its_task_context_held(tiny) -> None:
+    """Contexts f · P of one name f move κ̄ = |f|² times as far as a context of its own, and P's decay is theirs."""
+    from bench.methods.shared_coop_matched import SharedCoOpMatched
+    from bench.methods.softcpt_star import SoftCPTStar
+
+    clip, tasks = world_of(tiny, name="colour recognition")
+    f = clip.tower.encode_texts(["colour recognition."])[0]
+    start = torch.randn(len(f), 4 * clip.tower.width, generator=torch.Generator().manual_seed(3)) * 0.02
+
+    class Held(SoftCPTStar):  # its shared context stays at 0: what remains is f · P
+        def initialise(self, tasks: Any, rng: Any) -> dict[str, torch.Tensor]:
+            return {"projection": start.clone()}
+
+        def contexts(self, which: Any, names: Any) -> list[torch.Tensor]:
+            made = self.rows(self.task_features, which) @ self.learned["projection"]
+            return list(made.view(len(which), 4, -1).split(1))
+
+    class Matched(SharedCoOpMatched):
+        def initialise(self, tasks: Any, rng: Any) -> dict[str, torch.Tensor]:
+            return {"context": (f @ start).view(1, 4, -1).clone()}
+
+    rates = {"lr": 0.01, "warmup_lr": 0.001, "weight_decay": 0.05, "epochs": 5, "batch": 8, "context": 4}
+    fitted = [kind(kind.Params(**rates)) for kind in (Held, Matched)]
+    for method in fitted:
+        method.fit(clip, tasks, 1, lambda done, total: None)
+    theirs = (f @ fitted[0].learned["projection"]).view(4, -1)
+    ours = fitted[1].learned["context"][0]
+    moved = (theirs - (f @ start).view(4, -1)).norm()
+    assert moved > 0.1 and (ours - theirs).norm() < 1e-3 * moved
+    size = float(f @ f)
+    assert fitted[1].params.lr == pytest.approx(0.01 * size)
+    assert fitted[1].params.init_std == pytest.approx(0.02 * size**0.5)
+
+
+def world_of(tiny: Any, name: str = "") -> tuple[Any, list[TaskData]]:
+    """The tiny backbone, and two tasks of random features; both under one name where it is given."""
+    from bench.clip.backbone import load_backbone
+
+    clip = load_backbone(tiny.backbone, None, torch.device("cpu"), "float32")
+    rng = torch.Generator().manual_seed(0)
+    called = [("Colour", name or "colour recognition"), ("Shade", name or "shade recognition")]
+    made = []
+    for task, task_name in called:
+        views = torch.randn(1, 12, clip.embed_dim, generator=rng)
+        classes = tuple(f"{word} {task.lower()}" for word in ("one", "two", "three"))
+        labels = torch.arange(3).repeat_interleave(4)
+        made.append(TaskData(task, task_name, classes, "a photo of {}.", views, labels))
+    return clip, made
+
+
+@pytest.fixture
+def fit_tiny(tiny) -> Any:
+    def fitted(name: str) -> tuple[Any, list[TaskData], torch.Tensor]:
+        clip, tasks = world_of(tiny)
+        kind = find_method(name)
+        method = kind(kind.Params(**PARAMS))
+        method.fit(clip, tasks, 1, lambda done, total: None)
+        return method, tasks, torch.randn(5, clip.embed_dim, generator=torch.Generator().manual_seed(9))
+
+    return fitted
