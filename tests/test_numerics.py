@@ -302,8 +302,9 @@ def test_a_method_without_a_source_is_refused_and_a_notebook_s_is_read(monkeypat
 
 
 def test_why_a_method_cannot_score_unseen_tasks_is_no_part_of_its_code() -> None:
-    plain = digest("class A:\n    order = 1\n    def fit(self): return 2\n")
-    assert digest("class A:\n    order = 1\n    unseen = 'why'\n    def fit(self): return 2\n") == plain
-    assert digest("class A:\n    order = 1\n    unseen: ClassVar[str] = ''\n    def fit(self): return 2\n") == plain
-    assert digest("class A:\n    order = 1\n    other = 'why'\n    def fit(self): return 2\n") != plain
-    assert digest("class A:\n    order = 1\n    def fit(self):\n        self.unseen = 1\n        return 2\n") != plain
+    def of(line: str, inside: str = "") -> str:
+        return numerics.digest(f"class A:\n    order = 1\n{line}    def fit(self):\n{inside}        return 2\n")
+
+    assert of("    unseen = 'why'\n") == of("    unseen: ClassVar[str] = ''\n") == of("")
+    assert of("    other = 'why'\n") != of("")
+    assert of("", "        self.unseen = 1\n") != of("")
