@@ -207,7 +207,7 @@ def _data(plan: Plan, cell: Cell) -> list[TaskData]:
 
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
     method = cell.variant.method
-    found: dict[str, torch.Tensor] = {}
+    found: dict[str, Any] = {"views": torch.zeros(1, 0, plan.backbone.embed_dim)}
     draw, task = plan.draw(cell), plan.protocol.trained(task)
     for need, (view, parts) in needed(cell, draw, task.name).items():
         total = sum(map(len, parts)) * len(view)
@@ -220,7 +220,7 @@ def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
         **_names(task),
         labels=_labels(draw.train[task.name]),
         val_labels=_labels(draw.val[task.name]),
-        **{"views": torch.zeros(1, 0, plan.backbone.embed_dim), **found},
+        **found,
     )
 
 
