@@ -228,13 +228,15 @@ def write_draws(
 ) -> pd.DataFrame:
     """Write few-shot draws as files OUT/<task>/shot_<n>-seed_<s>.json, in CoOp's rows, for others to use.
 
+    Beside them is the division into train, val and test that they are drawn from, OUT/<task>/split_zhou_<name>.json.
+
     like : "nested", the bench's own; or "coop", as CoOp's code makes them.
 
     Returns
     -------
     DataFrame : one row per task and shot count with the numbers of files, classes, and images to train and validate on.
     """
-    from bench.datasets.draws import write_draw
+    from bench.datasets.draws import write_draw, write_split
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import load_tasks
 
@@ -243,6 +245,7 @@ def write_draws(
     rows = []
     loaded, root = load_suite(suite), _root(data)
     for task in load_tasks(loaded, root, tasks, allow_missing, missing_advice(loaded, root)):
+        write_split(task, user_path(out))
         for n in shots:
             drawn = [write_draw(task, user_path(out), n, seed, like) for seed in seeds]
             _, train, val = drawn[0]  # every seed draws as many

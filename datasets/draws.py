@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.datasets.fewshot import NESTED, draw
-from bench.datasets.splitfiles import COOP_ROW, coop_rows, item_of, read_json, rows_of, write_json
+from bench.datasets.splitfiles import COOP_ROW, coop_form, coop_rows, item_of, read_json, rows_of, write_json
 from bench.datasets.splits import Task
 from bench.datasets.types import Item, Split
 from bench.errors import UserError
@@ -35,11 +35,19 @@ def write_draw(
     train, val = draw(split, shots, seed, like)
     file = Path(folder) / task.name / f"shot_{shots}-seed_{seed}.json"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"train": coop_rows(train, split.class_names), "val": coop_rows(val, split.class_names)})
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error})") from None
     return file, train, val
+
+
+def write_split(task: Task, folder: Path) -> None:
+    """Write a task's division in CoOp's form, as `folder`/<task>/split_zhou_<name>.json."""
+    file = Path(folder) / task.name / f"split_zhou_{task.spec.split_name}.json"
+    try:
+        write_json(file, coop_form(task.split))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error})") from None
 
 
 def find_draw(task: Task, folder: Path, shots: int, seed: int) -> Path | None:

@@ -77,6 +77,11 @@ class TaskSpec:
         named = [root / folder for folder in (self.folder, *self.other_folders)]
         return next((folder for folder in named if folder.is_dir()), named[0])
 
+    @property
+    def split_name(self) -> str:
+        """The name in its own split file; a `split_name` of several tasks is in the name of a file of all of them."""
+        return self.name if "task" in self.reader else self.reader.get("split_name", self.name)
+
     def called(self, task_name: str) -> TaskSpec:
         """The task under this name; where it is not the suite file's, it is the only one."""
         names = self.task_names if task_name == self.task_name else (task_name,)

@@ -1,8 +1,7 @@
 """From a suite's tasks to images divided into train, val and test.
 
 A task's division comes from the first of: a split file in its folder (CoOp's `split_zhou_<Name>.json`, the
-SoftCPT authors' `split_dk_<Name>.json`), the data set's own lists, the rule below. What the rule gives is
-written once, in CoOp's form (`split_bench_<Name>.json`), and used from then on.
+SoftCPT authors' `split_dk_<Name>.json`), the data set's own lists, the rule below, which depends on file names alone.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.datasets import hub
-from bench.datasets.cache_paths import cache_place, writable_places
+from bench.datasets.cache_paths import cache_place
 from bench.datasets.fewshot import seeded_order
 from bench.datasets.readers import image_root, text_of
 from bench.datasets.registry import READERS
 from bench.datasets.spec import Suite, TaskSpec
-from bench.datasets.splitfiles import PARTS, check_parts, coop_form, read_json, read_split, safe_path, write_json
+from bench.datasets.splitfiles import check_parts, coop_form, read_json, read_split
 from bench.datasets.types import Item, LeftOut, Listing, MissingData, Split, missing_images
 from bench.errors import UserError, nearest
 from bench.progress import count
@@ -109,8 +108,7 @@ def select_tasks(suite: Suite, names: Sequence[str] | None = None) -> list[TaskS
 def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, write: bool = True) -> Task:
     """One task with its images; `MissingData` where they are not all there (see `load_tasks`).
 
-    Without `write` nothing is written: neither a division made here (it will be the same when it is made again) nor
-    the images of a library's rows, without which the task is missing.
+    Without `write` the images of a library's rows are not written as files: the task is missing if they are not there.
     """
     folder = spec.folder_in(data_root)
     if not folder.is_dir() and not cache_place(folder).is_dir():
@@ -127,13 +125,11 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
         listing = READERS[reader["kind"]].read(folder, reader)
         _check_unmet(spec, listing)
         gone = _missing(folder, listing.root, listing.parts, allow_missing)
-        n_listed = len({item.path for items in listing.parts.values() for item in items})
         kept = {part: [item for item in items if item.path not in gone] for part, items in listing.parts.items()}
-        listing = replace(listing, parts=kept)
-        check_parts(folder, listing.parts, leak)
-        # Of a part of the data nothing is written: it would be wrong once the rest is there.
-        whole = not gone and spec.n_classes in (None, len(listing.class_names)) and n_listed >= (spec.n_images or 0)
-        split = divide(listing) if "train" in kept else _written_split(spec, folder, listing, write and whole)
+        check_parts(folder, kept, leak)
+        split = divide(replace(listing, parts=kept))
+        if "train" not in kept:
+            _check_kept(spec, folder, split)
         split, task_name, unread = without(split, gone), listing.task_name, listing.left_out
     split = _check_complete(spec, folder, split, allow_missing)
     if not allow_missing or len(split.class_names) == spec.n_classes:  # else its class may be what is missing
@@ -189,51 +185,22 @@ def _divide_by_class(listing: Listing, part: str, test_too: bool) -> list[list[I
 
 def _given_split(spec: TaskSpec, folder: Path) -> Path | None:
     """The split file that came with the data, if any."""
-    called = [spec.reader.get("split_name", spec.name), Path(spec.folder).name]  # split_dk_kaggle_flower.json
+    folder_name = Path(spec.folder).name  # split_dk_kaggle_flower.json
+    called = [spec.reader.get("split_name", spec.name), folder_name, spec.split_name]
     names = [f"split_{who}_{n}.json{end}" for n in called for who in ("zhou", "dk") for end in ("", ".gz")]
     names = [spec.reader["split"]] if "split" in spec.reader else names
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _written_split(spec: TaskSpec, folder: Path, listing: Listing, write: bool) -> Split:
-    """The division of a listing: as it was written earlier, else made now and written."""
-    own = "task" in spec.reader  # `split_name` is then a file's of many tasks
-    name = f"split_bench_{spec.name if own else spec.reader.get('split_name', spec.name)}.json"
+def _check_kept(spec: TaskSpec, folder: Path, split: Split) -> None:
+    """Refuse a division that an earlier version wrote and went by, where it is another one: nothing is passed over."""
     for place in (folder, cache_place(folder)):
-        if (place / name).is_file():
-            return _read_written(place / name, listing, spec.reader.get("allow_leak", False))
-    split = divide(listing)
-    for place in writable_places(folder) if write else []:
-        try:
-            write_json(place / name, coop_form(split))
-            return replace(split, source=f"{split.source} ({name})")
-        except OSError:
-            continue  # full or not writable; the division is the same when it is made again
-    return split
-
-
-def _read_written(file: Path, listing: Listing, allow_leak: bool) -> Split:
-    """A division written earlier. Labels and names come from the listing, so the suite file may change.
-
-    An image in two parts is refused as in any split file: somebody may have edited this one.
-    """
-    content = read_json(file)
-    found = {item.path: item for items in listing.parts.values() for item in items}
-    try:
-        paths = {part: sorted(safe_path(file, row[0], found) for row in content[part]) for part in PARTS}
-    except (TypeError, KeyError, IndexError):
-        raise UserError(f"{file}: not a split file; remove it to divide the images again") from None
-    placed = {path for part in PARTS for path in paths[part]}
-    if placed != found.keys():
-        new, gone = found.keys() - placed, placed - found.keys()
-        raise UserError(
-            f"{file}: was made for other images ({len(new)} on disk are new, {len(gone)} are gone, "
-            f"e.g. {min(new | gone)!r}); remove it to divide the images again, or, if another suite goes by it, give "
-            "this task's reader a `split_name` of its own"
-        )
-    parts = {part: [found[path] for path in paths[part]] for part in PARTS}
-    check_parts(file, parts, allow_leak)
-    return Split.of(listing.root, listing.class_names, parts, source=f"{listing.source} ({file.name})")
+        file = place / f"split_bench_{spec.split_name}.json"
+        if file.is_file() and read_json(file) != coop_form(split):
+            raise UserError(
+                f"{file}: holds another division than the images that are there give; remove it, or, to keep it, "
+                f"move it to {folder / f'split_zhou_{spec.split_name}.json'}"
+            )
 
 
 def without(split: Split, gone: set[str]) -> Split:

@@ -94,6 +94,13 @@ class Tiny:
         grid = [f"--{name}={','.join(map(str, values))}" for name, values in GRID.items()]
         return ["run", *where, *grid, "--results", str(results), *more]
 
+    def division(self, task: str = "colour") -> dict[str, list[list[Any]]]:
+        """Which images of a task are in which part, in CoOp's form."""
+        from bench.datasets import load_suite, load_tasks
+        from bench.datasets.splitfiles import coop_form
+
+        return coop_form(load_tasks(load_suite(self.suite), self.data, [task])[0].split)
+
     def images(self, task: str = "colour") -> list[Path]:
         return sorted((self.data / task).glob("*/*.png"))
 

@@ -23,7 +23,6 @@ def test_own_folder_of_images_needs_one_file_and_no_code(tmp_path: Path, monkeyp
     (task,) = load_tasks(load_suite(str(tmp_path / "birds.yaml")), tmp_path)
     assert task.class_names == ("blue jay", "crow", "winter wren")
     assert len(few_shot(task.split.train, 4, seed=1)) == 12
-    assert (tmp_path / "garden" / "split_bench_GardenBirds.json").is_file()
 
 
 def test_the_second_example_is_a_valid_task(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.datasets import Item, Split, Task, TaskSpec, few_shot
+import bench
+from bench.datasets import Item, Split, Task, TaskSpec, few_shot, load_suite, load_tasks
 from bench.datasets.draws import find_draw, read_draw, write_draw
 from bench.datasets.fewshot import coop_draw
 from bench.datasets.splitfiles import read_split
@@ -36,6 +37,30 @@ def test_a_written_draw_is_the_draw(tmp_path: Path, task: Task) -> None:
     assert val == few_shot(task.split.val, 4, 2)  # validation takes at most 4 a class
     assert json.loads(file.read_text())["train"][0][1:] == [0, "class a"]  # CoOp's rows
     assert find_draw(task, tmp_path, 4, 2) is None
+
+
+def test_the_division_is_written_too_and_in_the_task_s_folder_it_stays_whatever_images_come(tmp_path: Path) -> None:
+    """Two tasks of one folder, each with a division of its own."""
+    reader = "{kind: fashion20, task: %d, split_name: Fashion}"
+    task = "{name: F%d, folder: f, template: 'a {}.', task_name: t, reader: " + reader + "}"
+    suite = tmp_path / "own.yaml"
+    suite.write_text(f"tasks: [{task % (0, 0)}, {task % (1, 1)}]\n")
+    rows = ["id\tname\twhat\tlabels", "0\tparts\t-\ta,b", "1\tparts\t-\tc,d"]
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "task_info.csv").write_text("\n".join(rows))
+    images = [tmp_path / "f" / "images" / f"{t}/{c}/{n}.jpg" for n in range(9) for c in range(2) for t in range(2)]
+    for image in images[:20]:  # five of each class
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
+    first, second = (task.split.parts for task in load_tasks(load_suite(str(suite)), tmp_path))
+    bench.write_draws(str(suite), str(tmp_path), str(tmp_path / "out"), [1], [1])
+    file = tmp_path / "out" / "F0" / "split_zhou_F0.json"
+    assert json.loads(file.read_text())["test"][0] == [first["test"][0].path, 0, "a"]
+    file.rename(tmp_path / "f" / file.name)
+    for image in images[20:]:
+        image.touch()
+    kept, other = (task.split.parts for task in load_tasks(load_suite(str(suite)), tmp_path))
+    assert kept == first and other != second and sum(map(len, other.values())) == 18
 
 
 def test_any_fixed_choice_can_be_given(tmp_path: Path, task: Task) -> None:

@@ -125,8 +125,8 @@ tasks:
         ("bengal", "boxer"),
         ("A310", "DC-3"),
     ]
-    assert names(root / "Caltech") == ["101_ObjectCategories", "split_bench_Caltech.json"]  # no archives, no notes
-    assert names(root / "Pets") == ["annotations", "images", "split_bench_Pets.json"]
+    assert names(root / "Caltech") == ["101_ObjectCategories"]  # no archives, no notes
+    assert names(root / "Pets") == ["annotations", "images"]
     assert names(root / "Aircraft") == sorted(["images", "variants.txt", *(f"images_variant_{p}.txt" for p in
                                                ("train", "val", "test"))])  # fmt: skip
     asked = len(server.requests)

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 import bench
 from bench.datasets import Item, Split, Suite, load_suite, load_tasks
+from bench.datasets.cache_paths import cache_place
 from bench.datasets.splitfiles import MAX_JSON, coop_form, read_json, read_split, write_json
 from bench.datasets.splits import divide
 from bench.datasets.types import Listing, missing_images
@@ -132,91 +134,38 @@ def test_a_class_too_small_to_divide_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_division_is_written_once_in_coops_form_and_reused(tmp_path: Path) -> None:
+def test_nothing_is_written_and_the_division_follows_the_images_that_are_there(tmp_path: Path) -> None:
+    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
+    before = sorted(tmp_path.rglob("*"))
+    split = load(tmp_path)
+    assert load(tmp_path) == split and sorted(tmp_path.rglob("*")) == [*before, tmp_path / "birds.yaml"]
+    class_folders(birds, {"crow": 10})
+    assert sum(len(items) for items in load(tmp_path).parts.values()) == 14
+    class_folders(birds, {"others": 6})
+    assert load(tmp_path, "{kind: folders, exclude: [others]}").class_names == ("crow", "wren")  # one folder,
+    assert load(tmp_path).class_names == ("crow", "others", "wren")  # two suites
+
+
+@pytest.mark.parametrize("where", ["data", "cache"])
+def test_a_division_kept_by_an_earlier_version_is_never_passed_over(tmp_path: Path, cache: Path, where: str) -> None:
     birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
     split = load(tmp_path)
-    file = birds / "split_bench_Birds.json"
-    assert json.loads(file.read_text()) == coop_form(split)
-    assert read_split(file, birds)[0].train == split.train
-    content = json.loads(file.read_text())
-    content["train"], content["test"] = content["test"], content["train"]
-    file.write_text(json.dumps(content))
-    assert load(tmp_path).train == split.test  # what is written is what is used
-    assert [entry.name for entry in birds.iterdir() if entry.name.startswith(".")] == []  # no left-overs
-
-
-def test_division_of_a_read_only_folder_goes_to_the_users_cache(tmp_path: Path, cache: Path) -> None:
-    splits = []
-    for root in ("a", "b"):
-        birds = class_folders(tmp_path / root / "birds", {"crow": 5, "wren": 4})
-        birds.chmod(0o555)
-        (task,) = load_tasks(birds_suite(tmp_path), tmp_path / root)
-        splits.append(task.split)
-        birds.chmod(0o755)
-        assert not list(birds.glob("*.json"))
-    assert splits[0].train == splits[1].train
-    files = list(cache.rglob("split_bench_Birds.json"))
-    assert len(files) == 2  # one for each data root
-
-
-def test_division_of_other_images_is_refused_with_the_file_to_remove(tmp_path: Path) -> None:
-    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
-    load(tmp_path)
-    touch(birds / "crow" / "new.jpg")
-    with pytest.raises(UserError, match=r"split_bench_Birds\.json.*1 on disk are new.*'crow/new.jpg'"):
-        load(tmp_path)
-
-
-def test_two_suites_divide_one_folder_apart_under_names_of_their_own(tmp_path: Path) -> None:
-    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4, "others": 6})
-    first = load(tmp_path, "{kind: folders, exclude: [others]}")
-    with pytest.raises(UserError, match="if another suite goes by it, give this task's reader a `split_name`"):
-        load(tmp_path)
-    assert load(tmp_path, "{kind: folders, split_name: AllBirds}").class_names == ("crow", "others", "wren")
-    assert {file.name for file in birds.glob("*.json")} == {"split_bench_Birds.json", "split_bench_AllBirds.json"}
-    assert load(tmp_path, "{kind: folders, exclude: [others]}").train == first.train
-
-
-def test_class_names_follow_the_suite_file_after_the_division_is_written(tmp_path: Path) -> None:
-    class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
-    load(tmp_path)
-    assert load(tmp_path, "{kind: folders, rename: {wren: winter wren}}").class_names == (
-        "crow",
-        "winter wren",
-    )
-
-
-@pytest.mark.parametrize("content", ["[]", '{"train": [1]}', '{"train": [], "val": [], "test": [[]]}', "{"])
-def test_a_broken_written_division_is_named(tmp_path: Path, content: str) -> None:
-    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
-    (birds / "split_bench_Birds.json").write_text(content)
-    with pytest.raises(UserError, match=r"split_bench_Birds\.json"):
-        load(tmp_path)
-
-
-def test_a_written_division_with_an_image_in_two_parts_is_refused(tmp_path: Path) -> None:
-    birds = class_folders(tmp_path / "birds", {"crow": 5, "wren": 4})
-    load(tmp_path)
-    file = birds / "split_bench_Birds.json"
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "test": content["test"] + content["train"][:1]}))
-    said = rf"split_bench_Birds\.json: 1 images stand in both 'train' and 'test', e.g. '{content['train'][0][0]}'"
+    file = (birds if where == "data" else cache_place(birds)) / "split_bench_Birds.json"
+    write_json(file, coop_form(split))
+    assert load(tmp_path) == split  # the same one
+    content = coop_form(split)
+    content["train"], content["test"] = content["test"], content["train"]  # edited
+    write_json(file, content)
+    given = birds / "split_zhou_Birds.json"
+    said = rf"split_bench_Birds\.json: holds another division .* move it to {re.escape(str(given))}"
     with pytest.raises(UserError, match=said):
         load(tmp_path)
-    assert load(tmp_path, "{kind: folders, allow_leak: true}").test  # as in a split file that came with the data
-    file.write_text(json.dumps({**content, "train": content["train"] + content["train"][:1]}))
-    with pytest.raises(UserError, match=r"split_bench_Birds\.json: 1 images stand twice in 'train'"):
-        load(tmp_path, "{kind: folders, allow_leak: true}")
-
-
-def test_a_part_of_the_images_is_not_divided_for_good(tmp_path: Path) -> None:
-    birds = class_folders(tmp_path / "birds", {"crow": 4, "wren": 4})
-    split = load(tmp_path, more=", images: 20")
-    assert sum(len(items) for items in split.parts.values()) == 8  # used as it is
-    assert not list(tmp_path.rglob("split_bench_*"))
-    class_folders(birds, {"crow": 10, "wren": 10})
-    assert sum(len(items) for items in load(tmp_path, more=", images: 20").parts.values()) == 20
-    assert (birds / "split_bench_Birds.json").is_file()
+    file.rename(given)
+    assert load(tmp_path).train == split.test
+    file.write_text("{")
+    given.unlink()
+    with pytest.raises(UserError, match=r"split_bench_Birds\.json: not JSON"):
+        load(tmp_path)
 
 
 # Given split files -------------------------------------------------------------------------------------------
@@ -261,7 +210,6 @@ def test_coops_split_file_is_read(tmp_path: Path) -> None:
     assert split.class_names == ("crow", "blue jay")
     assert split.train == (Item("a/1.jpg", 0), Item("b/1.jpg", 1)) and len(split.test) == 2
     assert split.source == "split_zhou_Birds.json"
-    assert not (tmp_path / "birds" / "split_bench_Birds.json").exists()
 
 
 def test_authors_split_file_is_read_task_by_task(tmp_path: Path) -> None:
@@ -653,9 +601,8 @@ def test_task_name_file_stands_above_the_suite(tmp_path: Path) -> None:
 
 
 def test_file_system_order_plays_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    birds = class_folders(tmp_path / "birds", {"crow": 9, "wren": 8})
+    class_folders(tmp_path / "birds", {"crow": 9, "wren": 8})
     split = load(tmp_path)
-    (birds / "split_bench_Birds.json").unlink()
     real = os.scandir
 
     class Reversed:

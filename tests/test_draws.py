@@ -26,7 +26,8 @@ def draws(tiny: Any, tmp_path: Path) -> Path:
 def test_every_task_shots_and_seed_has_a_file(draws: Path, tiny: Any) -> None:
     files = {str(p.relative_to(draws)) for p in draws.rglob("*.json")}
     tasks = ("Colour", "Shade", "Stripes")
-    assert files == {f"{t}/shot_{n}-seed_{s}.json" for t in tasks for n in (1, 2) for s in (1, 2)}
+    drawn = {f"{t}/shot_{n}-seed_{s}.json" for t in tasks for n in (1, 2) for s in (1, 2)}
+    assert files == drawn | {f"{t}/split_zhou_{t}.json" for t in tasks}
     content = json.loads((draws / "Colour" / "shot_2-seed_1.json").read_text())
     assert [row[1:] for row in content["train"]] == [[c, n] for c, n in enumerate(CLASSES) for _ in range(2)]
     table = bench.write_draws(tiny.suite, str(tiny.data), str(draws), [2], [1])

@@ -197,8 +197,7 @@ def keys(tiny: Any, **changes: Any) -> tuple[str, str]:
 
 def image_of(tiny: Any, part: str) -> Path:
     """An image of a part of the Colour task."""
-    content = json.loads((tiny.data / "colour/split_bench_Colour.json").read_text())
-    return tiny.data / "colour" / content[part][0][0]
+    return tiny.data / "colour" / tiny.division()[part][0][0]
 
 
 def repaint(path: Path) -> None:
@@ -496,9 +495,8 @@ def test_damage_that_shows_only_when_images_are_encoded_is_named_whole(
 ) -> None:
     """Images that look sound until they are decoded: the cell's error names all, and the next run does at once."""
     monkeypatch.setattr("bench.features.hashes.looks_whole", lambda data: True)
-    own_tiny.run(tmp_path / "first", methods=["zero-shot"])  # divides the images
-    content = json.loads((own_tiny.data / "colour/split_bench_Colour.json").read_text())
-    broken = [own_tiny.data / "colour" / row[0] for row in content["train"][::4]]
+    own_tiny.run(tmp_path / "first", methods=["zero-shot"])
+    broken = [own_tiny.data / "colour" / row[0] for row in own_tiny.division()["train"][::4]]
     for path in broken:
         path.write_bytes(b"not a picture")
     grid = {"methods": ["coop"], "shots": [6], "seeds": [1]}
@@ -515,7 +513,7 @@ def test_copies_of_few_shot_images_in_the_test_set_are_told_and_counted(
     own_tiny: Any, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare(RunConfig(results=tmp_path / "runs", quiet=True, **own_tiny.arguments))
-    content = json.loads((own_tiny.data / "colour/split_bench_Colour.json").read_text())
+    content = own_tiny.division()
     folder = own_tiny.data / "colour"
     one, other = [row[0] for row in content["train"]][:2]
     copies = [row[0] for row in content["test"]][:3]

@@ -194,11 +194,6 @@ def test_nothing_of_a_task_but_its_plain_and_validation_images_counts() -> None:
 FAST = [f"linear-probe.iterations={ITERATIONS}"]
 
 
-def parts(tiny: Any, task: str) -> tuple[Path, dict[str, list[list[Any]]]]:
-    (file,) = (tiny.data / task).glob("split_bench_*.json")
-    return file, json.loads(file.read_text(encoding="utf-8"))
-
-
 @pytest.fixture
 def predictions(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Scores that the harness asks for from now on."""
@@ -221,15 +216,14 @@ def test_neither_other_validation_images_nor_test_labels_reach_it(
     before = list(predictions)
     assert len(before) == 6  # of each task the test images, and the drawn validation images
     for task in ("colour", "shade", "stripes"):
-        file, split = parts(own_tiny, task)
+        split = own_tiny.division(task)
         drawn = {item.path for item in few_shot([Item(path, label) for path, label, _ in split["val"]], 1, 1)}
         for path, *_ in split["val"]:
             if path not in drawn:
                 Image.new("RGB", (40, 36), "white").save(own_tiny.data / task / path)
         for row in split["test"]:  # every test image now claims the next class
             row[1:] = next(other[1:] for other in split["train"] if other[1] == (row[1] + 1) % 3)
-        # As a split that came with the data: of one that the bench wrote itself, labels are read from the folders.
-        file.with_name(f"split_zhou_{task.title()}.json").write_text(json.dumps(split), encoding="utf-8")
+        (own_tiny.data / task / f"split_zhou_{task.title()}.json").write_text(json.dumps(split), encoding="utf-8")
     second = own_tiny.run(tmp_path / "second", **arguments)
     assert first["accuracy"].tolist() != second["accuracy"].tolist()  # the labels did change
     for old, new in zip(before, predictions[6:], strict=True):
@@ -241,8 +235,7 @@ def test_the_drawn_validation_images_do_reach_it(own_tiny: Any, tmp_path: Path, 
     fits = count_calls(LinearProbe, "fit")
     arguments: dict[str, Any] = {"methods": ["linear-probe"], "shots": [1], "seeds": [1], "options": FAST}
     own_tiny.run(tmp_path / "first", **arguments)
-    _, split = parts(own_tiny, "colour")
-    for path, *_ in split["val"]:
+    for path, *_ in own_tiny.division()["val"]:
         Image.new("RGB", (40, 36), "white").save(own_tiny.data / "colour" / path)
     own_tiny.run(tmp_path / "second", **arguments)
     (_, _, before, *_), (_, _, after, *_) = fits

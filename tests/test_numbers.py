@@ -392,8 +392,7 @@ def keys(tiny: Any, **changes: Any) -> list[str]:
 
 
 def test_another_label_of_the_same_image_makes_another_cell(own_tiny: Any, cache: Path) -> None:
-    prepare(RunConfig(results="unused", quiet=True, **own_tiny.arguments))  # writes the division
-    content = json.loads((own_tiny.data / "colour/split_bench_Colour.json").read_text())
+    content = own_tiny.division()
     given = own_tiny.data / "colour/split_zhou_Colour.json"
     given.write_text(json.dumps(content))
     before = keys(own_tiny)
