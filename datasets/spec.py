@@ -46,6 +46,7 @@ SOURCE_KEYS = {
     **{"fetch": Key(object, False), "unpack": Key(dict, {})},
 }
 PATH_OPTIONS = ("images", "pool", "parts", "split", "files")  # of readers: below the data root
+DEEPEST = 100  # lists and maps within each other
 MAX_NAME = 200  # bytes of a task's name, which is a part of file names
 DIGITS = {"md5": 32, "sha256": 64}
 TYPE_NAMES: dict[Any, str] = {
@@ -231,7 +232,9 @@ def _reader(at: str, reader: Mapping[str, Any]) -> dict[str, Any]:
     types = {"kind": str, **COMMON_OPTIONS, **READERS[kind].options}
     # One text may stand for a list of one.
     given: dict[str, Any] = {
-        key: [v] if types.get(key) is list and isinstance(v, str) else v for key, v in reader.items()
+        key: [v] if types.get(key) is list and isinstance(v, str) else v
+        for key, v in reader.items()
+        if v is not None or key not in types
     }
     _values(at, given, {option: Key(kind) for option, kind in types.items()})
     for option in PATH_OPTIONS:
@@ -350,6 +353,12 @@ def _twice(names: Iterable[str]) -> str:
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, which refuses a key that stands twice instead of keeping the last, and half a character."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= DEEPEST:  # reading them takes a time that grows with the square of their number
+            said = f"more than {DEEPEST} brackets within each other"
+            raise yaml.scanner.ScannerError(None, None, said, self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)

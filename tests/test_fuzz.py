@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def test_the_rule_is_seen_to_be_broken(tmp_path: Path) -> None:
             return {}["missing"]
 
     assert fuzz.try_input(Breaks(), b"", None).startswith("KeyError: 'missing'")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "tasks: " + "[" * 101 + "]" * 101, "- " * 100_000])
+def test_a_suite_file_nested_too_deeply_is_refused_at_once(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    start = time.process_time()
+    with pytest.raises(UserError, match=r"x\.yaml: (not YAML .*more than 100 brackets|cannot be read)"):
+        load_suite(str(tmp_path / "x.yaml"))
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("option", ["strip", "exclude", "rename", "parts", "images"])
+def test_an_option_of_a_reader_that_is_null_is_not_given(option: str, tmp_path: Path) -> None:
+    task = {"name": "A", "task_name": "x", "template": "{}", "reader": {"kind": "folders", option: None}}
+    (tmp_path / "suite.yaml").write_text(json.dumps({"tasks": [task]}))
+    assert load_suite(str(tmp_path / "suite.yaml")).tasks[0].reader == {"kind": "folders"}
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
