@@ -20,6 +20,7 @@ from bench.datasets.splits import Task
 from bench.devices import device_name, synchronise
 from bench.features import Images, View
 from bench.guard import Deadline, ends_run, own_traceback, reason
+from bench.limits import BOUND, free, out_of_memory, smaller
 from bench.methods import Method, TaskData
 from bench.plan import Plan, draws_of
 from bench.predictions import NUMBERS, SUFFIX, PartPredictions, images_digest, write
@@ -36,7 +37,7 @@ SMALL_WIDTH = 128  # text towers up to this width train on one thread
 
 def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
     """The records of cells that are trained together; what fails together is tried cell by cell."""
-    trained = None
+    trained = less = None
     limit = plan.config.cell_timeout
     try:
         trained = _train(plan, cells, Deadline(limit and limit * len(cells)))
@@ -44,6 +45,12 @@ def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
         if ends_run(error):
             raise
         failure = failure_record(cells[0], error)
+        less = smaller(cells[0]) if len(cells) == 1 and out_of_memory(error) else None
+    if less is not None:
+        note(f"not enough memory with {BOUND}={2 * getattr(less.variant.params, BOUND)}: again with half", plan.hide)
+        free()
+        yield from evaluate(plan, [less])
+        return
     if trained is None:  # out of the handler, whose traceback would hold all that the training had allocated
         if len(cells) == 1:
             yield failure

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bench.datasets.splits import Task
+from bench.limits import in_halves
 from bench.methods import Method, TaskData
 from bench.methods.base import check_scores
 from bench.metrics import METRICS
@@ -38,14 +40,19 @@ def scored(
 
     unseen : the method was not trained on the task.
     """
-    found, first = [], 0
+
+    def chunk(block: Tensor, rows: Tensor) -> Scored:
+        asked = task, block[rows].to(device)
+        scores = method.predict_new(*asked) if unseen else method.predict(*asked, part.class_names)
+        return said(check_scores(scores, method.name, task.name, len(rows), part.n_classes))
+
+    found: list[Scored] = []
+    first = 0
     for block in blocks:
         inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
         first += len(block)
         for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
-            asked = task, block[rows].to(device)
-            scores = method.predict_new(*asked) if unseen else method.predict(*asked, part.class_names)
-            found.append(said(check_scores(scores, method.name, task.name, len(rows), part.n_classes)))
+            found += in_halves(partial(chunk, block), rows, "test images")
     return Scored(*(torch.cat(several) for several in zip(*found, strict=True)))
 
 

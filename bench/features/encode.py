@@ -18,6 +18,7 @@ from bench.clip.patches import encode_local
 from bench.datasets.images import open_image
 from bench.features.hashes import Bar, ImageChanged, content_digest, usable_cores
 from bench.features.views import Pixels, View
+from bench.limits import in_halves
 
 CROPS_PER_BATCH = 256
 PIXELS_ON_CPU = 1 << 19  # encoded at a time: larger activations cost more in page faults than batches save
@@ -67,6 +68,10 @@ class Encoder:
             with torch.no_grad():  # holds for the thread that says it
                 return encode(self._pixels.input(part.to(device), view)).float().cpu()
 
+        def fitted(part: Tensor) -> Tensor:
+            pieces = in_halves(encoded, part, "views of images")
+            return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
         with _workers() as pool:
 
             def load(batch: slice) -> tuple[Tensor, Iterator[None]]:
@@ -78,7 +83,7 @@ class Encoder:
                 pixels, loading = ahead.popleft()
                 list(loading)  # waits
                 parts = pixels.flatten(0, 1).split(at_once)
-                features = pool.map(encoded, parts) if on_cpu else map(encoded, parts)
+                features = pool.map(fitted, parts) if on_cpu else map(fitted, parts)
                 if k + BATCHES_AHEAD < len(batches):
                     ahead.append(load(batches[k + BATCHES_AHEAD]))
                 yield torch.cat(list(features))
