@@ -111,7 +111,7 @@ def test_images_are_scored_in_halves_with_the_same_result(
         return predict(self, task, features, class_names)
 
     the_same_results(tiny, tmp_path, lambda: monkeypatch.setattr(CoOp, "predict", small_machine), methods=["coop"])
-    assert max(sizes) <= 4 and sum(sizes) == 3 * 3 * 4  # tasks, classes, test images a class
+    assert max(sizes) <= 4 and sum(sizes) == 3 * 3 * (4 + 1)  # tasks, classes, test and validation images
 
 
 def test_cocoop_goes_on_with_half_of_its_tokens_and_the_same_result(
