@@ -69,7 +69,7 @@ def write(config: ReportConfig) -> Written:
     if "html" in config.format:
         from bench.reports.page import page  # its libraries take a second to load
 
-        put("index.html", page(loaded, blocks, live=config.watch))
+        put("index.html", page(loaded, contents, built, live=config.watch))
     if "md" in config.format:
         cells = len(loaded.rows[[*BLOCK, *ROW, "shots", "seed"]].drop_duplicates())
         for name, text in tables.markdown_files(contents, built, cells, drawn).items():

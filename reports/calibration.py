@@ -34,27 +34,36 @@ class Calibration:
 
 def calibration(block: Block) -> Calibration:
     """Of the main table's methods at the block's largest shot count. A damaged file is named in a warning."""
-    rows = block.at(max(block.shots), block.rows)
-    bins, errors, lacking = [], [], []
-    for label in block.main:
-        cells = rows[rows["label"] == label].drop_duplicates("key")
-        found = {int(seed): _tasks(block, key) for seed, key in zip(cells["seed"], cells["key"], strict=True)}
-        if not all(found.values()):
-            lacking += [label] if found else []
-            continue
-        for seed, frames in found.items():
-            bins += [reliability(frame).assign(label=label) for frame in frames]
+    bins, errors = [], []
+    for label, cells in block.kept.items():
+        for seed, frame in cells.items():
+            frames = [frame[(frame["task"] == task) & (frame["part"] == "all")] for task in block.tasks]
+            bins += [reliability(own).assign(label=label) for own in frames]
             errors.append((label, seed, sum(map(ece, frames)) / len(frames)))
+    there = set(block.at(max(block.shots), block.rows)["label"])
+    lacking = [label for label in block.main if label in there and label not in block.kept]
     return Calibration(_pooled(bins), _over_seeds(errors), lacking)
 
 
-def _tasks(block: Block, key: str) -> list[pd.DataFrame]:
-    """A cell's predictions, a frame for each task of the block; [] where they are missing."""
-    frame = predictions_of(block.cells, key)
-    if frame is None:
-        return []
-    frames = [frame[(frame["task"] == task) & (frame["part"] == "all")] for task in block.tasks]
-    return frames if all(map(len, frames)) else []
+def kept(block: Block) -> dict[str, dict[int, pd.DataFrame]]:
+    """By label and seed, the predictions of the main table's methods at the block's largest shot count; without those
+    of which a cell lacks any of the block's tasks. A damaged file is named in a warning."""
+    rows = block.at(max(block.shots, default=0), block.rows)
+    found = {}
+    for label in block.main:
+        cells = rows[rows["label"] == label].drop_duplicates("key")
+        pairs = zip(cells["seed"], cells["key"], strict=True)
+        read = {int(seed): predictions_of(block.cells, key) for seed, key in pairs}
+        frames = {seed: frame for seed, frame in read.items() if frame is not None and _whole(frame, block)}
+        if frames and len(frames) == len(read):
+            found[label] = frames
+    return found
+
+
+def _whole(frame: pd.DataFrame, block: Block) -> bool:
+    """Whether it has test images of all of the block's tasks and of their parts but the harmonic mean."""
+    there = set(zip(frame["task"].astype(str), frame["part"].astype(str), strict=True))
+    return all((task, part) in there for task in block.tasks for part in block.parts if part != "harmonic")
 
 
 def predictions_of(cells: Mapping[str, tuple[Record, Path]], key: str) -> pd.DataFrame | None:

@@ -30,12 +30,14 @@ class Element:
     Attributes
     ----------
     name : unlike any other's of its kind. title : what it shows, after the block's title. order : its
-        place in the report, the smallest first.
+        place in the report, the smallest first. on_page : whether the page shows it as it is; some it has in a form
+        of its own.
     """
 
     name: str = ""
     title: str = ""
     order: int = 100
+    on_page: bool = True
 
     @property
     def slug(self) -> str:

@@ -16,10 +16,11 @@ import pandas as pd
 from bench.records import PARTS, Record
 from bench.reports import reference
 from bench.reports.records import BLOCK, ROW, changes
-from bench.reports.stats import Spread, half_width, over_shots, spread
+from bench.reports.stats import Comparison, Spread, all_pairs, half_width, over_shots, spread
 
 if TYPE_CHECKING:
     from bench.reports.calibration import Calibration
+    from bench.reports.images import OverImages
 
 SHOWN = 8  # characters of a fingerprint in a title
 MAX_NAME = 60  # characters of a suite's or backbone's name in a file's, which may have 255
@@ -166,6 +167,33 @@ class Block:
         from bench.reports.calibration import calibration  # reads Parquet files
 
         return calibration(self)
+
+    @cached_property
+    def kept(self) -> dict[str, dict[int, pd.DataFrame]]:
+        """Of the main table's methods at the largest shot count, by label and seed, their answers to test images."""
+        from bench.reports.calibration import kept  # reads Parquet files
+
+        return kept(self)
+
+    @cached_property
+    def over_images(self) -> dict[str, tuple[str, list[OverImages]]]:
+        """By part, the best of `kept` and every other one against it, image by image."""
+        from bench.reports.images import against_best
+
+        return against_best(self)
+
+    @cached_property
+    def compared(self) -> tuple[list[str], list[int]]:
+        """What statistics compare: the labels of the main table, at the shot counts that all trained ones have."""
+        of = {name: set(rows["shots"]) - {0} for name, rows in self.rows.groupby("label")}
+        trained = [of[name] for name in self.main if of[name]]
+        return self.main, sorted(set.intersection(*trained)) if trained else [0]
+
+    @cached_property
+    def comparisons(self) -> dict[str, list[Comparison]]:
+        """By part, every pair of `compared`, p values adjusted for their number."""
+        labels, shots = self.compared
+        return {part: all_pairs(self.values(part, shots, labels), labels) if shots else [] for part in self.parts}
 
     @cached_property
     def _first(self) -> pd.DataFrame:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tabulate import tabulate
 
@@ -28,7 +30,9 @@ class Table:
     """The first column names the rows.
 
     name : unlike any other table's of a report; letters, digits and hyphens. groups : of every column, what several
-    columns that stand together share ("4-shot"), or "". caption : sentences.
+    columns that stand together share ("4-shot"), or "". caption : sentences. about, across : of every row and every
+    column, what the page's filters go by, as far as it is one thing: label, or suite, backbone, protocol, method,
+    settings; shots (-1: the average over all).
     """
 
     title: str
@@ -39,6 +43,8 @@ class Table:
     demo: bool = False
     name: str = ""
     groups: tuple[str, ...] = ()
+    about: tuple[Mapping[str, Any], ...] = ()
+    across: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def grouped(self) -> tuple[str, ...]:
@@ -51,7 +57,7 @@ def turned(table: Table, corner: str) -> Table:
     columns = list(zip(*table.rows, strict=True))
     header = [replace(first, text=corner), *columns[0]]
     rows = [[name, *column] for name, column in zip(others, columns[1:], strict=True)]
-    return replace(table, header=header, rows=rows)
+    return replace(table, header=header, rows=rows, about=table.across[1:], across=({}, *table.about))
 
 
 def escape_markdown(text: str) -> str:

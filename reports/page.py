@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import cache
 from importlib.resources import files
@@ -21,11 +22,16 @@ from markupsafe import Markup
 
 from bench import __version__
 from bench.reports import payload
+from bench.reports.elements import Contents, Overview
 from bench.reports.groups import Block
+from bench.reports.markup import Table
 from bench.reports.records import Loaded
+from bench.reports.tables import Built
+from bench.reports.tables.common import slug
 
+OPEN = {"Statistics", "Compared"}  # sections whose tables a reader need not open; others are long
 REFRESH = 5  # seconds between two looks of a page that is watched
-SCRIPTS = ("base.js", "tables.js", "charts.js", "closer.js", "cell.js", "main.js")
+SCRIPTS = ("base.js", "tables.js", "more.js", "charts.js", "pairs.js", "closer.js", "cell.js", "main.js")
 # Where a method's colours are set: the light ones, and the dark ones by the system's choice or the reader's.
 THEMES = (
     ("light", (":root{", "}")),
@@ -36,9 +42,12 @@ THEMES = (
 VIEWS = (("ours", "Measured"), ("paper", "Paper"), ("delta", "Difference"), ("all", "All three"))
 
 
-def page(loaded: Loaded, blocks: list[Block], live: bool = False, now: datetime | None = None) -> str:
-    """The page's HTML. live : it reads itself again every few seconds, for `report --watch`."""
-    data = payload.payload(loaded, blocks)
+def page(
+    loaded: Loaded, contents: Contents, built: Sequence[Built], live: bool = False, now: datetime | None = None
+) -> str:
+    """The page's HTML. built : the report's tables. live : it reads itself again every few seconds, for
+    `report --watch`."""
+    data = payload.payload(loaded, contents.blocks)
     now = now or datetime.now(timezone.utc)
     modules = [_datatables(), _vega(), "\n".join(map(_template, SCRIPTS))]
     scripts = [Markup(text.replace("</script", r"<\/script")) for text in modules]  # noqa: S704 - no record in it: a packaged file
@@ -58,6 +67,8 @@ def page(loaded: Loaded, blocks: list[Block], live: bool = False, now: datetime 
         tables=[_table(block) for block in data["blocks"]],
         views=VIEWS,
         facts=_facts(data),
+        said=[said for one in built if isinstance(one.kind, Overview) and (said := one.kind.summary(contents))],
+        sections=_sections(contents, built),
         themes=[(name, [Markup(text) for text in texts]) for name, texts in THEMES],  # noqa: S704 - no record in it: a packaged file
         css=Markup(_template("page.css")),  # noqa: S704 - no record in it: a packaged file
         scripts=scripts,
@@ -145,3 +156,67 @@ def _table(block: dict[str, Any]) -> dict[str, Any]:
         at = "Avg." if n == payload.AVERAGE else f"{n}-shot"
         heads.append({"shots": n, "part": part, "text": f"{at} {block['parts'][part]['label']}".strip()})
     return {"columns": heads, "rows": rows}
+
+
+def _sections(contents: Contents, built: Sequence[Built]) -> list[dict[str, Any]]:
+    """The tables that the page shows as they stand in table.md, by their sections' titles."""
+    sections: dict[str, dict[str, Any]] = {}
+    for one in built:
+        if not one.kind.on_page or not one.tables:
+            continue
+        title = one.kind.title
+        start = {"id": f"more-{slug(title)}", "title": title, "open": title in OPEN, "linked": one.block is not None}
+        section = sections.setdefault(title, {**start, "said": [], "tables": []})
+        if isinstance(one.kind, Overview):
+            section["said"].append(one.kind.summary(contents))
+        place = next((i for i, block in enumerate(contents.blocks) if block is one.block), None)
+        section["tables"] += [_as_written(table, one.block, place) for table in one.tables]
+    return sorted(sections.values(), key=lambda section: not section["open"])
+
+
+def _as_written(table: Table, block: Block | None, place: int | None) -> dict[str, Any]:
+    """A table for section.html. place : the block's, which numbers its rows' methods."""
+    columns = [[row[i] for row in table.rows] for i in range(len(table.header))]
+    numeric = [all(_NUMBER.match(cell.text) or cell.text in ("", "—") for cell in column) for column in columns]
+    about = table.about or ({},) * len(table.rows)
+    across = table.across or ({},) * len(table.header)
+
+    def method(i: int) -> str | None:
+        label = about[i].get("label")
+        return None if block is None or label is None else str(block.of(label, "method"))
+
+    heads = zip(table.header, table.grouped, across, numeric, strict=True)
+    return {
+        "title": table.title,
+        "demo": table.demo,
+        "block": "" if place is None else place,
+        "caption": table.caption,
+        "footnotes": table.footnotes,
+        "heads": [
+            {"text": f"{group} {cell.text}".strip(), "notes": cell.notes, "about": json.dumps(known), "numeric": number}
+            for cell, group, known, number in heads
+        ],
+        "rows": [
+            {
+                "about": json.dumps(known),
+                "cells": [
+                    {"text": cell.full, "mark": cell.mark, "notes": cell.notes, "method": None if j else method(i),
+                     "order": _order(cell.text) if number else cell.text}
+                    for j, (cell, number) in enumerate(zip(row, numeric, strict=True))
+                ],
+            }
+            for i, (row, known) in enumerate(zip(table.rows, about, strict=True))
+        ],
+    }  # fmt: skip
+
+
+_NUMBER = re.compile(r"(< |± )?([−+]?[\d,]*\.?\d+)")
+
+
+def _order(text: str) -> float:
+    """What a text is sorted by: the number that it begins with, below which stands what has none."""
+    found = _NUMBER.match(text)
+    if found is None:
+        return -1e9
+    value = float(found[2].replace("−", "-").replace(",", ""))
+    return value / 2 if found[1] == "< " else value

@@ -21,9 +21,11 @@ from bench.reports.groups import Block
 from bench.reports.looks import Look, looks
 from bench.reports.markup import Table
 from bench.reports.records import Loaded
+from bench.reports.stats import LEVEL
+from bench.reports.steadiness import MEASURED
 from bench.reports.tables import common, main
+from bench.reports.tables.main import AVERAGE
 
-AVERAGE = -1  # the shot count that stands for the average over all
 # Of two records of one block and row these may differ; the rest is said once and shared.
 _OF_A_CELL = ("key", "finished", "train_seconds", "feature_seconds", "test_seconds", "peak_memory_mb")
 
@@ -58,6 +60,7 @@ def _block(block: Block, loaded: Loaded, notes: list[str], shared: _Shared, clos
     first = block.rows.iloc[0]
     place = {name: i for i, name in enumerate(block.labels)}
     compared, sentence = reference.comparison(block.rows)
+    table = _main_table(block)
     looks_, full = closer.looks(block, place, shared)
     info = block.rows.drop_duplicates("task").set_index("task")
     return {
@@ -66,7 +69,7 @@ def _block(block: Block, loaded: Loaded, notes: list[str], shared: _Shared, clos
         **{name: str(first[name]) for name in ("suite", "backbone", "protocol")},
         "suite_title": str(first["title"]),
         "demo": block.demo,
-        "caption": [*_main_table(block).caption, *([sentence] if sentence else [])],
+        "caption": [*table.caption, *([sentence] if sentence else [])],
         "compared": compared,
         "tasks": [
             {"name": name, **{k: _plain(info.at[name, k]) for k in ("metric", "n_classes", "n_test")}}
@@ -86,15 +89,17 @@ def _block(block: Block, loaded: Loaded, notes: list[str], shared: _Shared, clos
             }
             for name in block.labels
         ],
-        "scores": _columns(_scores(block, place, compared)),
+        "scores": _columns(_scores(block, place, compared, table)),
         "task_scores": _columns(_task_scores(block, place)),
         "cells": _columns(_cells(block, loaded, place, shared)),
+        "pairs": _columns(_pairs(block, place)),
+        "pairs_over": block.compared[1],
         "looks": looks_,
         "looks_left_out": full,
     }
 
 
-def _scores(block: Block, place: dict[str, int], compared: bool) -> pd.DataFrame:
+def _scores(block: Block, place: dict[str, int], compared: bool, table: Table) -> pd.DataFrame:
     """One line a row, shots (or AVERAGE) and part: our mean with its spread, and the paper's."""
     scores = _with_interval(block.scores)[[*_SPREAD, "label", "shots", "part", "train_seconds", "params"]]
     if len(block.shots) > 1:
@@ -105,7 +110,7 @@ def _scores(block: Block, place: dict[str, int], compared: bool) -> pd.DataFrame
     scores[["paper", "paper_std"]] = pd.DataFrame(quoted, index=scores.index, dtype=float)
     without = scores["label"].map(lambda name: block.of(name, "method") in reference.NO_DIFFERENCE)
     scores["delta"] = (scores["mean"] - scores["paper"]).mask(without)
-    scores["mark"] = _marks(block, scores)
+    scores["mark"] = _marks(block, scores, table)
     scores["warned"] = _warned(block, scores)
     scores["fewer"] = (scores["shots"] != 0) & (scores["n_seeds"] < len(block.seeds))
     return _placed(block, scores, place)
@@ -137,7 +142,7 @@ def _main_table(block: Block) -> Table:
     return main.over_shots(block, block.main, block.title, notes)
 
 
-def _marks(block: Block, scores: pd.DataFrame) -> list[str]:
+def _marks(block: Block, scores: pd.DataFrame, table: Table) -> list[str]:
     """ "best", "second" and "tie" of each column as in the main table, which has no variants."""
     shots = sorted(scores.loc[scores["label"].isin(block.main) & (scores["shots"] >= 0), "shots"].unique())
     if block.halves and block.shots:
@@ -145,7 +150,7 @@ def _marks(block: Block, scores: pd.DataFrame) -> list[str]:
     shots = [*shots, *([AVERAGE] if len(block.shots) > 1 else [])]
     columns = [(n, part) for n in shots for part in block.parts]
     found: dict[tuple[str, int, str], str] = {}
-    for name, row in zip(block.main, _main_table(block).rows, strict=True):
+    for name, row in zip(block.main, table.rows, strict=True):
         found |= {(name, *column): cell.mark for column, cell in zip(columns, row[2:], strict=True)}
     return [found.get(key, "") for key in zip(scores["label"], scores["shots"], scores["part"], strict=True)]
 
@@ -174,6 +179,20 @@ def _task_scores(block: Block, place: dict[str, int]) -> pd.DataFrame:
     return _placed(block, scores[[*_SPREAD, "label", "shots", "part", "task"]], place)
 
 
+def _pairs(block: Block, place: dict[str, int]) -> pd.DataFrame:
+    """One line a part and pair of the main table's rows. told : a test tells them apart; few : it has too few pairs."""
+    lines = [
+        {
+            "part": block.parts.index(part), "a": place[c.a], "b": place[c.b], "n": c.n, "difference": c.difference,
+            "p": c.p, "better": c.better, "verdict": c.verdict, "told": c.enough and c.p < 1 - LEVEL,
+            "few": not c.enough,
+        }
+        for part, found in block.comparisons.items()
+        for c in found
+    ]  # fmt: skip
+    return pd.DataFrame(lines)
+
+
 def _placed(block: Block, scores: pd.DataFrame, place: dict[str, int]) -> pd.DataFrame:
     """Labels and parts as their places in the block."""
     parts = {name: i for i, name in enumerate(block.parts)}
@@ -192,6 +211,7 @@ def _cells(block: Block, loaded: Loaded, place: dict[str, int], shared: _Shared)
             {
                 "row": place[str(label)], "shots": int(rows["shots"].iloc[0]), "seed": int(rows["seed"].iloc[0]),
                 **{name: getattr(record, name) for name in _OF_A_CELL},
+                "stability": [_plain(rows[name].iloc[0]) for name in MEASURED],
                 "draw": record.fingerprints.get("draw", ""),
                 "accuracy": [_plain(accuracy[task, part]) for task in block.tasks for part in block.parts],
                 "val": [_plain(val[task, part]) for task in block.tasks for part in block.parts],

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ LEVEL = 0.95
 EXACT = 50  # pairs up to which the signed-rank test is exact
 SAME = 0.005  # points: what is printed with two decimals is not told apart below this
 PAIRS = ["task", "seed"]
+RESAMPLES = 2000  # of test images
 
 
 @dataclass(frozen=True)
@@ -164,18 +166,18 @@ def compare(values: pd.DataFrame, a: str, b: str) -> Comparison:
 
     values : accuracy in percent, a column a method, indexed by task and seed; NaN where a method has none.
     """
-    pairs = values[[a, b]].dropna() if {a, b} <= set(values) else values.iloc[:0].reindex(columns=[a, b])
-    difference = (pairs[a] - pairs[b]).to_numpy(dtype=float)
-    p, effect = signed_rank(difference)
-    mean = float(difference.mean()) if len(difference) else float("nan")
-    return Comparison(a, b, len(pairs), mean, p, effect, _better(pairs, a, b), pairs_needed())
+    x, y = (values.get(name, pd.Series(np.nan, values.index)).to_numpy(dtype=float) for name in (a, b))
+    both = ~np.isnan(x - y)
+    tasks = values.index.get_level_values("task").to_numpy()[both]
+    x, y = x[both], y[both]
+    p, effect = signed_rank(x - y)
+    mean = float((x - y).mean()) if len(x) else float("nan")
+    return Comparison(a, b, len(x), mean, p, effect, _better(tasks, x, y), pairs_needed())
 
 
-def _better(pairs: pd.DataFrame, a: str, b: str) -> float:
-    """Mean over tasks of P(a run of a beats a run of b) (arXiv 2108.13264)."""
+def _better(tasks: NDArray[Any], first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Mean over tasks of P(a run of the first beats a run of the second) (arXiv 2108.13264)."""
     shares = []
-    tasks = pairs.index.get_level_values("task").to_numpy()
-    first, second = pairs[a].to_numpy(), pairs[b].to_numpy()
     for task in dict.fromkeys(tasks):
         x, y = first[tasks == task][:, None], second[tasks == task][None]
         shares.append(float(((x > y) + 0.5 * (x == y)).mean()))
@@ -232,20 +234,27 @@ def marks(values: pd.DataFrame, test: Test) -> dict[str, str] | None:
 
     values : a column a method, a line a pair, nothing missing.
     """
-    order = list(values.mean().sort_values(ascending=False, kind="stable").index)
-    if len(order) < 2:
+    means = values.mean().sort_values(ascending=False, kind="stable")
+    columns = {str(name): values[name].to_numpy(dtype=float) for name in means.index}
+    return _marks(columns, means.to_dict(), test)
+
+
+def _marks(columns: dict[str, NDArray[np.float64]], means: dict[str, float], test: Test) -> dict[str, str] | None:
+    """As `marks`, of columns in the order of their means."""
+    if len(columns) < 2:
         return {}
-    best, *others = order
-    if len(values) < test.needed(len(others)):
+    best, *others = columns
+    if len(columns[best]) < test.needed(len(others)):
         return None
-    found = [test.run(values[best] - values[name]) for name in others]
+    found = [test.run(columns[best] - columns[name]) for name in others]
     apart = [
-        p < 1 - LEVEL and effect > 0 and values[best].mean() - values[name].mean() >= SAME
+        p < 1 - LEVEL and effect > 0 and means[best] - means[name] >= SAME
         for name, p, (_, effect) in zip(others, holm([p for p, _ in found]), found, strict=True)
     ]
     if not all(apart):
         return {best: "tie", **{name: "tie" for name, told in zip(others, apart, strict=True) if not told}}
-    below = marks(values[others], test) or {}
+    # Of the others only who is the best matters.
+    below = _marks({name: columns[name] for name in others}, means, test) or {}
     return {best: "best", **{name: "second" for name, mark in below.items() if mark == "best"}}
 
 
@@ -330,16 +339,21 @@ def cliques(found: Ranks) -> list[list[str]]:
     return groups
 
 
-def paired_bootstrap(right_a: ArrayLike, right_b: ArrayLike, n: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the difference of two accuracies (points) on the same test images.
+def image_bootstrap(
+    difference: ArrayLike, classes: ArrayLike | None = None, n: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
+    """The difference of two methods' accuracies on the same test images, in points, and its 95 % interval: percentiles
+    of n resamples of the images, each with both its answers.
 
-    right_a, right_b : whether each image was classified correctly. Images are resampled n times, in pairs.
+    difference : of each image, whether the one was right minus whether the other was, or the mean of that over seeds.
+    classes : of each image, where classes count alike (mean_acc): then images are resampled within each class.
     """
-    difference = np.asarray(right_a, dtype=float) - np.asarray(right_b, dtype=float)
-    rng = np.random.default_rng(seed)
-    # What a resample's mean depends on is how many images of each difference (−1, 0, 1) it has.
-    values, counts = np.unique(difference, return_counts=True)
-    drawn = rng.multinomial(len(difference), counts / len(difference), size=n)
-    means = 100 * drawn @ values / len(difference)
+    values, codes = np.unique(np.asarray(difference, dtype=float).round(9), return_inverse=True)
+    groups = np.zeros(len(codes), int) if classes is None else np.unique(np.asarray(classes), return_inverse=True)[1]
+    counts = np.zeros((groups.max() + 1, len(values)))  # what a mean depends on: how many images have each difference
+    np.add.at(counts, (groups, codes), 1)
+    sizes = counts.sum(axis=1).astype(int)
+    drawn = np.random.default_rng(seed).multinomial(sizes, counts / sizes[:, None], size=(n, len(sizes)))
+    means = 100 * (drawn @ values / sizes).mean(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return float(100 * (counts @ values / sizes).mean()), float(low), float(high)

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from bench.reports import groups
+from bench.reports import groups, tables
 from bench.reports.config import ReportConfig
+from bench.reports.elements import Contents
 from bench.reports.page import page
 from bench.reports.records import load
 
@@ -56,9 +57,9 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Opens a page made from records, in a window of its own, and waits until everything is drawn."""
     contexts = []
 
-    def open_page(results: Path, best_on: str | None = None, **window: Any) -> Any:
+    def open_page(results: Path, best_on: str | None = None, compare: Path | None = None, **window: Any) -> Any:
         made = tmp_path / "index.html"
-        made.write_text(html(results, best_on), encoding="utf-8")
+        made.write_text(html(results, best_on, compare), encoding="utf-8")
         contexts.append(browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **window}))
         tab = contexts[-1].new_page()
         tab.errors, tab.requests = [], []
@@ -88,20 +89,23 @@ def toy(tmp_path: Path) -> Path:
     return root
 
 
-def html(results: Path, best_on: str | None = None, **more: Any) -> str:
+def html(results: Path, best_on: str | None = None, compare: Path | None = None, **more: Any) -> str:
     loaded = load(ReportConfig(results=results, best_on=best_on))
-    return page(loaded, groups.split(loaded.rows), **more)
+    other = load(ReportConfig(results=compare)).rows if compare else None
+    names = (results.name, compare.name) if compare else ("", "")
+    contents = Contents(groups.split(loaded.rows, loaded.cells), loaded.failed, loaded.rows, other, names)
+    return page(loaded, contents, tables.build(contents), **more)
 
 
 def columns(tab: Any) -> list[str]:
     """The headings of the first table that is shown."""
-    table = tab.locator(".block:not([hidden]) table.scores").first
+    table = tab.locator("#results .block:not([hidden]) table.scores").first
     return [text.strip() for text in table.locator("thead th").all_inner_texts()]
 
 
 def rows(tab: Any, table: int = 0) -> dict[str, list[str]]:
     """The texts of a table's rows by their names, in their order on the screen."""
-    lines = tab.locator(".block:not([hidden]) table.scores").nth(table).locator("tbody tr")
+    lines = tab.locator("#results .block:not([hidden]) table.scores").nth(table).locator("tbody tr")
     found = {}
     for i in range(lines.count()):
         cells = lines.nth(i).locator("td").all_inner_texts()

@@ -19,7 +19,7 @@ def test_it_opens_from_disk_without_an_error_or_a_request(toy: Path, visit: Any)
     tab = visit(toy)
     assert tab.errors == []
     assert [url for url in tab.requests if not url.startswith("file:")] == [] and len(tab.requests) == 1
-    assert tab.locator("#figures svg").count() == 5
+    assert tab.locator("#figures svg").count() == 6
     blocked = tab.evaluate(
         """async () => {
             const told = [];
@@ -107,7 +107,7 @@ def test_marked_trainings_and_chosen_settings_are_told_at_the_number(tmp_path: P
     assert warned == ["17.50 ± 3.54 ⚠ a training is marked"] * 2
     assert "⚠" not in rows(tab)["coop"][1] and "⚠" in rows(tab)["coop"][2]  # 4 shots and the average
     (chosen,) = [name for name in rows(tab) if name.startswith("own")]
-    assert tab.locator("th", has=tab.locator(".name", has_text="own")).inner_text().endswith(" val")
+    assert tab.locator("#results th", has=tab.locator(".name", has_text="own")).inner_text().endswith(" val")
     tab.locator("button.cell", has_text="⚠").first.click()
     dialog = tab.get_by_role("dialog")
     assert dialog.locator(".warning").all_inner_texts() == [f"⚠ 4 shots, seed 1: {mark}"]
@@ -179,4 +179,4 @@ def test_demo_says_that_it_is_one(toy: Path, tmp_path: Path, visit: Any) -> None
     put(tmp_path / "demo", "coop", 4, 1, {"a": 40.0}, demo=True)
     tab = visit(tmp_path / "demo")
     assert "says nothing about real photographs" in tab.locator("#summary").inner_text()
-    assert tab.locator(".block h3").inner_text().lower().startswith("demo")
+    assert tab.locator("#results .block h3").inner_text().lower().startswith("demo")

@@ -33,14 +33,14 @@ def test_names_from_records_are_never_markup(tmp_path: Path, visit: Any) -> None
             cell={"backbone": name if kind != "long" else "tiny"}, title=name, splits=tasks, recipe=name)  # fmt: skip
     put(tmp_path / "runs", "zero-shot", 0, 0, tasks)
     tab = visit(tmp_path / "runs")
-    for article in range(tab.locator(".block").count()):
-        tab.locator(".block").nth(article).locator("button.cell").first.click()
+    for article in range(tab.locator("#results .block").count()):
+        tab.locator("#results .block").nth(article).locator("button.cell").first.click()
         tab.keyboard.press("Escape")
     for summary in tab.locator("#figures figure:not(.empty) summary").all():
         summary.click()
     assert tab.errors == [] and tab.evaluate("window.hacked") is None
     assert tab.locator("main img, dialog img, main script, dialog script").count() == 0
-    names = "".join(tab.locator(".scores .name").all_text_contents())
+    names = "".join(tab.locator("#results .scores .name").all_text_contents())
     assert HOSTILE["html"] in names and HOSTILE["right-to-left"] in names and "{{ 7 * 7 }}" in names
     assert tab.evaluate("document.documentElement.scrollWidth") == 1200
 

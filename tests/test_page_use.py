@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 sys.path.append(str(Path(__file__).parent))
 from pages import HOSTILE, READY, browser, choose, columns, rows, soon, toy, visit
 from test_reports import put
@@ -102,6 +104,71 @@ def test_print_leaves_out_what_paper_cannot_use(toy: Path, visit: Any) -> None:
     tab = visit(toy, color_scheme="dark")
     tab.emulate_media(media="print", color_scheme="dark")
     assert not tab.locator("#filters").is_visible() and not tab.locator(".top").is_visible()
-    assert tab.locator("table.scores").is_visible() and tab.locator("#chart-gain svg").is_visible()
+    assert tab.locator("#results table.scores").is_visible() and tab.locator("#chart-gain svg").is_visible()
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert tab.pdf(format="A4")[:5] == b"%PDF-"
+
+
+CONTRAST = """() => {
+  const luminance = (rgb) => rgb.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const numbers = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const over = (top, alpha, under) => top.map((c, i) => alpha * c + (1 - alpha) * under[i]);
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const [r, g, b, a = 1] = numbers(getComputedStyle(e).backgroundColor);
+      if (a > 0) return [r, g, b];
+    }
+  };
+  const ratio = (a, b) => {
+    const both = [luminance(a), luminance(b)];
+    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+  };
+  const found = [];
+  for (const e of document.querySelectorAll("main *, header *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    const off = e.closest("svg, .away, .none, [hidden], label:has(:disabled), .dt-column-order, .swatch");
+    if (!own || off || !e.getClientRects().length || e.closest("[aria-pressed=false]")) continue;
+    found.push([ratio(numbers(getComputedStyle(e).color).slice(0, 3), ground(e)), e.textContent.slice(0, 40)]);
+  }
+  for (const svg of document.querySelectorAll("#chart-gain svg, #chart-pairs svg")) {
+    const card = ground(svg);
+    const ink = numbers(getComputedStyle(svg.querySelector(".mark-text.role-mark text")).fill).slice(0, 3);
+    for (const e of svg.querySelectorAll(".mark-rect.role-mark path")) {
+      const look = getComputedStyle(e);
+      const fill = over(numbers(look.fill).slice(0, 3), Number(look.fillOpacity), card);
+      found.push([ratio(ink, fill), "a number in a heat map"]);
+    }
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_texts_and_numbers_on_colours_can_be_read(theme: str, toy: Path, visit: Any) -> None:
+    """WCAG 2, AA: a contrast of 4.5 at least."""
+    found = visit(toy, color_scheme=theme).evaluate(CONTRAST)
+    assert len(found) > 60 and sum(text == "a number in a heat map" for _, text in found) >= 10
+    assert [(round(ratio, 2), text) for ratio, text in found if ratio < 4.5] == []
+
+
+def test_on_a_phone_the_filters_cover_nothing(toy: Path, visit: Any) -> None:
+    tab = visit(toy, viewport={"width": 360, "height": 740})
+    filters, heading = (tab.locator(name).bounding_box() for name in ("#filters", "#results-title"))
+    assert filters["y"] + filters["height"] <= heading["y"]
+
+
+def test_names_in_the_cost_charts_do_not_overlap(tmp_path: Path, visit: Any) -> None:
+    for i in range(8):  # all at the same cost, within two points
+        for seed in (1, 2):
+            put(tmp_path / "runs", f"a-method-called-{i}", 4, seed, {"a": 50 + 0.2 * i + seed})
+    tab = visit(tmp_path / "runs")
+    boxes = tab.locator("#chart-time svg .mark-text text").evaluate_all(
+        "all => all.filter(e => /method/.test(e.textContent)).map(e => e.getBoundingClientRect().toJSON())"
+    )
+    assert boxes
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            beside = a["right"] <= b["left"] or b["right"] <= a["left"]
+            # A box has room above its letters.
+            assert beside or a["bottom"] - 3 <= b["top"] or b["bottom"] - 3 <= a["top"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
@@ -130,12 +131,36 @@ def test_ties_share_a_rank_and_two_methods_have_no_critical_difference() -> None
 
 
 def test_bootstrap_over_images_holds_the_difference_and_follows_from_the_seed() -> None:
-    """100 images: a right on 80, b on 60 of these and no other: 20 points, standard error √(0.2 · 0.8 / 100) = 4."""
-    a, b = [True] * 80 + [False] * 20, [True] * 60 + [False] * 40
-    low, high = stats.paired_bootstrap(a, b)
+    """100 images: the one method right on 80, the other on 60 of these and no other: 20 points, standard error
+    √(0.2 · 0.8 / 100) = 4."""
+    difference, low, high = stats.image_bootstrap([1] * 20 + [0] * 80)
+    assert difference == pytest.approx(20)
     assert low == pytest.approx(20 - 1.96 * 4, abs=1) and high == pytest.approx(20 + 1.96 * 4, abs=1)
-    assert stats.paired_bootstrap(a, b) == (low, high)
-    assert stats.paired_bootstrap(a, a) == (0, 0)
+    assert stats.image_bootstrap([1] * 20 + [0] * 80) == (difference, low, high)
+    assert stats.image_bootstrap([0] * 100) == (0, 0, 0)
+
+
+def test_bootstrap_over_images_is_scipy_s() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random(500) < 0.8, rng.random(500) < 0.6
+    said = scipy_stats.bootstrap(
+        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), paired=True, method="percentile", n_resamples=4000,
+        random_state=2,
+    ).confidence_interval  # fmt: skip
+    difference, low, high = stats.image_bootstrap(a.astype(int) - b.astype(int), n=4000)
+    assert difference == pytest.approx(100 * (a.mean() - b.mean()))
+    assert (low, high) == pytest.approx((100 * said.low, 100 * said.high), abs=0.6)
+
+
+def test_classes_that_count_alike_are_resampled_each_by_itself() -> None:
+    """Class 0 has 10 images, 4 of them won; class 1 has 90, none: (40 + 0) / 2 points, where all images alike make 4.
+
+    Standard error: half that of the first class, √(0.4 · 0.6 / 10) / 2 = 7.75.
+    """
+    difference, low, high = stats.image_bootstrap([1] * 4 + [0] * 96, [0] * 10 + [1] * 90)
+    assert difference == pytest.approx(20)
+    assert low == pytest.approx(20 - 1.96 * 7.75, abs=2.5) and high == pytest.approx(20 + 1.96 * 7.75, abs=2.5)
+    assert stats.image_bootstrap([1] * 4 + [0] * 96)[0] == pytest.approx(4)
 
 
 def test_signed_rank_test_with_ties_counts_the_signs_that_are_as_unlikely() -> None:

@@ -214,6 +214,11 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
+def of(labels: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """What rows (or columns) that have a label each are about."""
+    return tuple({"label": name} for name in labels)
+
+
 def names(block: Block, labels: Sequence[str], notes: dict[str, int], say: Callable[[str], str] = str) -> list[Cell]:
     """The cells that name rows or columns, with the numbers of their footnotes."""
     return [Cell(say(name), "", tuple(notes[text] for text in footnotes(block, name))) for name in labels]

@@ -107,9 +107,13 @@ class Compare(Overview):
             f"Difference: {contents.folders[0]} − {contents.folders[1]}, points. 95 %: its interval over seeds, paired "
             "where both have the same seeds, else Welch's. Moved: the difference is outside."
         ]
-        return markup.Table(
-            title, caption, header, rows, {n: text for text, n in notes.items()}, False, f"compare-{name}"
+        about = tuple(
+            {name: cell.key[name] for name in ("suite", "backbone", "protocol", "method", "shots")}
+            | {"settings": _settings(cell)}
+            for cell in cells
         )
+        footnotes = {n: text for text, n in notes.items()}
+        return markup.Table(title, caption, header, rows, footnotes, False, f"compare-{name}", about=about)
 
     def _alone(self, contents: Contents) -> list[str]:
         """What only one of the folders has."""
@@ -151,9 +155,13 @@ def _made(cell: pd.DataFrame, column: str) -> set[str]:
     return set(cell[column].astype(str))
 
 
+def _settings(cell: Moved) -> str:
+    return ", ".join(filter(None, [str(cell.key["variant"]), str(cell.key["setting"])]))
+
+
 def _named(cell: Moved) -> str:
     key = cell.key
-    told = ", ".join(filter(None, [str(key["variant"]), str(key["setting"])]))
+    told = _settings(cell)
     method = f"{key['method']} ({told})" if told else str(key["method"])
     where = f"{key['suite']} · {key['backbone']}" + (f" · {key['protocol']}" if key["protocol"] != "few-shot" else "")
     return " · ".join(filter(None, [where, method, f"{key['shots']}-shot", PARTS[str(key["part"])], cell.task]))

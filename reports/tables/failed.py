@@ -15,6 +15,7 @@ class Failed(Overview):
     name = "failed"
     title = "Failed cells"
     order = 90
+    on_page = False
 
     def why_none(self, contents: Contents) -> str:
         return "" if contents.failed else "no cell failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -18,6 +19,7 @@ from bench.reports.tables.common import (
     marks_said,
     names,
     number,
+    of,
     ranked,
     signed,
     spread_said,
@@ -27,6 +29,7 @@ from bench.reports.tables.common import (
 
 AVERAGING = "Avg.: the mean over the shot counts, with the deviation of that average over seeds."
 QUOTED = "The paper's ± divides by n = 3; times √(3/2) = 1.22 it is a sample deviation as ours."
+AVERAGE = -1  # the shot count that stands for the average over all
 NONE = (float("nan"), float("nan"))  # no mean, no standard deviation
 TIDY = [
     "suite", "backbone", "weights", "data", "protocol", "part", "n_tasks", "method", "variant", "setting", "shots",
@@ -39,6 +42,7 @@ class Main(Table):
 
     name = "main"
     order = 10
+    on_page = False
 
     def why_not(self, block: Block) -> str:
         return "" if block.main else "every method was run in several settings, none of which is its default"
@@ -87,6 +91,7 @@ def over_shots(
         columns += [(trained, part) for part in block.parts]
 
     header, groups = [Cell("method"), Cell("params")], ["", ""]
+    across: list[dict[str, Any]] = [{}, {}]
     body = [names(block, labels, notes)]
     body.append([Cell(whole(scores.loc[scores["label"] == name, "params"].max())) for name in labels])
     tested = []
@@ -109,6 +114,7 @@ def over_shots(
         one = PARTS[part] if block.halves else "measured" if compared else ""
         single = block.halves and len(shots) == 1
         groups += ["" if single or not one else head] * (3 if compared else 1)
+        across += [{"shots": AVERAGE if average else at[0]}] * (3 if compared else 1)
         header.append(Cell(one if one else head))
         body.append(cells)
         if compared:
@@ -128,7 +134,10 @@ def over_shots(
         caption.append(FEWER.format(count(len(block.seeds), "seed")))
     rows = [list(row) for row in zip(*body, strict=True)]
     own = f"{block.slug}-main"
-    return markup.Table(title, caption, header, rows, used(block, labels, notes), block.demo, own, tuple(groups))
+    return markup.Table(
+        title, caption, header, rows, used(block, labels, notes), block.demo, own, tuple(groups), of(labels),
+        tuple(across),
+    )  # fmt: skip
 
 
 def _average(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -139,7 +139,8 @@ class Paper(Overview):
         ]
         title = f"{load_suite(suite).title}: the paper's cells and ours"
         footnotes = {number: text for text, number in notes.items()}
-        return markup.Table(title, caption, header, rows, footnotes, False, f"paper-{suite}")
+        about = tuple({"suite": suite, "method": cell.method, "shots": cell.shots} for cell in found)
+        return markup.Table(title, caption, header, rows, footnotes, False, f"paper-{suite}", about=about)
 
 
 def cells(blocks: list[Block]) -> list[PaperCell]:

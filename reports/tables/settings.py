@@ -50,7 +50,7 @@ class Settings(Table):
         labels = [name for method in methods for name in block.ablations[method]]
         by = {(block.of(name, "method"), self._setting(block, parameters, name)): name for name in labels}
         settings = sorted({setting for _, setting in by}, key=natural)
-        header, groups = [Cell("method")], [""]
+        header, groups, across = [Cell("method")], [""], [{}]
         firsts = [block.ablations[method][0] for method in methods]
         rows = [[name] for name in names(block, firsts, notes, lambda name: block.of(name, "method"))]
         tested = []
@@ -58,6 +58,7 @@ class Settings(Table):
         for n, part in product(block.shots or [0], block.parts):
             header += map(Cell, settings)
             groups += [f"{n}-shot {PARTS[part]}".strip()] * len(settings)
+            across += [{"shots": n}] * len(settings)
             for row, method in zip(rows, methods, strict=True):
                 own = [by[method, setting] for setting in settings if (method, setting) in by]
                 found = scores.reindex([(name, n, part) for name in own])
@@ -72,8 +73,10 @@ class Settings(Table):
         caption += marks_said(tested, "method's settings at a shot count", stats.OVER_TASKS)
         title = f"{block.title} · {', '.join(parameters)} varied"
         own_name = slug(f"{block.slug}-settings-{'-'.join(parameters)}")
+        about_rows = tuple({"method": method} for method in methods)
+        notes_used = used(block, labels, notes)
         return markup.Table(
-            title, caption, header, rows, used(block, labels, notes), block.demo, own_name, tuple(groups)
+            title, caption, header, rows, notes_used, block.demo, own_name, tuple(groups), about_rows, tuple(across)
         )
 
     def _alone(self, block: Block, method: str, notes: dict[str, int]) -> markup.Table:

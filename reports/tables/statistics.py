@@ -11,7 +11,7 @@ from bench.reports import markup, stats
 from bench.reports.elements import Table
 from bench.reports.groups import Block
 from bench.reports.markup import Cell
-from bench.reports.tables.common import names, number, probability, signed, used
+from bench.reports.tables.common import names, number, of, probability, signed, used
 
 THRESHOLDS = range(0, 101)  # of the performance profiles, percent
 
@@ -24,7 +24,7 @@ class Statistics(Table):
     order = 30
 
     def why_not(self, block: Block) -> str:
-        labels, shots = self._compared(block)
+        labels, shots = block.compared
         if len(labels) < 2:
             return "there are no two methods to compare"
         return "" if shots else "the methods have no shot count in common"
@@ -37,12 +37,12 @@ class Statistics(Table):
         profiles.csv: of every method, the share of its cells (task, seed) above each accuracy in percent."""
         if self.why_not(block):
             return {}
-        labels, shots = self._compared(block)
+        labels, shots = block.compared
         pairs, profiles = [], []
         for part in block.parts:
             known = {"block": block.slug, "part": part, "shots": " ".join(map(str, shots))}
             values = block.values(part, shots, labels)
-            for c in stats.all_pairs(values, labels):
+            for c in block.comparisons[part]:
                 pairs.append({**known, **vars(c), "verdict": c.verdict})
             for name in labels:
                 shares = stats.performance_profile(values[name].dropna(), THRESHOLDS)
@@ -50,15 +50,8 @@ class Statistics(Table):
                     profiles.append({**known, "method": name, "above": above, "share": share})
         return {"comparisons": pd.DataFrame(pairs), "profiles": pd.DataFrame(profiles)}
 
-    def _compared(self, block: Block) -> tuple[list[str], list[int]]:
-        """The labels of the main table, and the shot counts that all of those that are trained have."""
-        labels = block.main
-        of = {name: set(rows["shots"]) - {0} for name, rows in block.rows.groupby("label")}
-        trained = [of[name] for name in labels if of[name]]
-        return labels, sorted(set.intersection(*trained)) if trained else [0]
-
     def _table(self, block: Block, part: str, notes: dict[str, int]) -> markup.Table:
-        labels, shots = self._compared(block)
+        labels, shots = block.compared
         values = block.values(part, shots, labels)
         averages = block.averages(shots) if shots != [0] else {}
         means, there = values.mean(), values.notna().sum()
@@ -106,7 +99,7 @@ class Statistics(Table):
         title = f"{block.title} · statistics{f' · {PARTS[part]}' if PARTS[part] else ''}"
         own = f"{block.slug}-statistics{f'-{part}' if block.halves else ''}"
         cells = [Cell(text) for text in header]
-        return markup.Table(title, caption, cells, rows, used(block, labels, notes), block.demo, own)
+        return markup.Table(title, caption, cells, rows, used(block, labels, notes), block.demo, own, about=of(labels))
 
     def _verdict(self, c: stats.Comparison) -> str:
         if not c.enough:

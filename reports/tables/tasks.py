@@ -10,7 +10,7 @@ from bench.reports import markup, stats
 from bench.reports.elements import Table
 from bench.reports.groups import Block
 from bench.reports.markup import Cell
-from bench.reports.tables.common import FEWER, about, marks_said, names, ranked, spread_said, used, whole
+from bench.reports.tables.common import FEWER, about, marks_said, names, of, ranked, spread_said, used, whole
 
 MEAN = "mean of the tasks"
 
@@ -54,5 +54,6 @@ class Tasks(Table):
             caption.append(FEWER.format(count(len(block.seeds), "seed")))
         title = f"{block.title} · every task at {count(largest, 'shot')}"
         notes_used = used(block, labels, notes)
-        table = markup.Table(title, caption, header, body, notes_used, block.demo, f"{block.slug}-tasks")
+        own, columns, lines = f"{block.slug}-tasks", (*[{}] * 4, *of(labels)), ({},) * len(body)
+        table = markup.Table(title, caption, header, body, notes_used, block.demo, own, about=lines, across=columns)
         return [markup.turned(table, "method") if len(labels) > len(body) else table]

@@ -42,7 +42,7 @@ const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}â
 const DATA = JSON.parse($("#data").textContent);
 DATA.blocks.forEach((block, place) => {
   block.place = place;
-  for (const name of ["scores", "task_scores", "cells"]) block[name] = lines(block[name]);
+  for (const name of ["scores", "task_scores", "cells", "pairs"]) block[name] = lines(block[name]);
   block.score = new Map(block.scores.map((line) => [`${line.row}|${line.shots}|${line.part}`, line]));
   block.of = groups(block.cells, (cell) => cell.row);
 });

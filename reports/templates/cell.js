@@ -58,6 +58,7 @@ function provenance(block, cell, open) {
     ["image features", seconds(cell.feature_seconds)],
     ["test", seconds(cell.test_seconds)],
     ["peak memory", cell.peak_memory_mb === null ? null : `${fixed(cell.peak_memory_mb, 0)} MB`],
+    ["curvature of the loss", steadiness(cell.stability)],
     ["trained together with seeds", about.trained_together.join(", ") || null],
     ["finished", cell.finished],
     ["note", about.note || null],
@@ -77,6 +78,15 @@ function provenance(block, cell, open) {
       ["task", ...head, ...(validated ? ["few-shot validation"] : []), "metric", "classes", "test images", "split from", "test images that are also few-shot images"], body),
     cell.trained.length ? plainTable("Trainings of the cell", ["training", "first loss", "last loss", "last training accuracy"],
       cell.trained.map(([name, first, last, accuracy]) => [name, fixed(first, 4), fixed(last, 4), fixed(accuracy)])) : "");
+}
+
+/** What `bench stability` measured of a cell, in the order of MEASURED. */
+function steadiness([start, end, limit, range]) {
+  if (end === null) return null;
+  const number = (value) => Number(value.toPrecision(3)).toLocaleString("en");
+  return `largest eigenvalue ${number(start)} before and ${number(end)} after training, ${end <= limit ? "within" : "beyond"} the `
+    + `${number(limit)} up to which the recipe is stable`
+    + (range === null ? "" : `; accuracy's range under noise of 1e-7: ${fixed(range)} points`);
 }
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;

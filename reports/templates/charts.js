@@ -1,6 +1,7 @@
 // Charts of one block, in Vega-Lite. Colours are CSS variables, so that a change of theme draws nothing again.
 
 const chart = { block: 0, at: null, part: null, marked: null };
+const HEAT = [0.6, 0.03, 0.6]; // of fills, so that the numbers on them can be read
 const MARKED = 8; // lines that are coloured at first; more cannot be told apart
 
 const LOOK = {
@@ -209,7 +210,7 @@ function gains(width) {
   const spec = { data: { values }, width: { step: Math.max(38, Math.min(72, (width - 230) / labels.length)) }, height: { step: 24 }, autosize: "pad", layer: [
     { mark: { type: "rect", stroke: "var(--back)", strokeWidth: 1.5, cornerRadius: 3, cursor: "pointer" }, encoding: { x, y, tooltip: tip,
       color: { condition: { test: "datum.gain < 0", value: "var(--less)" }, value: "var(--more)" },
-      fillOpacity: { field: "gain", type: "quantitative", legend: null, scale: { domain: [-most, 0, most], range: [0.85, 0.04, 0.85] } } } },
+      fillOpacity: { field: "gain", type: "quantitative", legend: null, scale: { domain: [-most, 0, most], range: HEAT } } } },
     { mark: { type: "text", fontSize: 11, cursor: "pointer" }, encoding: { x, y, tooltip: tip, text: { field: "gain", format: "+.1f" } } },
   ] };
   const found = new Map(values.map((value) => [`${value.task}|${value.label}`, value.gain]));
@@ -220,7 +221,7 @@ function gains(width) {
 }
 
 /** Accuracy against a cost, on a logarithmic axis with a place for a cost of 0. */
-function against(column, what, format) {
+function against(column, what, format, width) {
   const block = current();
   const part = lastPart(block);
   const at = shotsNow(block);
@@ -237,19 +238,45 @@ function against(column, what, format) {
   const high = Math.max(...costs) * 1.6;
   const x = { field: "cost", type: "quantitative", title: what, scale: { type: "log", domain: [nothing / 1.3, high], nice: false },
     axis: { grid: false, tickCount: 5, format, labelOverlap: true, values: ticks(least, high, nothing), labelExpr: `datum.value < ${least * 0.6} ? '0' : datum.label` } };
-  const y = { field: "mean", type: "quantitative", title: "accuracy (%)", scale: { zero: false } };
-  const named_ = marked(block);
+  const ends = [Math.min(...values.map((v) => v.low ?? v.mean)), Math.max(...values.map((v) => v.high ?? v.mean))];
+  const y = { field: "mean", type: "quantitative", title: "accuracy (%)", scale: { domain: ends[0] < ends[1] ? ends : [ends[0] - 1, ends[1] + 1], nice: true } };
+  const at_x = (cost) => (Math.log(cost / (nothing / 1.3)) / Math.log(high / (nothing / 1.3))) * (width - 60);
+  const at_y = (accuracy) => (1 - (accuracy - ends[0]) / (ends[1] - ends[0] || 1)) * 280;
+  const sides = beside(values.map((v) => ({ label: v.label, x: at_x(v.cost), y: at_y(v.mean) })), marked(block), width - 60);
   const tip = [...TIP, { field: column, title: what, format: ",.3~f" }];
   const spec = { data: { values }, width: "container", height: 280, layer: [
     { transform: [{ filter: "isValid(datum.low)" }], mark: { type: "rule", opacity: 0.5 }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color } },
     { mark: { type: "point", filled: true, size: 75, opacity: 1, cursor: "pointer" }, encoding: { x, y, color, shape, tooltip: tip } },
-    { transform: [{ filter: { field: "label", oneOf: [...named_] } }], mark: { type: "text", align: "left", dx: 8, limit: 110 },
-      encoding: { x, y, text: { field: "label" } } },
+    ...["left", "right"].map((align) => ({
+      transform: [{ filter: { field: "label", oneOf: [...sides].filter(([, side]) => side === align).map(([label]) => label) } }],
+      mark: { type: "text", align, dx: align === "left" ? 8 : -8, limit: NAME }, encoding: { x, y, text: { field: "label" } } })),
   ] };
   return { spec, label: `Accuracy against ${what} at ${plural(at, "shot")}. The numbers are in the table below.`,
     note: `At ${plural(at, "shot")}${partName(block)}; whiskers: 95 % interval.`,
     click: (d) => d.place !== undefined && openCell(block, d.place, d.shots),
     table: { head: ["row", what, "accuracy (%)", "± over seeds"], body: () => values.map((v) => [v.label, v[column], fixed(v.mean), fixed(v.std)]) } };
+}
+
+const NAME = 110; // pixels of a name beside its point
+
+/** Where names stand beside their points so that none is over another or over a point: by label "left" (of the text: right of
+ * the point) or "right"; of a name without room nothing. points: [label, x, y] in pixels; wanted: labels to be named. */
+function beside(points, wanted, width) {
+  const taken = points.map(({ x, y }) => [x - 6, x + 6, y - 5, y + 5]);
+  const sides = new Map();
+  for (const { label, x, y } of [...points].sort((a, b) => a.y - b.y)) {
+    if (!wanted.has(label)) continue;
+    const long = Math.min(NAME, 6.4 * label.length);
+    for (const [side, from] of [["left", x + 7], ["right", x - 7 - long]]) {
+      const box = [from, from + long, y - 6, y + 6];
+      const free = box[0] >= 0 && box[1] <= width && taken.every((other) => box[1] < other[0] || box[0] > other[1] || box[3] < other[2] || box[2] > other[3]);
+      if (!free) continue;
+      sides.set(label, side);
+      taken.push(box);
+      break;
+    }
+  }
+  return sides;
 }
 
 /** Powers of ten within the costs, with 2 and 5 where there are few, and the place of 0. */
@@ -267,8 +294,8 @@ function devices() {
 }
 
 function startCharts() {
-  const timed = () => {
-    const made = against("train_seconds", "training time, seconds", "~g");
+  const timed = (width) => {
+    const made = against("train_seconds", "training time, seconds", "~g", width);
     if (typeof made !== "string") made.note += ` Taken on ${devices()}.`;
     return made;
   };
@@ -276,8 +303,9 @@ function startCharts() {
     figure("chart-shots", "Accuracy over shots", accuracy, true),
     figure("chart-tasks", "Every task", everyTask, true),
     figure("chart-gain", "Gain over zero-shot", gains, true),
+    figure("chart-pairs", "Pairs of methods", pairsOfMethods, true),
     figure("chart-time", "Accuracy against training time", timed),
-    figure("chart-params", "Accuracy against learned parameters", () => against("params", "learned parameters", "~s")),
+    figure("chart-params", "Accuracy against learned parameters", (width) => against("params", "learned parameters", "~s", width)),
   ];
   $("#figures").append(...figures.map((made) => made.element));
   const again = () => {

@@ -22,6 +22,7 @@ async function start() {
   $$("i.swatch").forEach((place) => place.replaceWith(swatch(place.dataset.method)));
   startFilters();
   startTables();
+  startMore();
   await startCharts();
   await startCloser();
   let width = innerWidth;

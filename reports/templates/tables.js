@@ -2,19 +2,24 @@
 
 const tables = [];
 
+/** A table that its headings sort. types: of the columns. */
+function sortable(element, types) {
+  return new DataTable(element, {
+    paging: false,
+    info: false,
+    autoWidth: false,
+    order: [],
+    layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
+    columnDefs: types.map((type, i) => (type === "num"
+      ? { targets: i, type, orderSequence: ["desc", "asc", ""] } : { targets: i, type, orderSequence: ["asc", "desc", ""] })),
+  });
+}
+
 function startTables() {
-  for (const article of $$(".block")) {
+  for (const article of $$("#results .block")) {
     const element = $("table.scores", article);
     const heads = $$("thead th", element);
-    const numbers = heads.map((_, i) => i).slice(1);
-    const table = new DataTable(element, {
-      paging: false,
-      info: false,
-      autoWidth: false,
-      order: [],
-      layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
-      columnDefs: [{ targets: numbers, type: "num", orderSequence: ["desc", "asc", ""] }],
-    });
+    const table = sortable(element, heads.map((_, i) => (i ? "num" : "string")));
     const block = DATA.blocks[article.dataset.block];
     table.search.fixed("filters", (_text, _data, index) => shown(block.rows[table.row(index).node().dataset.row]));
     element.addEventListener("keydown", move);
