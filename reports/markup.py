@@ -57,7 +57,8 @@ def turned(table: Table, corner: str) -> Table:
     columns = list(zip(*table.rows, strict=True))
     header = [replace(first, text=corner), *columns[0]]
     rows = [[name, *column] for name, column in zip(others, columns[1:], strict=True)]
-    return replace(table, header=header, rows=rows, about=table.across[1:], across=({}, *table.about))
+    across = ({}, *table.about) if table.about else ()
+    return replace(table, header=header, rows=rows, about=table.across[1:], across=across)
 
 
 def escape_markdown(text: str) -> str:

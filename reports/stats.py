@@ -236,7 +236,7 @@ def marks(values: pd.DataFrame, test: Test) -> dict[str, str] | None:
     """
     means = values.mean().sort_values(ascending=False, kind="stable")
     columns = {str(name): values[name].to_numpy(dtype=float) for name in means.index}
-    return _marks(columns, means.to_dict(), test)
+    return _marks(columns, {str(name): float(mean) for name, mean in means.items()}, test)
 
 
 def _marks(columns: dict[str, NDArray[np.float64]], means: dict[str, float], test: Test) -> dict[str, str] | None:

@@ -50,7 +50,8 @@ class Settings(Table):
         labels = [name for method in methods for name in block.ablations[method]]
         by = {(block.of(name, "method"), self._setting(block, parameters, name)): name for name in labels}
         settings = sorted({setting for _, setting in by}, key=natural)
-        header, groups, across = [Cell("method")], [""], [{}]
+        header, groups = [Cell("method")], [""]
+        across: list[dict[str, int]] = [{}]
         firsts = [block.ablations[method][0] for method in methods]
         rows = [[name] for name in names(block, firsts, notes, lambda name: block.of(name, "method"))]
         tested = []

@@ -54,6 +54,7 @@ class Tasks(Table):
             caption.append(FEWER.format(count(len(block.seeds), "seed")))
         title = f"{block.title} · every task at {count(largest, 'shot')}"
         notes_used = used(block, labels, notes)
-        own, columns, lines = f"{block.slug}-tasks", (*[{}] * 4, *of(labels)), ({},) * len(body)
-        table = markup.Table(title, caption, header, body, notes_used, block.demo, own, about=lines, across=columns)
+        across = ({}, {}, {}, {}, *of(labels))
+        own = f"{block.slug}-tasks"
+        table = markup.Table(title, caption, header, body, notes_used, block.demo, own, across=across)
         return [markup.turned(table, "method") if len(labels) > len(body) else table]
