@@ -20,7 +20,6 @@ sys.path.append(str(Path(__file__).parent))
 from test_figures_data import a_block, draw
 from test_reports import put
 
-
 T = 12.7062047  # t(97.5 %, 1)
 
 
@@ -72,7 +71,7 @@ def test_tasks_stand_in_the_order_of_their_dendrogram_beside_cosines_and_gains(t
     (softcpt,) = gains(more, order)
     assert {task: gain for task, (gain, _) in softcpt.items()} == pytest.approx({"a": 3, "b": 0, "c": -1})
     assert {task: half for task, (_, half) in softcpt.items()} == pytest.approx({"a": T, "b": 0, "c": 0})
-    assert more.get_title() == "gain over coop on each task alone"
+    assert more.get_title() == "gain over coop,\ntrained on each task alone"
 
 
 def test_one_context_for_all_tasks_is_compared_too(tmp_path: Path) -> None:

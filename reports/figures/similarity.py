@@ -21,7 +21,7 @@ from bench.reports.groups import Block
 from bench.reports.stats import Spread, spread
 
 SINGLE, JOINT = "coop", "shared-coop"  # a context for each task, trained on it alone; one context, trained on all tasks
-CELL = 0.28  # inches
+CELL, GAIN = 0.28, 2.0  # inches: of a cell, and the gains' panel's width
 
 
 class Similarity(Figure):
@@ -51,9 +51,9 @@ class Similarity(Figure):
         tree = grown(matrices["features"])
         tasks = [block.tasks[leaf] for leaf in tree["leaves"]]
         n = len(tasks)
-        widths = [0.25, 1, 1, 0.9] if more else [0.25, 1, 1]
         side = max(1.7, CELL * n)
-        size = (1.9 + side * sum(widths), 1.7 + side)
+        widths = [0.25 * side, side, side, *([GAIN] if more else [])]
+        size = (1.9 + sum(widths), 1.7 + side)
         figure, (left, *maps) = grid(len(widths), len(widths), size, sharey=True, width_ratios=widths)
         for xs, ys in zip(tree["dcoord"], tree["icoord"], strict=True):
             left.plot(xs, [y / 10 for y in ys], color="0.4", linewidth=0.8)  # its leaves are at 5, 15, …
@@ -63,7 +63,7 @@ class Similarity(Figure):
             _heat(axes, matrices[of].loc[tasks, tasks])
             axes.set_title(f"task {of}" if of == "features" else of)
             axes.set_xlabel("cosine × 100")
-        maps[0].set_yticks([y + 0.5 for y in range(n)], [short(task, NAME) for task in tasks])
+        maps[0].set_yticks([y + 0.5 for y in range(n)], [short(task, NAME) for task in tasks], rotation=0)
         maps[0].tick_params(labelleft=True)
         if more:
             _bars(maps[-1], block, more, tasks)
@@ -140,6 +140,7 @@ def _bars(axes: Axes, block: Block, more: dict[str, dict[str, Spread]], tasks: S
         own = list(by_task.values())
         axes.errorbar([s.mean for s in own], at, xerr=[s.half for s in own], elinewidth=0.8, capsize=0,
                       **style(block, name, points=True))  # fmt: skip
-    axes.set_title(f"gain over {SINGLE} on each task alone")
+    axes.grid(visible=False, axis="y")
+    axes.set_title(f"gain over {SINGLE},\ntrained on each task alone")
     several = any(s.n > 1 for by_task in more.values() for s in by_task.values())
-    axes.set_xlabel("points; bars: 95 % intervals over seeds" if several else "points; one seed")
+    axes.set_xlabel("points; bars: 95 %\nintervals over seeds" if several else "points; one seed")
