@@ -33,8 +33,8 @@ SECONDS = 1500  # of one run of tests; a hang is told, and does not count as not
 PACKAGES = ("methods", "datasets", "reports")  # stand beside bench/ and are imported from within it
 # Not run: they are slow, need photographs or a card, build wheels, or look at documents and this list itself.
 LEFT_OUT = {
-    "test_cuda.py", "test_datasets_fetch.py", "test_datasets_real.py", "test_demo.py", "test_docs.py", "test_heap.py",
-    "test_mutants.py", "test_names.py", "test_photographs.py",
+    "test_cuda.py", "test_datasets_fetch.py", "test_datasets_real.py", "test_datasets_transfer.py", "test_demo.py",
+    "test_docs.py", "test_heap.py", "test_mutants.py", "test_names.py", "test_photographs.py",
 }  # fmt: skip
 # Tests of the quick files that take long and are about something else than numbers.
 DESELECTED = ("killed", "two_processes", "demo_runs", "python_m_bench", "typos_are_answered", "in_seconds")
