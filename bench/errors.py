@@ -43,6 +43,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def in_a_line(text: str) -> str:
+    """A text that can be printed, its line ends as spaces: names of files may hold anything."""
+    return printable(text.replace("\n", " "))
+
+
 def typed(words: Sequence[str]) -> str:
     """Words as one types them into a shell: quoted as this system's shells read it."""
     return subprocess.list2cmdline(words) if WINDOWS else shlex.join(words)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bench.datasets.spec import Suite, TaskSpec
 from bench.datasets.splits import Task, load_task, select_tasks
 from bench.datasets.types import MissingData, NotWritten
-from bench.errors import UserError
+from bench.errors import UserError, in_a_line
 from bench.features.hashes import ImageHashes, copies, describe_copies, named
 from bench.progress import bar, count
 
@@ -62,7 +62,7 @@ def check_suite(
         row = check_task(spec, root, command(spec.name), hashes, hide)
         if suite.demo and row.state == "missing":
             row = row._replace(state="at first use", next="its images are rendered on first use")
-        rows.append([printable(value) if isinstance(value, str) else value for value in row])
+        rows.append([in_a_line(value) if isinstance(value, str) else value for value in row])
     table = pd.DataFrame(rows, columns=list(Row._fields))
     numbers = {"images": "int64", "classes": "int64", "images_expected": "Int64", "classes_expected": "Int64"}
     return table.astype(numbers)
@@ -126,8 +126,3 @@ def in_the_way(spec: TaskSpec, data_root: Path) -> list[Path]:
     if any(not source.is_there(folder) and not source.is_split for source in spec.sources):
         return []  # what is missing is reason enough
     return [folder / target for source in spec.sources if source.fetch for target in source.targets.values()]
-
-
-def printable(text: str) -> str:
-    """A text in one line, without what moves a terminal's cursor or is no text: names of files may hold anything."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)

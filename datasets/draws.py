@@ -34,18 +34,18 @@ def write_draw(
     split = task.split
     train, val = draw(split, shots, seed, like)
     file = Path(folder) / task.name / f"shot_{shots}-seed_{seed}.json"
-    try:
-        write_json(file, {"train": coop_rows(train, split.class_names), "val": coop_rows(val, split.class_names)})
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error})") from None
+    _write(file, {"train": coop_rows(train, split.class_names), "val": coop_rows(val, split.class_names)})
     return file, train, val
 
 
 def write_split(task: Task, folder: Path) -> None:
     """Write a task's division in CoOp's form, as `folder`/<task>/split_zhou_<name>.json."""
-    file = Path(folder) / task.name / f"split_zhou_{task.spec.split_name}.json"
+    _write(Path(folder) / task.name / f"split_zhou_{task.spec.split_name}.json", coop_form(task.split))
+
+
+def _write(file: Path, content: object) -> None:
     try:
-        write_json(file, coop_form(task.split))
+        write_json(file, content)
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error})") from None
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from bench.datasets import hub
 from bench.datasets.archives import Damaged, there, unpack
-from bench.datasets.check import check_task, in_the_way, printable
+from bench.datasets.check import check_task, in_the_way
 from bench.datasets.sources import Source
 from bench.datasets.spec import Suite
 from bench.datasets.splits import select_tasks
 from bench.datasets.transfer import byte_bar, download, human, kept, size_of, verify
-from bench.errors import UserError
+from bench.errors import UserError, in_a_line
 from bench.files import locked
 from bench.files import replace as move
 from bench.progress import absolute
@@ -59,7 +59,7 @@ class Step:
         source = self.source
         checksum = (source.checksum[0] if source.checksum else "none known") if source.fetch else ""
         texts = (source.size, source.licence, checksum, self.state, source.address or source.url or source.how)
-        return tuple(map(printable, (self.task, source.name, *texts, str(self.folder), self.problem)))
+        return tuple(map(in_a_line, (self.task, source.name, *texts, str(self.folder), self.problem)))
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def carry_out(what: Plan, hide: bool | None = None) -> Plan:
                 _fetch(step, hide)
                 step = replace(step, state=FETCHED)
             except Exception as error:  # whatever a server sent, or a bug: the other sources are still worth getting
-                step = replace(step, state=FAILED, problem=_in_a_line(error, step.folder))
+                step = replace(step, state=FAILED, problem=_reason(error, step.folder))
         steps.append(step)
     return replace(what, steps=tuple(steps))
 
@@ -213,10 +213,10 @@ def _unpack(step: Step, file: Path, wanted: dict[str, str], hide: bool | None) -
         raise UserError(f"{error} (it is removed, the same command does that)") from None
 
 
-def _in_a_line(error: Exception, folder: Path) -> str:
+def _reason(error: Exception, folder: Path) -> str:
     """What to tell of a failure."""
     if isinstance(error, UserError):
-        return printable(str(error))
+        return in_a_line(str(error))
     if isinstance(error, OSError):
-        return printable(f"{error.filename or folder}: {error.strerror or error}")
-    return printable(f"{folder}: unexpected {type(error).__name__}: {error}")
+        return in_a_line(f"{error.filename or folder}: {error.strerror or error}")
+    return in_a_line(f"{folder}: unexpected {type(error).__name__}: {error}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import posixpath
 import zlib
 from collections import Counter
@@ -24,7 +23,6 @@ from bench.files import is_text, write_whole
 
 PARTS = ("train", "val", "test")
 COOP_ROW = "[path, label, class name]"
-MAX_PART = 255  # bytes of a file's or folder's name: what every usual disk takes
 MAX_JSON = 200_000_000  # bytes, unpacked: the rows of more than two million images
 
 Entries = tuple[dict[int, str], str, dict[str, list[Item]]]  # class names by label, task name, images
@@ -108,7 +106,7 @@ def safe_path(file: Path, path: object, known: Container[str] = ()) -> str:
     """A path of a split file, with "/" where Windows writes "\\", without "." and double "/".
 
     A path among `known` is taken as it stands: outside Windows a file's name may hold a "\\". An error where a path
-    leaves the image folder, or could be no file's: asking the disk for it would fail in other ways.
+    leaves the image folder, or is none.
     """
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise UserError(f"{file}: {path!r} is not an image path")
@@ -117,14 +115,6 @@ def safe_path(file: Path, path: object, known: Container[str] = ()) -> str:
         raise UserError(f"{file}: {path!r} is an absolute path; paths are relative to the image folder")
     if normal == ".." or normal.startswith("../"):
         raise UserError(f"{file}: {path!r} leaves the image folder")
-    if not path.isascii() or len(path) > MAX_PART:  # else there is nothing to look for: lists have millions of paths
-        bad = f"{file}: {path[:80]!r} is not an image path"
-        try:
-            longest = max(len(os.fsencode(part)) for part in normal.split("/"))
-        except UnicodeEncodeError:
-            raise UserError(f"{bad}; no file has a name of such characters") from None
-        if longest > MAX_PART:
-            raise UserError(f"{bad}; a name in it takes {longest} bytes, a file's has at most {MAX_PART}")
     return path if path in known else normal
 
 

@@ -173,8 +173,8 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except OSError as error:
-        if error.errno in NOT_THERE:
+    except (OSError, UnicodeEncodeError) as error:  # a split file may name a folder in characters that no disk takes
+        if isinstance(error, UnicodeEncodeError) or error.errno in NOT_THERE:
             raise MissingData(f"{folder}: no such folder") from None
         denied = isinstance(error, PermissionError)
         why = "; give yourself permission to read it" if denied else f" ({error.strerror})"

@@ -198,7 +198,7 @@ def test_folders_of_any_name_can_be_printed(tmp_path: Path, capsys: pytest.Captu
         assert main([*command, *more]) == 1
         shown = capsys.readouterr().out
         shown.encode()  # all of it is text
-        assert "not-?-text" in shown and "\x1b" not in shown and "\\u001b" not in shown
+        assert "udcff-text" in shown and "\x1b" not in shown and "\\u001b" not in shown
 
 
 def test_the_table_goes_to_json(tmp_path: Path) -> None:

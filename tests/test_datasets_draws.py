@@ -83,7 +83,7 @@ def test_any_fixed_choice_can_be_given(tmp_path: Path, task: Task) -> None:
         ({"train": [["a/train0.jpg"]]}, "an entry of 'train' must be"),
         ({"train": [], "val": None}, "'val' must be a list of [path, label, class name], not None"),
         ({"train": [["b/train0.jpg", True, "b"]]}, "label True is not a whole number from 0 up"),
-        ({"train": [["\ud800.jpg", 0, "a"]]}, "no file has a name of such characters"),
+        ({"train": [["\ud800.jpg", 0, "a"]]}, "'\\ud800.jpg' is not among the train images"),
         ({"train": [], "val": [["a/train0.jpg", 0, "a"]]}, "is not among the val images"),
     ],
 )

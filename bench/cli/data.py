@@ -9,7 +9,7 @@ from typing import Any
 from bench.cli.console import Parser, add_draws, add_tasks, command_parser, print_table, settings_of
 from bench.config import many
 from bench.datasets.fewshot import DRAWN, NESTED
-from bench.errors import UserError, nearest, typed
+from bench.errors import UserError, in_a_line, nearest, typed
 
 CHECK_EXAMPLES = """\
 examples
@@ -86,7 +86,6 @@ def _fetch_data(argv: list[str]) -> int:
     p.add_argument("--dry-run", action="store_true", help="show what there is to download; download nothing")
     a = p.read(argv)
     from bench.catalogue import fetch
-    from bench.datasets.check import printable
 
     agreed = False
 
@@ -107,12 +106,11 @@ def _fetch_data(argv: list[str]) -> int:
         print(f"failed: {row.task}, {row.what}: {row.problem}", file=sys.stderr)
     print(", ".join(f"{state}: {counts.get(state, 0)}" for state in ("fetched", "failed", "by hand")))
     words = ["--suite", a.suite, *(["--data", a.data] if a.data else [])]
-    print(f"What is there now: python -m bench data check {printable(typed(words))}")
+    print(f"What is there now: python -m bench data check {in_a_line(typed(words))}")
     return 1 if "failed" in counts else 0
 
 
 def _print_plan(plan: Any) -> None:
-    from bench.datasets.check import printable
     from bench.datasets.transfer import human
 
     table = plan.table()
@@ -129,7 +127,7 @@ def _print_plan(plan: Any) -> None:
         print("split_*.json are CoOp's divisions. Without one the images are divided by the task's own rule.")
     print()
     for note in plan.notes:
-        print(f"Note: {printable(note)}.")
+        print(f"Note: {in_a_line(note)}.")
     if not plan.open:
         print(f"Nothing is left to download; {(table['state'] == 'have').sum()} of {len(table)} are there.")
         return
@@ -138,7 +136,7 @@ def _print_plan(plan: Any) -> None:
     from bench.progress import count
 
     files = count(len(plan.open), "file")
-    print(f"To download: {files}, {human(plan.to_download)}{more}, into {printable(str(plan.root))}.")
+    print(f"To download: {files}, {human(plan.to_download)}{more}, into {in_a_line(str(plan.root))}.")
     enough = "" if plan.needed <= plan.free else ": not enough"
     print(f"On disk, while unpacking: {human(plan.needed)} are needed, {human(plan.free)} are free{enough}.")
 
