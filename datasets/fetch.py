@@ -66,7 +66,6 @@ class Step:
 class Plan:
     """What `data fetch` would do."""
 
-    suite: Suite
     root: Path
     steps: tuple[Step, ...]
     notes: tuple[str, ...] = ()  # about tasks of which a part is there
@@ -128,7 +127,7 @@ def plan(suite: Suite, root: Path, names: Sequence[str] | None = None) -> Plan:
             else:  # it is there when all tasks have it
                 one = step if steps[number].state == HAVE else steps[number]
                 steps[number] = replace(one, tasks=(*steps[number].tasks, spec.name))
-    return Plan(suite, root, tuple(steps), tuple(notes))
+    return Plan(root, tuple(steps), tuple(notes))
 
 
 def _is_shared(suite: Suite, one: Step, other: Step) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from bench.datasets.types import Item, Split
@@ -19,30 +19,27 @@ def seeded_order(path: str, seed: int) -> tuple[bytes, str]:
     return blake2b(f"{seed}\0{path}".encode("utf-8", "surrogateescape")).digest(), path
 
 
-def few_shot(items: Sequence[Item], shots: int, seed: int, first: int = 0) -> list[Item]:
-    """Per class the items of rank `first` to `shots` - 1 in the seeded order (fewer where a class has fewer).
+def few_shot(items: Sequence[Item], shots: int, seed: int) -> list[Item]:
+    """Per class the first `shots` items in the seeded order (fewer where a class has fewer).
 
     Draws of a seed are nested: the 8-shot set is part of the 16-shot set. The order of `items`, of the file
     system and of Python's dicts plays no part. The result is sorted by label, then rank.
     """
     if shots < 1:
         raise UserError(f"shots: {shots} images per class cannot be drawn; give 1 or more")
-    if not 0 <= first <= shots:
-        raise UserError(f"first: rank {first} is not between 0 and shots = {shots}")
-    by_label = _by_label(items)
     drawn = []
-    for label in sorted(by_label):
-        ranked = sorted(by_label[label], key=lambda item: seeded_order(item.path, seed))
-        drawn.extend(ranked[first:shots])
+    for _, own in sorted(by_label(items).items()):
+        ranked = sorted(own, key=lambda item: seeded_order(item.path, seed))
+        drawn.extend(ranked[:shots])
     return drawn
 
 
-def _by_label(items: Sequence[Item]) -> dict[int, list[Item]]:
+def by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
     """The items of each label, in their order; labels in the order in which they come up."""
-    by_label: dict[int, list[Item]] = {}
+    found: dict[int, list[Item]] = {}
     for item in items:
-        by_label.setdefault(item.label, []).append(item)
-    return by_label
+        found.setdefault(item.label, []).append(item)
+    return found
 
 
 def draw(split: Split, shots: int, seed: int, like: str = NESTED) -> tuple[list[Item], list[Item]]:
@@ -65,6 +62,5 @@ def coop_draw(split: Split, shots: int, seed: int) -> tuple[list[Item], list[Ite
     rng = random.Random(seed)  # noqa: S311 - a seeded draw, no secret
     parts = []
     for items, n in ((split.train, shots), (split.val, min(shots, VAL_SHOTS))):
-        by_label = _by_label(items)
-        parts.append([i for own in by_label.values() for i in (rng.sample(own, n) if len(own) >= n else own)])
+        parts.append([i for own in by_label(items).values() for i in (rng.sample(own, n) if len(own) >= n else own)])
     return parts[0], parts[1]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.datasets import hub
 from bench.datasets.cache_paths import cache_place
-from bench.datasets.fewshot import seeded_order
+from bench.datasets.fewshot import by_label, seeded_order
 from bench.datasets.readers import image_root, text_of
 from bench.datasets.registry import READERS
 from bench.datasets.spec import Suite, TaskSpec
@@ -164,11 +164,8 @@ def divide(listing: Listing) -> Split:
 
 
 def _divide_by_class(listing: Listing, part: str, test_too: bool) -> list[list[Item]]:
-    by_label: dict[int, list[Item]] = {}
-    for item in listing.parts[part]:
-        by_label.setdefault(item.label, []).append(item)
     divided: list[list[Item]] = [[], [], []]
-    for label, items in by_label.items():
+    for label, items in by_label(listing.parts[part]).items():
         if len(items) < 2 + test_too:
             raise UserError(
                 f"{listing.root}: class {listing.class_names[label]!r} has {len(items)} images; "

@@ -29,7 +29,8 @@ examples
 SPLITS_EXAMPLES = """\
 examples
   python -m bench data splits --suite rs8 --data ~/data --shots 1 16 --seeds 1 2 3 --out draws
-      the few-shot draws as files, for others to use; `run` takes these and your own
+      the few-shot draws as files, for others to use, and the division into train, val and test that they are drawn
+      from; `run` takes these draws and your own
 """
 
 
@@ -152,7 +153,8 @@ def _asked() -> bool:
 
 
 def _write_draws(argv: list[str]) -> int:
-    p = command_parser("data splits", "Write the few-shot draws of a suite's tasks as files.", SPLITS_EXAMPLES)
+    about = "Write the divisions and few-shot draws of a suite's tasks as files."
+    p = command_parser("data splits", about, SPLITS_EXAMPLES)
     _data_arguments(p)
     add_tasks(p)
     add_draws(p)
