@@ -54,6 +54,8 @@ def test_curves_of_a_training_that_stands_still_are_its_predictions_on_the_train
     data = make_tasks(find_method(name), 1)
     method.fit(make_clip(), data, 1, lambda done, total: None)
     found = method.curves()
+    if method.separate:
+        found.pop("all", None)  # mvlpt's first stage, which trains on all tasks
     scores = [[method.predict(task, view).double() for view in task.views] for task in data]
     sizes = torch.tensor([len(task.labels) for task in data], dtype=torch.float64)
     for epoch in range(3):
