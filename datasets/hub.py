@@ -29,6 +29,7 @@ from bench.datasets.types import Item, LeftOut, Listing, MissingData, NotWritten
 from bench.errors import UserError, nearest
 from bench.files import make_folder
 
+LIBRARIES = {"huggingface": "Hugging Face", "torchvision": "torchvision"}
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif", "WEBP": ".webp"}
 INDEX = "index.json"  # {"names": [...], "parts": {part: [[path, label], ...]}, "left_out": ...}
 READING = 2  # raised when other images of the same local files are read
@@ -37,20 +38,18 @@ Rows = Iterator[tuple[str, bytes, Any]]  # part, the image's bytes, label as the
 UNPICKLE = ("LSUN", "LSUNClass")  # of torchvision: a pickle beside the data, without a checksum
 
 
-def read_huggingface(folder: Path, options: Options) -> Listing:
-    """A data set of Hugging Face's library: a `hub` id or Parquet `files`, columns by name.
+def read_rows(folder: Path, options: Options) -> Listing:
+    """A data set of Hugging Face's library (a `hub` id, or Parquet `files`), or a class of `torchvision.datasets`.
 
-    A hub id must have been fetched; of local files the images must have been written (`prepare`).
+    What a library downloads must have been fetched; of local files the images must have been written (`prepare`).
     """
-    place = _exported(folder, options)
-    if place is None and not can_fetch(options):
-        raise NotWritten(f"{folder}: its images are not written as files yet; the first run does so")
-    return _listing(place, folder, f"Hugging Face {options.get('hub', 'files')}")
-
-
-def read_torchvision(folder: Path, options: Options) -> Listing:
-    """A class of `torchvision.datasets`, once fetched."""
-    return _listing(_exported(folder, options), folder, f"torchvision {options['class']}")
+    theirs = "class" if options["kind"] == "torchvision" else "hub"
+    source = f"{LIBRARIES[options['kind']]} {options.get(theirs, 'files')}"
+    if place := _exported(folder, options):
+        return _listing(place, source)
+    if can_fetch(options):
+        raise MissingData(f"{folder}: {source} is not fetched yet")
+    raise NotWritten(f"{folder}: its images are not written as files yet; the first run does so")
 
 
 def prepare(folder: Path, options: Options) -> None:
@@ -138,9 +137,7 @@ def _chosen(options: Options) -> str:
     return f"files-{options['kind']}-{blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
-def _listing(place: Path | None, folder: Path, source: str) -> Listing:
-    if place is None:
-        raise MissingData(f"{folder}: {source} is not fetched yet")
+def _listing(place: Path, source: str) -> Listing:
     file = place / INDEX
     content = read_json(file)
     try:

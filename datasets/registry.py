@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.datasets.hub import read_huggingface, read_torchvision
+from bench.datasets.hub import read_rows
 from bench.datasets.lists import TEXT_LISTS, read_cars, read_csv, read_flowers, read_names
 from bench.datasets.readers import Reader, read_fashion20, read_folders, read_split_only
 
@@ -26,11 +26,11 @@ READERS: dict[str, Reader] = {
     "flowers": Reader(read_flowers, images="jpg"),
     "cars": Reader(read_cars),
     "huggingface": Reader(
-        read_huggingface,
+        read_rows,
         options={
             **{"hub": str, "config": str, "revision": str, "files": dict},
             **{"image": str, "label": str, "parts": dict, "names": list},
         },
     ),
-    "torchvision": Reader(read_torchvision, options={"class": str, "parts": dict, "names": list}, required=("class",)),
+    "torchvision": Reader(read_rows, options={"class": str, "parts": dict, "names": list}, required=("class",)),
 }

@@ -237,6 +237,8 @@ def _reader(at: str, reader: Mapping[str, Any]) -> dict[str, Any]:
         if v is not None or key not in types
     }
     _values(at, given, {option: Key(kind) for option, kind in types.items()})
+    if given.get("task", 0) < 0:
+        raise UserError(f"{at}: `task` must be a whole number from 0 up, not {given['task']}")
     for option in PATH_OPTIONS:
         value = given.get(option, ())
         for path in value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else value:

@@ -33,8 +33,6 @@ def read_split(file: Path, root: Path, task: int = 0, allow_leak: bool = False) 
 
     `task` selects one of several tasks in an authors' file; `allow_leak` accepts images in two parts.
     """
-    if task < 0:
-        raise UserError(f"{file}: the reader's `task` must be a whole number from 0 up, not {task}")
     content = read_json(file)
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in PARTS):
         raise UserError(f"{file}: a split file is an object with the lists 'train', 'val' and 'test'")

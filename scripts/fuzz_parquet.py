@@ -113,7 +113,7 @@ def hugging_face(root: Path) -> Reader:
 
     import datasets
     from bench.datasets.cache_paths import cache_place
-    from bench.datasets.hub import INDEX, prepare, read_huggingface
+    from bench.datasets.hub import INDEX, prepare, read_rows
 
     datasets.disable_progress_bars()
     folder = root / "rows"
@@ -144,7 +144,7 @@ def hugging_face(root: Path) -> Reader:
         for place in (root / "huggingface", cache_place(folder), *folder.glob("files-*")):
             shutil.rmtree(place, ignore_errors=True)
         prepare(folder, options)
-        split = read_huggingface(folder, options)
+        split = read_rows(folder, options)
         if not (split.root / INDEX).is_file():
             raise AssertionError("no index")
 

@@ -262,7 +262,7 @@ def test_fashion20_tells_what_is_wrong_with_the_copy(tmp_path: Path) -> None:
         task("fashion20", "Fashion01", tmp_path)
     first = {"name": "F", "folder": "fashion20", "reader": {"kind": "fashion20", "task": -1}, "template": "{}"}
     (tmp_path / "own.yaml").write_text(json.dumps({"tasks": [first]}))
-    with pytest.raises(UserError, match="fashion20: the reader's `task` must be a whole number from 0 up, not -1"):
+    with pytest.raises(UserError, match="reader fashion20: `task` must be a whole number from 0 up, not -1"):
         load_tasks(load_suite(str(tmp_path / "own.yaml")), tmp_path)
     (folder / "task_info.csv").unlink()
     with pytest.raises(UserError, match=r"task_info\.csv: no such file"):

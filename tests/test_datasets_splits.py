@@ -365,7 +365,7 @@ def test_authors_file_without_the_task_is_refused(tmp_path: Path) -> None:
 def test_a_negative_task_does_not_count_from_the_end(tmp_path: Path, content: dict[str, Any]) -> None:
     write(tmp_path, content, "mine.json")
     images_of(tmp_path, content)
-    with pytest.raises(UserError, match=r"mine\.json: the reader's `task` must be a whole number from 0 up, not -1"):
+    with pytest.raises(UserError, match="reader coop: `task` must be a whole number from 0 up, not -1"):
         load(tmp_path, "{kind: coop, split: mine.json, task: -1}")
 
 
