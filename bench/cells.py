@@ -63,6 +63,7 @@ def make_cells(
     backbone: Backbone,
     settings: Sequence[Variant],
     images: RunImages,
+    asked: int | None,
     views: int | None,
     task_names: int = 1,
 ) -> Iterator[Cell]:
@@ -71,6 +72,7 @@ def make_cells(
     A method that does not train has one cell, with 0 shots and seed 0. Of one that does, each of the protocol's folds
     is a cell; its key holds nothing of what is not trained on but names and test images.
 
+    asked, views : training views per image as the run says, and as its recipe or suite says.
     task_names : which of the suite's; told in the configuration where it is not the first.
     """
     version, names = numerics(), [t.name for t in tasks]
@@ -89,7 +91,7 @@ def make_cells(
                 "protocol": protocol.name,
                 "shots": n,
                 "seed": seed,
-                "views": _views(variant, views),
+                "views": _views(variant, asked, views),
                 "tasks": names,
                 "complete_suite": len(tasks) == len(suite.tasks),
                 "data": images.fingerprint(fold.scored),
@@ -135,13 +137,14 @@ def without_code(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in ("code", "numerics")}
 
 
-def _views(variant: Variant, views: int | None) -> int | None:
-    """Training views per image: as asked for, else the method's own number, else one per epoch; never more than there
-    are epochs, but for methods with a number of their own, which read all of them."""
+def _views(variant: Variant, asked: int | None, views: int | None) -> int | None:
+    """Training views per image: as the run asks, else the method's own number, else the recipe's or the suite's, else
+    one per epoch; never more than there are epochs, but for methods with an own number, which read all of them."""
     if "views" not in variant.method.needs:
         return None
     if variant.method.own_views:
-        return views or variant.method.own_views
+        return asked or variant.method.own_views
+    views = asked or views
     epochs = max((_epochs(params) for params in (variant.params, *variant.by_task.values())), default=0)
     return min(n for n in (views or epochs or 1, epochs or views or 1))
 

@@ -200,8 +200,8 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     if draws == COOP and ours:
         note(OWN_ORDER.format(ours), hide)
     images = look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide)
-    views = config.views or (recipe.views if recipe else suite.views)
-    cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, views, config.task_names))
+    views = config.views, recipe.views if recipe else suite.views
+    cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, *views, config.task_names))
     return Plan(
         config=config,
         suite=suite,

@@ -54,7 +54,7 @@ class ByEpochs(Constant):
 
     @dataclass(frozen=True)
     class Params(Constant.Params):
-        epochs: int = param(3, "")  # the tiny suite's recipe says 2, for all methods
+        epochs: int = param(3, "", by_task=True)  # the tiny suite says 2, for all methods
 
 
 class OwnRecipe(ByEpochs):
@@ -83,6 +83,23 @@ def test_a_cell_has_as_many_views_as_the_run_says_else_as_the_method_says_else_o
 ) -> None:
     assert record(tiny, tmp_path, method, views=views).config["views"] == expected
     assert SEEN[0].views.shape[0] == (expected or 1)
+
+
+def test_a_suite_s_number_of_views_is_not_for_methods_with_their_own(
+    tiny: Any, own_tiny: Any, tmp_path: Path
+) -> None:
+    suite = Path(own_tiny.suite)
+    suite.write_text(suite.read_text(encoding="utf-8") + "views: 3\n", encoding="utf-8")
+    assert record(own_tiny, tmp_path / "own", Stored).config["views"] == 20
+    assert record(own_tiny, tmp_path / "none", Constant).config["views"] == 3
+    assert record(own_tiny, tmp_path / "run", Stored, views=4).config["views"] == 4
+
+
+def test_a_task_has_as_many_views_as_its_own_epochs(tiny: Any, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("when:\n- {task: Colour, by-epochs: {epochs: 5}}\n", encoding="utf-8")
+    found = record(tiny, tmp_path / "runs", ByEpochs, tasks=["Colour", "Shade"], recipe=str(recipe))
+    assert found.config["views"] == 5 and [len(task.views) for task in SEEN] == [5, 2]
 
 
 def test_crops_are_as_large_as_the_method_s_parameter_says(tiny: Any, tmp_path: Path) -> None:

@@ -258,3 +258,40 @@ def test_the_authors_recipe_is_prograd_s_and_kgcoop_s_public_one() -> None:
         assert {name: own.template for name, own in pulled.by_task.items()} == {
             "DTD": "a photo of a {}, a type of texture."
         }
+
+
+def test_the_authors_recipe_of_the_heads_is_their_configurations_by_task_and_shots() -> None:
+    """As ../shared's specification gives them, read in the authors' repositories."""
+    recipe = load_recipe("authors")
+    methods = ["tip-adapter", "tip-adapter-f", "taskres", "clap", "zs-lp", "lp++", "cross-modal-lp"]
+    made = variants([find_method(m) for m in methods], [], [{}, recipe.values], recipe.rules, recipe.name)
+    by_name = {v.method.name: v for v in made}
+    names = [task.name for task in load_suite("general10").tasks]
+    starts = {"Caltech101": 3, "DTD": 2, "EuroSAT": 2, "FGVCAircraft": 5, "Food101": 1.17, "OxfordFlowers": 10,
+              "OxfordPets": 1.17, "StanfordCars": 3, "SUN397": 1.17, "UCF101": 3}  # fmt: skip
+    for method in ("tip-adapter", "tip-adapter-f"):
+        cell = by_name[method].at(16, names)
+        own = {name: cell.by_task.get(name, cell.params) for name in names}
+        assert {name: params.alpha for name, params in own.items()} == starts
+        assert {params.beta for params in own.values()} == {1}
+        assert {params.search for params in own.values()} == {"none"}
+    epochs = {name: own.epochs for name, own in by_name["tip-adapter-f"].at(1, names).by_task.items()}
+    assert {name for name, n in epochs.items() if n != 20} == {"EuroSAT"} and epochs["EuroSAT"] == 100
+    for shots, n in {1: 100, 2: 100, 4: 100, 8: 200, 16: 200}.items():
+        cell = by_name["taskres"].at(shots, names)
+        assert cell.params.epochs == n and {p.epochs for p in cell.by_task.values()} == {n}
+        assert {name: own.alpha for name, own in cell.by_task.items()} == {"OxfordFlowers": 1.0}
+        assert cell.params.alpha == 0.5
+    for method in ("clap", "zs-lp"):
+        assert by_name[method].params == find_method(method).Params() and not by_name[method].rules
+    assert {by_name[method].params.search for method in ("lp++", "cross-modal-lp")} == {"val"}
+
+
+def test_recipes_for_all_methods_are_not_for_heads(tiny: Any, tmp_path: Path) -> None:
+    """The paper's recipe is of learned prompts: CLAP at learning rate 0.002 would be another method."""
+    heads = ["clap", "taskres", "tip-adapter-f", "clip-adapter"]
+    for recipe in (None, "paper"):
+        configs = planned(tiny, tmp_path, methods=heads, recipe=recipe)
+        assert {m: configs[m]["params"] for m in heads} == {m: vars(find_method(m).Params()) for m in heads}
+    asked = planned(tiny, tmp_path, methods=heads, recipe="paper", options=["all.epochs=3"])
+    assert {asked[m]["params"]["epochs"] for m in heads} == {3}
