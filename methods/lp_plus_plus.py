@@ -45,7 +45,11 @@ class Blend(Head):
         self.alpha = nn.Parameter(torch.zeros(len(text), device=text.device))
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        return images @ self.weights.T + self.bias + self.alpha * (images @ self.text.T)
+        return self.blended(images, images @ self.text.T)
+
+    def blended(self, images: Tensor, similar: Tensor) -> Tensor:
+        """From images [B, d] and their f·t [B, C], which a training computes once."""
+        return images @ self.weights.T + self.bias + self.alpha * similar
 
     @torch.no_grad()
     def start(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -93,6 +97,7 @@ class LpPlusPlus(HeadMethod):
         p, device = self.params, self.clip.device
         images, labels = self.prepared(task.views[0].to(device)), task.labels.to(device)
         rate, rate_of_alpha = head.start(images, labels)
+        similar = images @ head.text.T
         quick = torch.optim.SGD([head.weights, head.bias], lr=rate, momentum=p.momentum)
         slow = torch.optim.SGD([head.alpha], lr=rate_of_alpha)
         val = self.validation(task) if p.search == "val" else None
@@ -101,7 +106,7 @@ class LpPlusPlus(HeadMethod):
         log = self.logs[task.name] = Log(f"{self.name}, {task.name}", p.steps)
         for step in range(1, p.steps + 1):
             log.start_step()
-            logits = head(images)
+            logits = head.blended(images, similar)
             loss = F.cross_entropy(logits, labels)
             log.note(loss, logits, labels)
             log.end_epoch()
