@@ -196,7 +196,7 @@ def _huggingface_rows(folder: Path, options: Options, unread: LeftOut) -> tuple[
             if column not in data.column_names:
                 raise UserError(f"{folder}: there is no column {column!r}; {nearest(column, data.column_names)}")
     names = options.get("names") or getattr(data.features[label], "names", None) or _texts(parts, label)
-    if not names:
+    if not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{folder}: column {label!r} holds numbers without names; give them as `names`")
     known = getattr(getattr(data, "info", None), "splits", None) or {}
     used = " ".join(parts_of(options).values())  # such as "train[:50%]+test"

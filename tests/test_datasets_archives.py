@@ -367,6 +367,12 @@ def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
     refused(tmp_path / "x.zip", "fetch it again")
 
 
+def test_a_name_that_no_disk_takes(tmp_path: Path) -> None:
+    for make, name in ((tar, "x.tgz"), (zipped, "x.zip")):
+        archive = make(tmp_path / name, {**GOOD, f"top/images/{'a' * 300}": b"x"})  # type: ignore[operator]
+        refused(archive, "File name too long")
+
+
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_kinds_of_zip_members_that_are_damaged(tmp_path: Path, kind: int) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", kind) as archive:

@@ -187,6 +187,9 @@ def test_labels_of_mixed_kinds_and_names_that_stand_twice_are_named(
         hold(monkeypatch, held, None)
         with pytest.raises(UserError, match="column 'colour' holds numbers without names"):
             fetch(tmp_path / "t", options)
+    hold(monkeypatch, rows(2), [["red"], ["green"], ["blue"]])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="column 'colour' holds numbers without names"):
+        fetch(tmp_path / "t", options)
     with pytest.raises(UserError, match="have the same class name 'red'"):
         fetch(tmp_path / "t", {**options, "names": ["red", "green", "red"]})
 
