@@ -234,6 +234,7 @@ class Record:
             **{name: self.fingerprints.get(name, "") for name in ("weights", "data", "draw")},
             **{name: config.get(name, "") for name in ("code", "numerics")},
             "draws": Path(self.draws or NESTED).name,
+            "searched": bool(self.chosen),
             "marks": "; ".join(self.marks),
             "defaults": self.defaults,
             "complete": bool(config.get("complete_suite", True)),

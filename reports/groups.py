@@ -196,6 +196,13 @@ class Block:
         return {part: all_pairs(self.values(part, shots, labels), labels) if shots else [] for part in self.parts}
 
     @cached_property
+    def searched(self) -> frozenset[str]:
+        """The rows that used the labels of few-shot validation images, for values that a method's search chose or
+        for settings that --best-on chose."""
+        used = self.rows["searched"] | (self.rows["selected"] != "")
+        return frozenset(self.rows.loc[used, "label"])
+
+    @cached_property
     def _first(self) -> pd.DataFrame:
         return self.rows.drop_duplicates("label").set_index("label")
 

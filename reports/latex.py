@@ -12,7 +12,8 @@ _LATEX = {
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "Δ": r"$\Delta$", "−": r"$-$", "–": "--", "—": "---",
-    "·": r"$\cdot$", "≈": r"$\approx$", "√": r"$\surd$", "×": r"$\times$", "≤": r"$\leq$", "“": "``", "”": "''",
+    "·": r"$\cdot$", "≈": r"$\approx$", "√": r"$\surd$", "×": r"$\times$", "≤": r"$\leq$", "†": r"$\dagger$",
+    "“": "``", "”": "''",
     "[": "{[}", "*": "{*}",  # after the end of a line they would be read as its options
 }  # fmt: skip
 _WIDE = set("ABCDEFGHIJKLMNOPQRSTUVWXYZmwMW@%+=<>−±≈Δ√×—")

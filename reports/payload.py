@@ -85,6 +85,7 @@ def _block(block: Block, loaded: Loaded, notes: list[str], shared: _Shared, clos
                 "main": name in block.main,
                 "params": _plain(block.of(name, "params")),
                 "selected": block.of(name, "selected"),
+                "searched": name in block.searched,
                 "notes": [notes.index(text) for text in common.footnotes(block, name)],
             }
             for name in block.labels
@@ -216,6 +217,7 @@ def _cells(block: Block, loaded: Loaded, place: dict[str, int], shared: _Shared)
                 "accuracy": [_plain(accuracy[task, part]) for task in block.tasks for part in block.parts],
                 "val": [_plain(val[task, part]) for task in block.tasks for part in block.parts],
                 "marks": record.marks,
+                "chosen": shared.place(record.chosen),
                 "trained": _trained(record),
                 "about": shared.place(_about(record)),
                 "data": shared.place({"splits": record.splits, "copies": record.copies}),

@@ -107,7 +107,9 @@ def test_marked_trainings_and_chosen_settings_are_told_at_the_number(tmp_path: P
     assert warned == ["17.50 ± 3.54 ⚠ a training is marked"] * 2
     assert "⚠" not in rows(tab)["coop"][1] and "⚠" in rows(tab)["coop"][2]  # 4 shots and the average
     (chosen,) = [name for name in rows(tab) if name.startswith("own")]
-    assert tab.locator("#results th", has=tab.locator(".name", has_text="own")).inner_text().endswith(" val")
+    own = tab.locator("#results th", has=tab.locator(".name", has_text="own")).locator(".few")
+    assert own.text_content() == " † used labels of validation images"
+    assert "epochs=50 was chosen" in own.get_attribute("title")
     tab.locator("button.cell", has_text="⚠").first.click()
     dialog = tab.get_by_role("dialog")
     assert dialog.locator(".warning").all_inner_texts() == [f"⚠ 4 shots, seed 1: {mark}"]

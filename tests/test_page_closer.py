@@ -107,6 +107,13 @@ def test_a_closer_look_says_what_a_cell_did_not_keep(kept: Path, visit: Any) -> 
     assert soon(notes.all_inner_texts, [without] * 3 + ["Nothing was trained."])
 
 
+def test_where_nothing_was_kept_one_sentence_says_so(tmp_path: Path, visit: Any) -> None:
+    put(tmp_path / "runs", "coop", 4, 1, {"a": 60.0})
+    tab = visit(tmp_path / "runs")
+    assert tab.locator("#closer-said").inner_text().startswith("No cell of this table kept predictions")
+    assert tab.locator("#closer-figures figure:visible").count() == 0
+
+
 def test_a_closer_look_is_bounded_and_says_what_it_left_out(kept: Path, visit: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("bench.reports.closer.PAIRS", 1)
     cells, note = closer(visit(kept), "confusion")

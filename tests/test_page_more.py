@@ -169,3 +169,20 @@ def test_what_stability_measured_of_a_cell_stands_where_its_numbers_come_from(to
         "largest eigenvalue 12 before and 30 after training, beyond the 7.6 up to which the recipe is stable; "
         "accuracy's range under noise of 1e-7: 1.25 points"
     )
+
+
+def test_what_a_search_chose_is_marked_at_the_row_and_told_task_by_task(tmp_path: Path, visit: Any) -> None:
+    choice = {"values": {"alpha": 0.25, "<b>beta</b>": 5}, "accuracy": 71.5, "images": 20, "tried": 21, "ties": 3}
+    put(tmp_path / "runs", "tip-adapter", 4, 1, {"a": 60.0}, chosen={"a": choice}, footnote="alpha: chosen.")
+    put(tmp_path / "runs", "coop", 4, 1, {"a": 50.0}, chosen={})
+    tab = visit(tmp_path / "runs")
+    heads = {"coop": "", "tip-adapter": " † used labels of validation images"}
+    for name, mark in heads.items():
+        head = tab.locator("#results tbody th", has=tab.get_by_text(name, exact=True))
+        assert head.locator(".few").all_text_contents() == ([mark] if mark else [])
+    tab.get_by_role("button", name="60.00").first.click()
+    rows = tab.get_by_role("dialog").locator("tbody tr").all_inner_texts()
+    assert ["a", "<b>beta</b> 5, alpha 0.25", "71.50", "20", "21", "3"] in [row.split("\t") for row in rows]
+    tab.keyboard.press("Escape")
+    tab.get_by_role("button", name="50.00").first.click()
+    assert "What was chosen" not in tab.get_by_role("dialog").inner_text()

@@ -118,6 +118,28 @@ def test_a_setting_is_chosen_by_validation_accuracy_alone(tmp_path: Path) -> Non
         bench.report(tmp_path / "old", tmp_path / "out", best_on="val")
 
 
+def test_rows_that_used_validation_labels_are_marked_in_every_table(tmp_path: Path) -> None:
+    """A search of the method's own, in its record, or --best-on; the others' rows have no mark."""
+    choice = {"values": {"alpha": 0.25}, "accuracy": 71.5, "images": 20, "tried": 21, "ties": 3}
+    for seed in (1, 2):
+        put(tmp_path / "runs", "tip-adapter", 4, seed, {"a": 60.0, "b": 61.0}, chosen={"a": choice, "b": choice})
+        put(tmp_path / "runs", "coop", 4, seed, {"a": 50.0, "b": 51.0})
+    bench.report(tmp_path / "runs", tmp_path / "out", format="md,tex,csv")
+    text, tex = ((tmp_path / "out" / f"table.{kind}").read_text() for kind in ("md", "tex"))
+    assert [cells[0] for cells in table(tmp_path / "out")][1:] == ["coop", "tip-adapter †"]
+    assert [cells[0] for cells in table(tmp_path / "out", "toy · tiny · statistics")][1:] == ["coop", "tip-adapter †"]
+    assert table(tmp_path / "out", "toy · tiny · every task")[0][4:] == ["coop", "tip-adapter †"]
+    said = "†: values or settings were chosen by accuracy on the few-shot validation images"
+    assert text.count(said) == 3 and r"tip-adapter $\dagger$" in tex
+    data = pd.read_csv(tmp_path / "out" / "table.csv").set_index("method")["searched"]
+    assert data["tip-adapter"] and not data["coop"]
+    swept(tmp_path / "swept", "coop", {50: 60.0, 200: 70.0}, e50=90.0, e200=40.0)
+    bench.report(tmp_path / "swept", tmp_path / "best", format="md", best_on="val")
+    assert table(tmp_path / "best")[1][0] == "coop (epochs=200) †"
+    bench.report(tmp_path / "swept", tmp_path / "all", format="md")
+    assert "†" not in (tmp_path / "all" / "table.md").read_text()
+
+
 def test_two_folders_stand_side_by_side_and_what_moved_is_listed(toy: Path, tmp_path: Path) -> None:
     shutil.copytree(toy, tmp_path / "other")
     for path in sorted((tmp_path / "other").glob("*.json")):

@@ -26,6 +26,11 @@ MARKED = (
     "those that are not told from it ({}, 5 %, p adjusted by Holm)."
 )
 FEWER = "(n=…): measured with n seeds, not with the table's {}; not ranked with the others."
+DAGGER = "†"
+SEARCHED = (
+    f"{DAGGER}: values or settings were chosen by accuracy on the few-shot validation images, min(shots, 4) a class; "
+    "rows without it saw no labels but those of the shots, so the two kinds are not on a par."
+)
 TEST_SHARE = 0.3  # of a data set's images, by the bench's rule and in CoOp's split files
 
 
@@ -220,8 +225,18 @@ def of(labels: Sequence[str]) -> tuple[dict[str, Any], ...]:
 
 
 def names(block: Block, labels: Sequence[str], notes: dict[str, int], say: Callable[[str], str] = str) -> list[Cell]:
-    """The cells that name rows or columns, with the numbers of their footnotes."""
-    return [Cell(say(name), "", tuple(notes[text] for text in footnotes(block, name))) for name in labels]
+    """The cells that name rows or columns, with the numbers of their footnotes, and the mark of those that used the
+    labels of validation images."""
+    return [
+        Cell(f"{say(name)} {DAGGER}" if name in block.searched else say(name), "",
+             tuple(notes[text] for text in footnotes(block, name)))
+        for name in labels
+    ]  # fmt: skip
+
+
+def searched_said(block: Block, labels: Sequence[str]) -> list[str]:
+    """What the mark of such rows means, where some have it."""
+    return [SEARCHED] if block.searched & set(labels) else []
 
 
 def used(block: Block, labels: Sequence[str], notes: dict[str, int]) -> dict[int, str]:

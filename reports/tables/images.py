@@ -11,7 +11,7 @@ from bench.reports.elements import Table
 from bench.reports.groups import Block
 from bench.reports.images import OverImages
 from bench.reports.markup import Cell
-from bench.reports.tables.common import names, number, of, signed, used
+from bench.reports.tables.common import names, number, of, searched_said, signed, used
 
 COLUMNS = ["a", "b", "task", "part", "images", "seeds", "difference", "low", "high"]
 
@@ -57,6 +57,7 @@ class Images(Table):
             "has its accuracy.",
             "*: the interval leaves out 0. It tells what other test images would have changed, not other few-shot "
             f"images or seeds; of {count(len(pairs), 'interval')}, one in twenty is expected to miss.",
+            *searched_said(block, labels),
             *([f"Without {', '.join(lacking)}: not every cell has kept its predictions."] if lacking else []),
         ]
         title = " · ".join(filter(None, [block.title, "on the same test images", PARTS[part]]))

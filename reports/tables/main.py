@@ -21,6 +21,7 @@ from bench.reports.tables.common import (
     number,
     of,
     ranked,
+    searched_said,
     signed,
     spread_said,
     used,
@@ -34,6 +35,7 @@ NONE = (float("nan"), float("nan"))  # no mean, no standard deviation
 TIDY = [
     "suite", "backbone", "weights", "data", "protocol", "part", "n_tasks", "method", "variant", "setting", "shots",
     "mean", "std", "half", "n_seeds", "seeds", "params", "train_seconds", "paper_mean", "paper_std", "delta", "demo",
+    "searched",
 ]  # fmt: skip
 
 
@@ -61,11 +63,13 @@ class Main(Table):
 
         mean, std, half: percent, over n_seeds seeds of the mean over n_tasks tasks; half is half the width of the
         mean's 95 % interval (t); paper_mean, paper_std (as printed there: divided by n), delta (mean − paper_mean):
-        filled only where the block may be compared with the paper.
+        filled only where the block may be compared with the paper; searched: whether labels of few-shot validation
+        images were used.
         """
         first = block.rows.iloc[0]
         known = {name: first[name] for name in ("suite", "backbone", "weights", "data", "protocol", "demo")}
         frame = block.scores.assign(**known, n_tasks=len(block.tasks))
+        frame["searched"] = frame["label"].isin(block.searched)
         compared, _ = reference.comparison(block.rows)
         cells = zip(frame["label"], frame["shots"], strict=True)
         found = [quoted(block, name, shots) if compared else NONE for name, shots in cells]
@@ -129,7 +133,7 @@ def over_shots(
                 ]
             )
     caption = [*about(block), spread_said(block), *marks_said(tested, "column", stats.OVER_TASKS)]
-    caption += [AVERAGING] if len(trained) > 1 else []
+    caption += [*searched_said(block, labels), *([AVERAGING] if len(trained) > 1 else [])]
     if any("(n=" in cell.text for column in body[2:] for cell in column):
         caption.append(FEWER.format(count(len(block.seeds), "seed")))
     rows = [list(row) for row in zip(*body, strict=True)]

@@ -11,7 +11,7 @@ from bench.reports import markup, stats
 from bench.reports.elements import Table
 from bench.reports.groups import Block, natural
 from bench.reports.markup import Cell
-from bench.reports.tables.common import about, marks_said, names, ranked, slug, spread_said, used
+from bench.reports.tables.common import about, marks_said, names, ranked, searched_said, slug, spread_said, used
 from bench.reports.tables.main import over_shots
 
 
@@ -71,6 +71,7 @@ class Settings(Table):
                 row += [told.get(by.get((method, setting), ""), Cell("—")) for setting in settings]
                 tested.append(could)
         caption = [*about(block), spread_said(block)]
+        caption += searched_said(block, labels)
         caption += marks_said(tested, "method's settings at a shot count", stats.OVER_TASKS)
         title = f"{block.title} · {', '.join(parameters)} varied"
         own_name = slug(f"{block.slug}-settings-{'-'.join(parameters)}")

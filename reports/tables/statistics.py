@@ -11,7 +11,7 @@ from bench.reports import markup, stats
 from bench.reports.elements import Table
 from bench.reports.groups import Block
 from bench.reports.markup import Cell
-from bench.reports.tables.common import names, number, of, probability, signed, used
+from bench.reports.tables.common import names, number, of, probability, searched_said, signed, used
 
 THRESHOLDS = range(0, 101)  # of the performance profiles, percent
 
@@ -60,8 +60,8 @@ class Statistics(Table):
         against = {c.b: c for c in stats.adjusted([stats.compare(values, best, n) for n in labels if n != best])}
         found = stats.ranks(values, full)
         rows = []
-        for cell in names(block, labels, notes):
-            name, c = cell.text, against.get(cell.text)
+        for name, cell in zip(labels, names(block, labels, notes), strict=True):
+            c = against.get(name)
             spread = averages.get((name, part), stats.spread([means[name]]))
             low, high = spread.interval
             interval = "—" if np.isnan(spread.half) else f"{low:.2f} to {high:.2f}"
@@ -95,6 +95,7 @@ class Statistics(Table):
             f"the probability that a run on a task is better: against {best}, the highest mean.",
             "Seeds of one task share its test images: with few tasks, p is optimistic.",
             *self._ranks_said(found, len(full)),
+            *searched_said(block, labels),
         ]
         title = f"{block.title} · statistics{f' · {PARTS[part]}' if PARTS[part] else ''}"
         own = f"{block.slug}-statistics{f'-{part}' if block.halves else ''}"

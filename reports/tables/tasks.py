@@ -10,7 +10,18 @@ from bench.reports import markup, stats
 from bench.reports.elements import Table
 from bench.reports.groups import Block
 from bench.reports.markup import Cell
-from bench.reports.tables.common import FEWER, about, marks_said, names, of, ranked, spread_said, used, whole
+from bench.reports.tables.common import (
+    FEWER,
+    about,
+    marks_said,
+    names,
+    of,
+    ranked,
+    searched_said,
+    spread_said,
+    used,
+    whole,
+)
 
 MEAN = "mean of the tasks"
 
@@ -50,6 +61,7 @@ class Tasks(Table):
         caption = [*about(block), spread_said(block), *marks_said(tested, "task", stats.OVER_SEEDS)]
         if len(block.tasks) > 1:
             caption.append("The mean of the tasks has the marks of the main table.")
+        caption += searched_said(block, labels)
         if any("(n=" in cell.text for row in body for cell in row):
             caption.append(FEWER.format(count(len(block.seeds), "seed")))
         title = f"{block.title} · every task at {count(largest, 'shot')}"

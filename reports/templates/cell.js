@@ -76,6 +76,9 @@ function provenance(block, cell, open) {
       [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))])),
     plainTable("Every task of the cell",
       ["task", ...head, ...(validated ? ["few-shot validation"] : []), "metric", "classes", "test images", "split from", "test images that are also few-shot images"], body),
+    Object.keys(DATA.shared[cell.chosen]).length ? plainTable("What was chosen on the few-shot validation images",
+      ["task", "values chosen", "validation accuracy", "validation images", "settings tried", "others as accurate"],
+      Object.entries(DATA.shared[cell.chosen]).map(([name, one]) => [name, pairs(one.values), fixed(one.accuracy), one.images, one.tried, one.ties])) : "",
     cell.trained.length ? plainTable("Trainings of the cell", ["training", "first loss", "last loss", "last training accuracy"],
       cell.trained.map(([name, first, last, accuracy]) => [name, fixed(first, 4), fixed(last, 4), fixed(accuracy)])) : "");
 }

@@ -144,8 +144,11 @@ function startCloser() {
       if (found.parts.length > 1) add("part", "classes", found.parts.map((part) => [part, part]));
     }
     $("#closer-controls").replaceChildren(...controls);
-    $("#closer-figures").hidden = !found;
-    $("#closer-said").textContent = block.looks_left_out
+    const kept = block.looks_left_out || block.looks.some((one) => !one.missing || one.curve);
+    $("#closer-figures").hidden = !found || !kept;
+    $("#closer-said").textContent = !kept
+      ? "No cell of this table kept predictions of single images or training curves: runs of this version keep the curves, and the predictions unless with --discard."
+      : block.looks_left_out
       ? `To keep the page small, ${plural(block.looks_left_out, "row")} of this table at single shot counts are left out here, those with the fewest shots first.`
       : "";
     return found ? inTurn("closer", figures) : Promise.resolve();
