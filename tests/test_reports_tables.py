@@ -131,8 +131,16 @@ def test_rows_that_used_validation_labels_are_marked_in_every_table(tmp_path: Pa
     assert table(tmp_path / "out", "toy · tiny · every task")[0][4:] == ["coop", "tip-adapter †"]
     said = "†: values or settings were chosen by accuracy on the few-shot validation images"
     assert text.count(said) == 3 and r"tip-adapter $\dagger$" in tex
+    assert not (tmp_path / "out" / "unseen.csv").exists()  # of another protocol
     data = pd.read_csv(tmp_path / "out" / "table.csv").set_index("method")["searched"]
     assert data["tip-adapter"] and not data["coop"]
+    cell = {"protocol": "unseen-task"}
+    for task in "ab":
+        config = {"tasks": ["a", "b"], "scored": [task], "fold": f"{task} of 2"}
+        put(tmp_path / "unseen", "coop", 4, 1, {task: 60.0}, cell=cell, config=config, chosen={task: choice})
+    bench.report(tmp_path / "unseen", tmp_path / "fold", format="md,csv")
+    assert (tmp_path / "fold" / "unseen.csv").exists()
+    assert "| coop † " in (tmp_path / "fold" / "table.md").read_text().partition("# Tasks never trained on")[2]
     swept(tmp_path / "swept", "coop", {50: 60.0, 200: 70.0}, e50=90.0, e200=40.0)
     bench.report(tmp_path / "swept", tmp_path / "best", format="md", best_on="val")
     assert table(tmp_path / "best")[1][0] == "coop (epochs=200) †"

@@ -56,7 +56,7 @@ def data(contents: Contents) -> dict[str, pd.DataFrame]:
         if isinstance(kind, Overview):
             found = [] if kind.why_none(contents) else [kind.data(contents)]
         else:
-            found = [kind.data(block) for block in contents.blocks]
+            found = [each.data(block) for block in contents.blocks for each in kind.each(block)]
         for name, frame in (pair for one in found for pair in one.items()):
             frames.setdefault(name, []).append(frame)
     return {name: pd.concat(several, ignore_index=True) for name, several in frames.items()}

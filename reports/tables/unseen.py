@@ -13,7 +13,7 @@ from bench.reports import markup, stats
 from bench.reports.elements import Table
 from bench.reports.groups import Block
 from bench.reports.markup import Cell
-from bench.reports.tables.common import about, names, number, probability, signed, used
+from bench.reports.tables.common import about, names, number, of, probability, searched_said, signed, used
 
 MATCHED = "shared-coop-matched"
 OWN, OTHERS, NONE, ZERO_SHOT = "own name", "other tasks' names", "no name", "zero-shot"
@@ -68,13 +68,13 @@ class UnseenTasks(Table):
         header = ["method", OWN, OTHERS, NONE, *gains, "tasks that gain"]
         rows = []
         labels = [name for name in block.main if name in values.index]
-        for cell in names(block, labels, notes):
-            mine = values.loc[[cell.text], OWN]
-            told = [Cell(number(values.loc[[cell.text], name].mean(skipna=False))) for name in (OWN, OTHERS, NONE)]
+        for label, cell in zip(labels, names(block, labels, notes), strict=True):
+            mine = values.loc[[label], OWN]
+            told = [Cell(number(values.loc[[label], name].mean(skipna=False))) for name in (OWN, OTHERS, NONE)]
             for name, control in controls.items():
-                gain = mine - (np.nan if block.of(cell.text, "method") == name else control.loc[[cell.text]])
+                gain = mine - (np.nan if block.of(label, "method") == name else control.loc[[label]])
                 told += [Cell(signed(gain.mean(skipna=False))), Cell(probability(_p(gain)))]
-            better = (mine > values.loc[[cell.text], ZERO_SHOT]).sum()
+            better = (mine > values.loc[[label], ZERO_SHOT]).sum()
             has = not values[ZERO_SHOT].isna().any()
             rows.append([cell, *told, Cell(f"{better} of {len(mine)}" if has else "—")])
         n = len(block.tasks)
@@ -87,11 +87,12 @@ class UnseenTasks(Table):
             "each task's own template, which somebody wrote who knew the task. A row that gains over it but not over "
             "other names has learned a good prompt, not what names mean; shared-coop-matched is the control that "
             f"shares one context at SoftCPT's rate. Tasks that gain: over {ZERO_SHOT}.",
+            *searched_said(block, labels),
         ]
         title = f"{block.title} · {self.title.lower()}, {count(shots, 'shot')}"
         cells = [Cell(text) for text in header]
         own = f"{block.slug}-{self.name}-{shots}"
-        return markup.Table(title, caption, cells, rows, used(block, labels, notes), block.demo, own)
+        return markup.Table(title, caption, cells, rows, used(block, labels, notes), block.demo, own, about=of(labels))
 
 
 def _p(gains: pd.Series) -> float:

@@ -102,7 +102,7 @@ function training() {
   if (!now.curve) return now.shots ? "Its cells kept no training curves, or curves of different epochs." : "Nothing was trained.";
   const [epochs, losses, accuracies] = now.curve;
   const values = epochs.map((epoch, i) => ({ epoch, loss: losses[i], accuracy: accuracies[i] }));
-  const x = { field: "epoch", type: "quantitative", title: "epoch" };
+  const x = { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1, format: "d" } };
   const line = (field, title, stroke, scale) => ({ width: "container", height: 110, mark: { type: "line", stroke, point: { color: stroke, size: 18 } },
     encoding: { x, y: { field, type: "quantitative", title, scale }, tooltip: ["epoch", field].map((f) => ({ field: f })) } });
   return { spec: { data: { values }, width: "container", height: 260, resolve: { scale: { y: "independent" } }, layer: [
