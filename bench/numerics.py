@@ -46,6 +46,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.features.views": (),
     "bench.evaluate": ("_task_data",),
     "bench.clip.patches": (),
+    "bench.clip.projection": (),
     "bench.methods.base": (),
     "bench.methods.heads": (),
     "bench.methods.prompt": (),
@@ -62,8 +63,9 @@ SHARED: dict[str, tuple[str, ...]] = {
 }
 INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders of libraries
 WORDS = frozenset({"unseen"})  # what a method's class says to people: no number follows from it
-FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.clip.patches", "bench.features.cache",
-            "bench.features.encode", "bench.features.hashes", "bench.features.views")  # of images
+FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.clip.patches", "bench.clip.projection",
+            "bench.features.cache", "bench.features.encode", "bench.features.hashes",
+            "bench.features.views")  # of images
 
 
 def method_code(method: type) -> str:

@@ -18,6 +18,7 @@ from bench.errors import UserError, nearest
 from bench.wording import sentences
 
 if TYPE_CHECKING:
+    from bench.clip.projection import Projection
     from bench.clip.text import TextTower
 
 ProgressCallback = Callable[[int, int], None]
@@ -33,6 +34,8 @@ class Clip(Protocol):
     def scale(self) -> float: ...  # τ = exp(logit_scale), frozen
     @property
     def embed_dim(self) -> int: ...  # d
+    @property
+    def projection(self) -> Projection: ...  # from "preproj" image features to "pooled" ones
     @property
     def device(self) -> torch.device: ...
 
@@ -52,7 +55,7 @@ class TaskData:
     val : [m, d], the test view of the validation few-shot images (min(shots, 4) per class). val_labels : [m].
 
     `fit` is given what the method's `needs_of` names, the rest is empty. With `image = "local"` every feature is
-    a set of P local ones: [..., P, d].
+    a set of P local ones: [..., P, d]; with "preproj" it is what stands before the image tower's projection: [..., c].
     """
 
     name: str
@@ -176,7 +179,7 @@ class Method(ABC):
     needs : which few-shot features `fit` reads: "views", "test_view", "flip_view", "val"; see `needs_of`.
     own_views : training views of each image where the run does not say; None: one an epoch.
     common_recipe : whether what recipes say of "all" methods is for this one, too; `-o all.…` always is.
-    image : "pooled" features, or "local" ones.
+    image : "pooled" features, "local" ones, or "preproj": before the projection that is `clip.projection`.
     order : place in the paper's table. source : where the method comes from.
     footnote : what a reader of a table must know of this row, or "".
     no_new_classes : why it cannot score classes that it was not trained on, or "" where it can.

@@ -226,7 +226,7 @@ def test_encoder_sees_exactly_torchvisions_training_views(
     assert torch.equal(encoder_inputs(features, kinds, View(1, 2, 5, least)), torch.stack(expected))
 
 
-@pytest.mark.parametrize("kind", ["pooled", "local"])
+@pytest.mark.parametrize("kind", ["pooled", "local", "preproj"])
 @pytest.mark.parametrize("view", [View(), View(1, 0, 3)], ids=["test view", "training views"])
 def test_features_do_not_depend_on_cores_or_threads(
     tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: View, kind: str

@@ -29,7 +29,7 @@ def test_features_of_bfloat16_towers_are_float32_and_near_those_of_float32(tiny:
     single, half = (load_backbone("demo-clip", precision=p) for p in ("float32", "bfloat16"))
     assert half.tower.dtype == torch.bfloat16 and half.weights != single.weights
     images = tiny.images()[:6]
-    for kind in ("pooled", "local"):
+    for kind in ("pooled", "local", "preproj"):
         a, b = (ImageFeatures(x).get(images, View(), kind) for x in (half, single))
         assert a.dtype == torch.float32 and 1e-5 < relative(a, b) < 0.1
     context = 0.02 * torch.randn(1, 4, single.tower.width, generator=torch.Generator().manual_seed(0))

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
+from bench.clip.projection import Projection
 from bench.clip.text import TextTower
 from bench.datasets.cache_paths import cache_folder
 from bench.errors import UserError, nearest
@@ -63,6 +65,11 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         return self.tower.device
+
+    @cached_property
+    def projection(self) -> Projection:
+        """From "preproj" features to "pooled" ones."""
+        return Projection.of(self.model)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -23,10 +23,7 @@ def encode_local(model: Any, images: Tensor) -> Tensor:
     """Local features [B, P, d], not normalised, of images [B, 3, h, w]."""
     visual = model.visual
     if isinstance(visual, ModifiedResNet):
-        x = visual.stem(images)
-        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
-            x = layer(x)
-        return _attention_pool(visual.attnpool, x)
+        return visual.attnpool.c_proj(attention_states(visual.attnpool, feature_map(visual, images)))[:, 1:]
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
         x = visual.transformer(visual._embeds(images))
         tokens = visual.ln_post(x)[:, 1:]
@@ -39,16 +36,24 @@ def encode_local(model: Any, images: Tensor) -> Tensor:
     )
 
 
-def _attention_pool(pool: Any, x: Tensor) -> Tensor:
-    """Output [B, h·w, d] of CLIP's attention pooling at each position; its forward returns that of the mean."""
+def feature_map(visual: ModifiedResNet, images: Tensor) -> Tensor:
+    """What a ResNet's attention pooling reads: [B, c, h, w]."""
+    x = visual.stem(images)
+    for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        x = layer(x)
+    return x
+
+
+def attention_states(pool: Any, x: Tensor, rows: slice = slice(None)) -> Tensor:
+    """CLIP's attention pooling before its projection: [B, 1 + h·w, c], of the mean (the one that its forward projects)
+    and of each position. rows : some of them."""
     x = x.flatten(2).mT  # B, h·w, c
     x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + pool.positional_embedding.to(x.dtype)
     q, k, v = (
-        layer(x).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)  # B, heads, 1 + h·w, e
-        for layer in (pool.q_proj, pool.k_proj, pool.v_proj)
+        layer(part).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)  # B, heads, 1 + h·w, e
+        for layer, part in ((pool.q_proj, x[:, rows]), (pool.k_proj, x), (pool.v_proj, x))
     )
-    states = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    return pool.c_proj(states)[:, 1:]
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def _pools_by_attention(visual: TimmModel) -> bool:

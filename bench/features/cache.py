@@ -70,7 +70,8 @@ class ImageFeatures:
     def get(
         self, images: Images | Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None
     ) -> Tensor:
-        """Features [views, n, d] ("pooled") or [views, n, P, d] ("local"), raw (not normalised), float32, from disk."""
+        """Features [views, n, d] ("pooled"), [views, n, P, d] ("local") or [views, n, c] ("preproj": before the image
+        tower's projection), raw (not normalised), float32, from disk."""
         if not len(images):
             return torch.zeros(len(view), 0, self.backbone.embed_dim)
         rows = []
@@ -140,6 +141,11 @@ class ImageFeatures:
                 bar(known.shape[0] * known.shape[1])
             return known
         features = self.encoder.features(paths, digests, view, kind, bar)
+        if kind == "preproj":  # the pooled ones come with them: whoever asks for these encodes nothing
+            features, pooled = features.split([features.shape[2] - self.backbone.embed_dim, self.backbone.embed_dim], 2)
+            beside = self._path(digests, view, "pooled")
+            if self._read(beside) is None:
+                write_block(beside, pooled, f"pooled, {view}")
         write_block(path, features, f"{kind}, {view}")
         mapped = self._read(path)
         return features if mapped is None else mapped

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench.clip.backbone import Backbone
 from bench.clip.patches import encode_local
+from bench.clip.projection import encode_before
 from bench.datasets.images import open_image
 from bench.features.hashes import Bar, ImageChanged, content_digest, usable_cores
 from bench.features.views import Pixels, View
@@ -35,9 +36,11 @@ class Encoder:
     def features(
         self, paths: Sequence[Path], digests: Sequence[str], view: View, kind: str, bar: Bar | None = None
     ) -> Tensor:
-        """[views, n, d] ("pooled") or [views, n, P, d] ("local"), float32, on the CPU."""
+        """[views, n, d] ("pooled"), [views, n, P, d] ("local") or [views, n, c + d] ("preproj": with the pooled ones
+        behind them), float32, on the CPU."""
         model = self.backbone.model
-        encode = partial(encode_local, model) if kind == "local" else model.encode_image
+        own = {"local": partial(encode_local, model), "preproj": partial(encode_before, model)}
+        encode = own.get(kind, model.encode_image)
         batches = []
         for features in self.through(encode, paths, digests, view):
             batches.append(features.unflatten(0, (-1, len(view))).transpose(0, 1).contiguous())
