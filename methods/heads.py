@@ -239,8 +239,11 @@ class TrainedHead(HeadMethod):
                     yield images[there], labels[there]
             log.end_epoch()
 
-    def _train(self, head: Head, task: TaskData, rng: torch.Generator, progress: Progress) -> None:
-        recipe, steps = self.params_of(task), max(1, self.steps(task))
+    def _train(
+        self, head: Head, task: TaskData, rng: torch.Generator, progress: Progress, recipe: Any = None
+    ) -> None:
+        """recipe : the task's own parameters where none is given; epochs and batch are these in any case."""
+        recipe, steps = recipe or self.params_of(task), max(1, self.steps(task))
         log = self.logs[task.name] = Log(f"{self.name}, {task.name}", recipe.epochs)
         optimiser = self.optimiser(list(head.parameters()), recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.rate(recipe, step, steps))

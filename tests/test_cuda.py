@@ -17,6 +17,7 @@ import open_clip
 import pytest
 import torch
 
+from bench.clip.projection import Projection
 from bench.clip.text import POSITIONS, Prompts, TextTower
 from bench.methods import find_method, method_names
 
@@ -74,8 +75,10 @@ def card(local: bool) -> Any:
     world = methods.world(local)
     model = copy.deepcopy(world.model).cuda()
     clip = SimpleNamespace(
-        tower=TextTower(model, world.tokenizer), scale=world.scale, embed_dim=methods.EMBED, device=torch.device("cuda")
-    )
+        tower=TextTower(model, world.tokenizer), scale=world.scale, embed_dim=methods.EMBED,
+        device=torch.device("cuda"),
+        projection=Projection(world.clip.projection.weight.cuda(), world.clip.projection.bias.cuda()),
+    )  # fmt: skip
     return replace(world, model=model, clip=clip)
 
 

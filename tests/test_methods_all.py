@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.clip.projection import Projection
 from bench.clip.text import TextTower
 from bench.errors import UserError
 from bench.methods import TaskData, find_method, method_names
@@ -72,10 +73,11 @@ def world(local: bool = False) -> World:
     """With pooled image features, or with five local ones an image."""
     model = reference.random_clip(EMBED, {"width": 32, "heads": 2, "layers": 2})
     tokenizer = reference.clip_tokenizer()
-    tower = TextTower(model, tokenizer)
+    tower, rng = TextTower(model, tokenizer), torch.Generator().manual_seed(0)
     clip = SimpleNamespace(
-        tower=tower, scale=float(model.logit_scale.exp()), embed_dim=EMBED, device=torch.device("cpu")
-    )
+        tower=tower, scale=float(model.logit_scale.exp()), embed_dim=EMBED, device=torch.device("cpu"),
+        projection=Projection(torch.randn(EMBED, EMBED, generator=rng), torch.randn(EMBED, generator=rng)),
+    )  # fmt: skip
     return World(model, tokenizer, clip, [task(t, local) for t in range(3)])
 
 

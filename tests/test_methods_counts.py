@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.clip.projection import Projection
 from bench.methods import TaskData, find_method
 
 TABLE = Path(__file__).parents[1] / "reports" / "softcpt_main_table.csv"
@@ -39,17 +40,21 @@ class StubTower:
         return torch.ones(len(texts), EMBED)
 
 
+NONE = torch.zeros(0, dtype=torch.long)
+
+
 class StubClip:
     tower = StubTower()
     scale = 100.0
     embed_dim = EMBED
+    projection = Projection(torch.zeros(2048, EMBED), torch.zeros(EMBED))
     device = torch.device("cpu")
 
 
 def count(method: str, suite: str, **params: Any) -> int:
     """How many numbers a method learns on a suite."""
     tasks = [
-        TaskData(f"task {t}", "recognition", tuple(f"class {c}" for c in range(n)), "a {}.", *torch.zeros(2, 0))
+        TaskData(f"task {t}", "recognition", tuple(f"class {c}" for c in range(n)), "a {}.", torch.zeros(0), NONE)
         for t, n in enumerate(SUITES[suite])
     ]
     chosen = find_method(method)

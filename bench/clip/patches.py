@@ -23,7 +23,8 @@ def encode_local(model: Any, images: Tensor) -> Tensor:
     """Local features [B, P, d], not normalised, of images [B, 3, h, w]."""
     visual = model.visual
     if isinstance(visual, ModifiedResNet):
-        return visual.attnpool.c_proj(attention_states(visual.attnpool, feature_map(visual, images)))[:, 1:]
+        pool = visual.attnpool
+        return pool.c_proj(attention_states(pool, feature_map(visual, images)))[:, 1:]
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
         x = visual.transformer(visual._embeds(images))
         tokens = visual.ln_post(x)[:, 1:]
