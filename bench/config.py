@@ -18,7 +18,7 @@ from bench.datasets.fewshot import DRAWN
 from bench.devices import check_device
 from bench.errors import UserError, nearest
 from bench.files import NO_TEXT, is_text, user_path
-from bench.options import names, numbers, option_texts
+from bench.options import bytes_of, names, numbers, option_texts
 from bench.track import check_tracker
 
 P = ParamSpec("P")
@@ -204,6 +204,13 @@ class RunConfig(Settings):
         metavar="SECONDS",
         minimum=0,
     )
+    memory_limit: str | None = setting(
+        None,
+        "such as 4GB: cells that are estimated to take more memory fail before they start (`--dry-run` shows the "
+        "estimates; on a GPU its memory)",
+        "how",
+        metavar="SIZE",
+    )
     fail_fast: bool = setting(
         False, "stop at the first cell that fails; bench.run raises CellFailed instead of warning in the end", "how"
     )
@@ -262,6 +269,8 @@ class RunConfig(Settings):
         super().__post_init__()
         check_device(self.device)
         check_tracker(self.track)
+        if self.memory_limit is not None:
+            bytes_of(self.memory_limit)
         parts = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard or "1/1")
         if not parts or not 1 <= int(parts[1]) <= int(parts[2]):
             raise UserError(f"--shard {self.shard!r}: write K/N, such as 1/4 for the first of four parts")

@@ -18,6 +18,8 @@ from bench.checkpoints import Checkpoint
 from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
 from bench.devices import device_name, synchronise
+from bench.errors import UserError
+from bench.estimates import over_limit
 from bench.features import Images, View
 from bench.guard import Deadline, ends_run, own_traceback, reason
 from bench.limits import BOUND, free, out_of_memory, smaller
@@ -40,6 +42,8 @@ def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
     trained = less = None
     limit = plan.config.cell_timeout
     try:
+        if over := over_limit(plan, cells):
+            raise UserError(over)
         trained = _train(plan, cells, Deadline(limit and limit * len(cells)))
     except BaseException as error:
         if ends_run(error):
@@ -47,7 +51,7 @@ def evaluate(plan: Plan, cells: Sequence[Cell]) -> Iterator[Record]:
         failure = failure_record(cells[0], error)
         less = smaller(cells[0]) if len(cells) == 1 and out_of_memory(error) else None
     if less is not None:
-        note(f"not enough memory with {BOUND}={2 * getattr(less.variant.params, BOUND)}: again with half", plan.hide)
+        note(f"not enough memory with {BOUND}={getattr(cells[0].variant.params, BOUND)}: again with half", plan.hide)
         free()
         yield from evaluate(plan, [less])
         return

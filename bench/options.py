@@ -247,3 +247,23 @@ def numbers(texts: Sequence[str], argument: str, minimum: int) -> list[int]:
     if min(found) < minimum:
         raise UserError(f"{argument} {text!r}: {min(found)} is less than {minimum}")
     return list(dict.fromkeys(found))
+
+
+UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+
+def bytes_of(text: str) -> float:
+    """The bytes in "4GB", "500 MB" or "2e9", where 1 GB = 1,000,000,000 bytes.
+
+    Raises
+    ------
+    UserError : it is no size above 0.
+    """
+    found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    try:
+        size = float(found[1]) * UNITS[found[2]] if found and not found[3] else 0.0
+    except ValueError:
+        size = 0.0
+    if not size > 0:
+        raise UserError(f"--memory-limit {text!r}: write a size such as 4GB or 500MB (1 GB is 1,000,000,000 bytes)")
+    return size

@@ -446,7 +446,7 @@ READERS: dict[str, tuple[Callable[[Path], Reader], float]] = {
     "packed splits": (packed_split, 6),
     "draws": (draw, 12),
     "records": (record, 12),
-    "reports": (report, 0.6),
+    "reports": (report, 0.25),
     "notes of backbones": (note, 5),
     "model JSON": (model, 0.6),
     "vocabularies": (vocabulary, 0.5),

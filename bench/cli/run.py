@@ -87,11 +87,17 @@ def run(argv: list[str]) -> int:
     for name, why in run.left_out.items():
         print(f"Left out, {name} cannot score {run.protocol.tests}: {why}")
     if dry_run:
-        plan = run.overview()
+        from bench.estimates import columns, estimates, totals
+
+        found = estimates(run)
+        plan = run.overview().assign(**columns(found))
         print_table(plan)
         done, left = int((plan["state"] == "done").sum()), len(run.failures_left())
         stay = f", {left} left as they are" * (left > 0)
         print(f"{count(len(plan), 'cell')}, {done} done, {len(plan) - done - left} to run{stay}")
+        todo = {cell.key for cell in run.todo()}
+        if told := totals([e for cell, e in zip(run.cells, found, strict=True) if cell.key in todo]):
+            print(told)
         other = run.of_other_code()
         if other:
             print(OTHER_CODE.format(count(other, "cell")))
