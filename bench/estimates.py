@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from bench.cells import Cell, needed
@@ -171,13 +172,23 @@ def estimates(plan: Plan) -> list[Estimate]:
     return found
 
 
-def columns(found: Sequence[Estimate]) -> dict[str, list[str]]:
-    """Of a table with a row a cell."""
-    return {
-        "memory": [f"{e.memory / 1e9:.2f} GB" for e in found],
-        "disk": [f"{e.disk / 1e6:.2f} MB" for e in found],
-        "time": ["no measured cell" if e.seconds is None else duration(e.seconds) for e in found],
-    }
+def by_setting(plan: Plan, found: Sequence[Estimate]) -> pd.DataFrame:
+    """One row for cells that differ in the seed alone: the largest memory and disk, and the time of each."""
+    rows: dict[tuple[str, ...], list[Estimate]] = {}
+    for cell, e in zip(plan.cells, found, strict=True):
+        rows.setdefault(_which(cell.name), []).append(e)
+    return pd.DataFrame(
+        {
+            "method": which[2],
+            "variant": which[3],
+            "shots": which[5],
+            "cells": len(own),
+            "memory": f"{max(e.memory for e in own) / 1e9:.2f} GB",
+            "disk": f"{max(e.disk for e in own) / 1e6:.2f} MB",
+            "time of a cell": "no measured cell" if own[0].seconds is None else duration(own[0].seconds),
+        }
+        for which, own in rows.items()
+    )
 
 
 def totals(found: Sequence[Estimate]) -> str:
@@ -211,7 +222,8 @@ def _measured(plan: Plan) -> tuple[dict[tuple[str, ...], float], dict[tuple[str,
         try:
             record = read_record(file)
             if record.done and record.config.get("tasks") == plan.cells[0].config["tasks"]:
-                times.setdefault(_which(record.cell), []).append(record.train_seconds + record.test_seconds)
+                took = (record.train_seconds or 0.0) + (record.test_seconds or 0.0)
+                times.setdefault(_which(record.cell), []).append(took)
                 if record.learned:
                     sizes[_which(record.cell)] = float(file.with_suffix(".safetensors").stat().st_size)
         except (OSError, ValueError, TypeError):  # a report names damaged records

@@ -87,11 +87,13 @@ def run(argv: list[str]) -> int:
     for name, why in run.left_out.items():
         print(f"Left out, {name} cannot score {run.protocol.tests}: {why}")
     if dry_run:
-        from bench.estimates import columns, estimates, totals
+        from bench.estimates import by_setting, estimates, totals
 
         found = estimates(run)
-        plan = run.overview().assign(**columns(found))
+        plan = run.overview()
         print_table(plan)
+        print("\nEstimated, a cell:")
+        print_table(by_setting(run, found))
         done, left = int((plan["state"] == "done").sum()), len(run.failures_left())
         stay = f", {left} left as they are" * (left > 0)
         print(f"{count(len(plan), 'cell')}, {done} done, {len(plan) - done - left} to run{stay}")
