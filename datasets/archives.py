@@ -170,6 +170,10 @@ def _write(member: _Member, path: Path) -> None:
                 shutil.copyfileobj(source, sink, CHUNK)
     except (FileExistsError, NotADirectoryError):  # nothing is written over, and no file is taken for a folder
         raise _Hostile(f"its member {member.name!r} stands there twice") from None
+    except OSError as error:
+        if error.errno != ENAMETOOLONG:
+            raise
+        raise _Hostile(f"its member '{member.name[:80]}…' has a longer name than a disk takes") from None
 
 
 def _zip_members(stream: IO[bytes]) -> Iterator[_Member]:

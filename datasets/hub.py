@@ -110,7 +110,7 @@ def _suffix(data: bytes, folder: Path, part: str, number: int) -> str:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return SUFFIXES.get(str(image.format), ".img")
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of any kind, as in `open_image`
         raise UserError(f"{folder}: image {number} of {part!r} cannot be read ({error})") from None
 
 

@@ -41,7 +41,9 @@ def open_image(path: Path | str, data: bytes | None = None) -> Image.Image:
         raise UserError(f"{path}: no such image") from None
     except UnidentifiedImageError:
         raise UserError(f"{path}: not an image in a known format ({', '.join(FORMATS)})") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever odd bytes lead to, TypeErrors among it
         raise UserError(f"{path}: cannot be read as an image ({error})") from None
 
 

@@ -424,3 +424,9 @@ def test_a_zip_inside_a_tar_is_not_unpacked(tmp_path: Path) -> None:
     inner = zipped(tmp_path / "in.zip", {"a/1.jpg": b"one"}).read_bytes()
     refused(tar(tmp_path / "x.tgz", {"in.zip": inner}), "holds no 'in.zip/a'", {"in.zip/a": "images"})
     refused(zipped(tmp_path / "x.zip", {"in.zip": inner}), "holds no 'in.zip/a'", {"in.zip/a": "images"})
+
+
+@pytest.mark.parametrize("name", ["top/images/" + "a" * 300, "top/images" + "/a" * 4000])
+def test_a_member_with_a_name_that_no_disk_takes_is_refused(name: str, tmp_path: Path) -> None:
+    refused(zipped(tmp_path / "x.zip", GOOD, lambda a: a.writestr(name, "odd")), "longer name than a disk takes")
+    refused(tar(tmp_path / "x.tgz", GOOD, more=lambda a: entry(a, name, b"odd")), "longer name than a disk takes")

@@ -171,3 +171,13 @@ def test_what_is_no_image_is_none_by_its_content(tmp_path: Path) -> None:
     for content in (b"", b"P3 text", b"BM text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xff\xd8\xff"):
         (tmp_path / "a").write_bytes(content)
         assert not is_image(tmp_path / "a")
+
+
+def test_a_tiff_whose_offsets_are_no_whole_numbers_is_named(tmp_path: Path) -> None:
+    """Pillow raises a TypeError of it (found by `make fuzz`)."""
+    file = saved(photograph(), tmp_path / "a.tif")
+    data = file.read_bytes()
+    at = data.index(struct.pack("<HH", 273, 4))  # the strips' offsets, 32-bit whole numbers
+    file.write_bytes(data[:at] + struct.pack("<HH", 273, 11) + data[at + 4 :])  # as floating-point
+    with pytest.raises(UserError, match=r"a\.tif: cannot be read as an image"):
+        open_image(file)
