@@ -1,0 +1,639 @@
+"""Faults that days of computing bring, injected into runs of a small grid: `make test-faults`.
+
+The rule: whatever is killed, paused, full, missing or damaged, the same command ends with the records of an undisturbed
+run. No cell is lost, none is computed twice, no number is another; what cannot go on says why in one line.
+
+    python scripts/faults.py                        everything; counts into results/faults.json
+    python scripts/faults.py --only damaged --kills 20 --seed 7
+
+Every process is a fork of one that has imported the bench, so that 200 kills take minutes. What is done follows from
+the seed, but where it hits a process depends on how fast the machine is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+GRID = ["run", "--suite=demo", "--task=Colour,Count", "--method=zero-shot,protonet,coop,shared-coop", "--shots=1,2",
+        "--seeds=1,2", "-o", "all.epochs=4", "-o", "all.batch=8", "--views=2", "--quiet"]  # fmt: skip
+QUICK = [*GRID[:3], "--method=zero-shot,protonet", *GRID[4:6], "--views=2", "--quiet"]
+MEASURED = ("run", "finished", "peak_memory_mb", "train_seconds", "test_seconds", "feature_seconds", "checksum")
+CHANGES = ("open", "os.rename", "os.mkdir", "os.remove", "os.utime", "sqlite3.connect")  # audit events of files
+PATIENCE = 300  # seconds until a process counts as hanging
+
+
+@dataclass
+class Tally:
+    """What came of one kind of fault.
+
+    injected : faults. refused : runs or readers that said why they cannot go on, in one line.
+    lost : cells of the undisturbed run without a record. doubled : computed again although they were finished.
+    wrong : other numbers than the undisturbed run's. crashed : tracebacks and hangs.
+    """
+
+    injected: int = 0
+    refused: int = 0
+    lost: int = 0
+    doubled: int = 0
+    wrong: int = 0
+    crashed: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def broken(self) -> int:
+        return self.lost + self.doubled + self.wrong + self.crashed
+
+
+# ---- processes -------------------------------------------------------------------------------------------------
+
+
+def start(job: Callable[[], int], said: Path) -> int:
+    """A fork that does a job and ends with its exit code; what it says goes into a file. Returns its number."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 99
+    try:
+        stream = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(stream, 1)
+        os.dup2(stream, 2)
+        code = job()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def end(pid: int) -> int:
+    """Wait for a process; its exit code, negative for a signal. One that hangs is killed and counts as a crash."""
+    limit = time.monotonic() + PATIENCE
+    while time.monotonic() < limit:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return 98
+
+
+def kill(pid: int) -> None:
+    """SIGKILL; it may have ended meanwhile."""
+    os.kill(pid, signal.SIGKILL)  # nobody has waited for it: the number is still its own
+
+
+class World:
+    """A folder with the demo's images, records and features, and what is asked of them."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.random = folder, Random(seed)  # noqa: S311 - for faults
+        self.runs, self.cache, self.written = folder / "runs", folder / "cache", folder / "written"
+        self.said = folder / "said"
+        self.said.mkdir()
+        os.environ["BENCH_CACHE"] = str(self.cache)
+        self.pids, self.usual = 0, 0.0  # processes so far; seconds of an undisturbed run
+
+    def clear(self, features: bool = True) -> None:
+        """As before the first run; the demo's images stay."""
+        shutil.rmtree(self.runs, ignore_errors=True)
+        if features:
+            shutil.rmtree(self.cache / "features", ignore_errors=True)
+        self.written.unlink(missing_ok=True)
+
+    def job(
+        self, grid: list[str], runs: Path, before: Callable[[], None] = lambda: None, change: int = 0
+    ) -> Callable[[], int]:
+        """`python -m bench run`. before : what else is different in that process. change : it kills itself at so many
+        changes of files; 0: never."""
+
+        def work() -> int:
+            import torch
+
+            from bench.checkpoints import Checkpoint
+            from bench.cli import main
+            from bench.records import RecordStore
+
+            torch.set_num_threads(1)
+            due = property(lambda own: own._path is not None and time.monotonic() - own._last > 0.02)
+            Checkpoint.due = due  # type: ignore[method-assign, assignment]
+            write = RecordStore.write
+
+            def told(store: Any, record: Any) -> Path:
+                path = write(store, record)
+                with self.written.open("a") as file:
+                    file.write(f"{record.key}\n" if record.done else "")
+                return path
+
+            RecordStore.write = told  # type: ignore[method-assign]
+            seen = 0
+
+            def hook(event: str, args: tuple[Any, ...]) -> None:
+                nonlocal seen
+                if event in CHANGES and (event != "open" or (isinstance(args[1], str) and set(args[1]) & set("wax+"))):
+                    seen += 1
+                    if seen == change:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            if change:
+                sys.addaudithook(hook)
+            before()
+            return main([*grid, f"--results={runs}"])
+
+        return work
+
+    def begin(self, grid: list[str] = GRID, runs: Path | None = None, **how: Any) -> int:
+        self.pids += 1
+        return start(self.job(grid, runs or self.runs, **how), self.said / f"{self.pids}.txt")
+
+    def run(self, grid: list[str] = GRID, runs: Path | None = None, **how: Any) -> tuple[int, str]:
+        """Exit code, and the last that was said."""
+        code = end(self.begin(grid, runs, **how))
+        return code, (self.said / f"{self.pids}.txt").read_text(errors="replace")
+
+    def ask(self, question: Callable[[], Any]) -> Any:
+        """What a function returns in a fork (readers start threads, and this process must not have any)."""
+        out = self.folder / "answer.json"
+
+        def work() -> int:
+            out.write_text(json.dumps(question()))
+            return 0
+
+        self.pids += 1
+        said = self.said / f"{self.pids}.txt"
+        if end(start(work, said)):
+            raise RuntimeError(said.read_text(errors="replace")[-2000:])
+        return json.loads(out.read_text())
+
+    def found(self, runs: Path | None = None) -> dict[str, str]:
+        """Every cell's numbers, what it learned and what it said of each image, by the record's path."""
+        return self.ask(lambda: cells(runs or self.runs))
+
+    def compare(self, tally: Tally, expected: dict[str, str], runs: Path | None = None, may_write: int = -1) -> None:
+        """may_write : how many cells may have been computed since `written` was cleared; default: each once."""
+        found = self.found(runs)
+        tally.lost += len(expected.keys() - found.keys())
+        tally.wrong += sum(found[path] != text for path, text in expected.items() if path in found)
+        tally.wrong += len(found.keys() - expected.keys())
+        keys = Counter(self.written.read_text().split() if self.written.exists() else [])
+        tally.doubled += sum(n - 1 for n in keys.values()) if may_write < 0 else max(0, keys.total() - may_write)
+
+    def settle(self, tally: Tally, grid: list[str] = GRID, runs: Path | None = None, **how: Any) -> None:
+        """Run to the end. What is refused is refused in a line, and the same command, or what it says, then works."""
+        code, said = self.run(grid, runs, **how)
+        if code == 2 and "Traceback" not in said and len(said.strip().splitlines()) <= 2:
+            tally.refused += 1
+            if "delete it" in said:
+                for file in (self.cache / "features").glob("hashes.sqlite*"):
+                    file.unlink()
+            code, said = self.run(grid, runs)
+        if code:
+            tally.crashed += 1
+            tally.notes.append(f"exit code {code}: {said[-1500:]}")
+
+
+def cells(runs: Path) -> dict[str, str]:
+    """For `World.found`: a text per record that holds every number of its cell but times."""
+    import hashlib
+
+    from safetensors.torch import load_file
+
+    from bench.checkpoints import content_hash
+    from bench.predictions import read
+    from bench.records import read_record
+
+    found = {}
+    for path in sorted(runs.rglob("*.json")):
+        record = read_record(path).to_json()
+        numbers = {name: value for name, value in record.items() if name not in MEASURED}
+        beside = path.with_suffix(".safetensors")
+        learned = content_hash([], load_file(beside)) if record["learned"] else ""
+        predictions = read(path.with_suffix(".predictions.parquet"))
+        rows = hashlib.sha256(predictions.to_csv().encode()).hexdigest()
+        found[str(path.relative_to(runs))] = json.dumps([numbers, learned, rows], sort_keys=True)
+    return found
+
+
+# ---- processes that end, stop, or see another time -------------------------------------------------------------
+
+
+def killed(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """One process after another on one folder, each killed at a random time, or at a change of a file."""
+    for campaign in count():
+        if tally.injected >= kills:
+            return
+        world.clear(features=campaign % 4 == 0)  # most runs are about cells, some about features, too
+        code = -signal.SIGKILL
+        while code == -signal.SIGKILL and tally.injected < kills:
+            if world.random.random() < 0.5:
+                code = end(world.begin(change=world.random.randint(1, 120)))
+            else:
+                pid = world.begin()
+                time.sleep(world.random.uniform(0, world.usual))
+                kill(pid)
+                code = end(pid)
+            tally.injected += code == -signal.SIGKILL
+        world.settle(tally)
+        world.compare(tally, expected)
+
+
+def killed_among_four(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """Four processes on one folder; one after another is killed, and a new one takes its place."""
+    for campaign in count():
+        if tally.injected >= kills:
+            return
+        world.clear(features=campaign % 4 == 0)
+        pids = [world.begin() for _ in range(4)]
+        for _ in range(min(10, kills - tally.injected)):
+            time.sleep(world.random.uniform(0, world.usual / 2))
+            place = world.random.randrange(4)
+            kill(pids[place])
+            tally.injected += end(pids[place]) == -signal.SIGKILL
+            pids[place] = world.begin()
+        tally.crashed += sum(end(pid) != 0 for pid in pids)
+        world.compare(tally, expected)
+
+
+def paused(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """A process that is stopped in the midst of a cell keeps it: the other waits, and both end well."""
+    for _ in range(max(1, kills // 50)):
+        world.clear()
+        first, second = world.begin(), world.begin()
+        time.sleep(world.usual * world.random.uniform(0.2, 0.8))
+        os.kill(first, signal.SIGSTOP)
+        tally.injected += 1
+        time.sleep(world.usual)
+        os.kill(first, signal.SIGCONT)
+        tally.crashed += sum(end(pid) != 0 for pid in (first, second))
+        world.compare(tally, expected)
+
+
+def paused_beyond_its_lease(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """As if on two hosts: the cell of a process that is stopped for too long is taken over, and it writes no other."""
+
+    def hosts(name: str) -> Callable[[], None]:
+        def other() -> None:
+            from bench import claims
+
+            claims.LEASE, claims.RENEW = 1.0, 0.2
+            claims._host = lambda: name  # type: ignore[assignment]
+
+        return other
+
+    for _ in range(max(1, kills // 50)):
+        world.clear()
+        first = world.begin(before=hosts("a"))
+        time.sleep(world.usual * world.random.uniform(0.3, 0.8))
+        os.kill(first, signal.SIGSTOP)
+        tally.injected += 1
+        code = end(world.begin(before=hosts("b")))
+        os.kill(first, signal.SIGCONT)
+        tally.crashed += (code != 0) + (end(first) != 0)
+        world.compare(tally, expected)
+
+
+def clock_set_back(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """A killed run goes on by a clock that is a day behind, within files of tomorrow."""
+
+    def yesterday() -> None:
+        now, behind = time.time, time.time_ns
+        time.time = lambda: now() - 86_400  # type: ignore[assignment]
+        time.time_ns = lambda: behind() - 86_400 * 10**9  # type: ignore[assignment]
+
+    world.clear()
+    pid = world.begin()
+    time.sleep(world.usual / 2)
+    kill(pid)
+    end(pid)
+    tomorrow = time.time() + 86_400
+    for path in [*world.runs.rglob("*"), *(world.cache / "features").rglob("*")]:
+        os.utime(path, (tomorrow, tomorrow))
+    tally.injected += 1
+    world.settle(tally, before=yesterday)
+    world.compare(tally, expected)
+
+
+def two_versions(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """Two versions of the code on one folder at the same time: each has its own cells, of the right numbers."""
+
+    def newer() -> None:
+        from bench import cells as module
+
+        module.numerics = lambda: "2"  # type: ignore[assignment]
+
+    world.clear()
+    world.settle(tally, runs=world.folder / "newer", before=newer)
+    new = world.found(world.folder / "newer")
+    tally.wrong += len(new.keys() & expected.keys())
+    world.clear()
+    pids = [world.begin(), world.begin(before=newer)]
+    tally.injected += 1
+    tally.crashed += sum(end(pid) != 0 for pid in pids)
+    world.compare(tally, {**expected, **new})
+
+
+# ---- disks -----------------------------------------------------------------------------------------------------
+
+
+def mounted(folder: Path, options: str) -> bool:
+    """Put a small disk of its own at a folder; False where that is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = f"mount -t tmpfs -o {options} faults '{folder}' 2>/dev/null"
+    return os.system(command) == 0  # noqa: S605 - our own words
+
+
+def remount(folder: Path, options: str) -> None:
+    os.system(f"mount -o remount,{options} '{folder}'")  # noqa: S605 - our own words
+
+
+def unmount(folder: Path) -> None:
+    os.system(f"umount '{folder}'")  # noqa: S605 - our own words
+
+
+def disks(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """A disk that fills up, or cannot be written: told in a line; with room again, the same command ends well."""
+    for what in ("runs", "cache/features"):
+        for options, then in (("size=64k", "size=50m"), ("size=200k", "size=50m"), ("size=50m,ro", "rw")):
+            world.clear()
+            disk = world.folder / what
+            if not mounted(disk, options):
+                tally.notes.append("no disks could be mounted here: not tried")
+                return
+            try:
+                tally.injected += 1
+                code, said = world.run()
+                told = code in (1, 2) and "Traceback" not in said
+                tally.refused += told
+                if code and not told:
+                    tally.crashed += 1
+                    tally.notes.append(f"{what} {options}: exit code {code}: {said[-1500:]}")
+                remount(disk, then)
+                world.settle(tally)
+                world.compare(tally, expected)
+            finally:
+                unmount(disk)
+
+
+def folders_gone(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """Results or features are removed while a run is at work; a file stands where the results should be."""
+    for what in ("runs", "cache/features"):
+        world.clear()
+        pid = world.begin()
+        time.sleep(world.usual / 2)
+        shutil.rmtree(world.folder / what, ignore_errors=True)
+        tally.injected += 1
+        tally.refused += end(pid) != 0
+        said = (world.said / f"{world.pids}.txt").read_text(errors="replace")
+        if "Traceback" in said:
+            tally.crashed += 1
+            tally.notes.append(f"{what} removed: {said[-1500:]}")
+        world.written.unlink(missing_ok=True)  # what was removed is rightly computed again
+        world.settle(tally)
+        world.compare(tally, expected)
+    world.clear()
+    world.runs.write_text("")
+    tally.injected += 1
+    code, said = world.run()
+    tally.refused += code == 2
+    tally.crashed += code != 2 or "Traceback" in said
+    world.runs.unlink()
+    world.settle(tally)
+    world.compare(tally, expected)
+
+
+def image_changed_in_place(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """At its size and with its times: other cells, never the old ones' features; once it is back, the old cells."""
+    world.clear()
+    world.settle(tally)
+    split = json.loads(next((world.cache / "demo").rglob("split_zhou_DemoColour.json")).read_text())
+    images = next((world.cache / "demo").rglob("split_zhou_DemoColour.json")).parent / "images"
+    tested = [images / path for path, *_ in split["test"]]
+    sizes: dict[int, Path] = {}
+    first, second = next(pair for p in tested if (pair := (sizes.setdefault(p.stat().st_size, p), p))[0] != p)
+    old, stat = first.read_bytes(), first.stat()
+    for content, kept in ((second.read_bytes(), False), (old, True)):
+        first.write_bytes(content)
+        os.utime(first, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        tally.injected += 1
+        world.written.unlink(missing_ok=True)
+        world.settle(tally)
+        n = len(world.written.read_text().split()) if world.written.exists() else 0
+        tally.wrong += n != (0 if kept else len(expected))
+    found = world.found()
+    tally.lost += len(expected.keys() - found.keys())
+    tally.wrong += sum(found[path] != text for path, text in expected.items() if path in found)
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------
+
+
+def damages(random: Random, content: bytes, bits: int) -> list[bytes]:
+    """A file emptied, truncated, garbled, and with single flipped bits."""
+    cut, place = random.randrange(len(content)), random.randrange(len(content))
+    garbled = content[:place] + random.randbytes(64) + content[place + 64 :]
+    made = [b"", content[:cut], random.randbytes(len(content)), garbled]
+    for _ in range(bits):
+        bit = random.randrange(8 * len(content))
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        made.append(bytes(flipped))
+    return made
+
+
+def damaged_before_a_run(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """Records, features, hashes, claims and checkpoints: the run makes anew what it cannot trust, and nothing else."""
+    few = max(1, kills // 50)
+    world.clear()
+    pid = world.begin(["run", *GRID[1:3], "--method=coop", "--shots=2", "--seeds=1", *GRID[6:]], change=10**6)
+    end(pid)
+    world.clear()
+    world.settle(tally)
+    for path in world.random.sample(sorted(world.runs.rglob("*.json")), 2):
+        content = path.read_bytes()
+        for damaged in damages(world.random, content, few):
+            path.write_bytes(damaged)
+            world.written.unlink(missing_ok=True)
+            tally.injected += 1
+            world.settle(tally)
+            world.compare(tally, expected, may_write=1)
+    world.settle(tally, QUICK, world.folder / "quick")
+    quick = world.found(world.folder / "quick")
+    files = sorted((world.cache / "features").rglob("*.safetensors"))
+    for path in [*world.random.sample(files, 2), world.cache / "features" / "hashes.sqlite"]:
+        for damaged in damages(world.random, path.read_bytes(), few):
+            content = path.read_bytes()
+            path.write_bytes(damaged)
+            shutil.rmtree(world.folder / "quick")
+            world.written.unlink(missing_ok=True)
+            tally.injected += 1
+            world.settle(tally, QUICK, world.folder / "quick")
+            world.compare(tally, quick, world.folder / "quick")
+            path.write_bytes(content)
+    shutil.rmtree(world.folder / "quick")
+
+
+def damaged_checkpoints(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """A run is killed with a checkpoint, which is then damaged: the cell starts anew, or goes on rightly."""
+    while tally.injected < max(2, kills // 25):
+        world.clear(features=False)
+        for _ in range(50):
+            code = end(world.begin(change=world.random.randint(20, 120)))
+            there = list(world.runs.rglob("*.checkpoint"))
+            if there or not code:
+                break
+        for path in there:
+            path.write_bytes(world.random.choice(damages(world.random, path.read_bytes(), 4)))
+            tally.injected += 1
+        world.settle(tally)
+        world.compare(tally, expected)
+
+
+def damaged_before_reading(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """What commands read, each with many single flipped bits: refused in a line, or read as it was written."""
+    world.clear()
+    world.settle(tally)
+    found = world.ask(lambda: read_damaged(world, kills))
+    for name, n in found.items():
+        setattr(tally, name, getattr(tally, name) + n)
+
+
+def read_damaged(world: World, kills: int) -> dict[str, int]:
+    """For `damaged_before_reading`."""
+    import bench
+    from bench.errors import UserError
+    from bench.features.cache import read_block
+    from bench.packs import pack, packed
+    from bench.predictions import read
+    from bench.records import read_record
+
+    record = next(iter(world.runs.rglob("coop/*.json")))
+    pack(world.runs, world.folder / "pack.parquet")
+
+    def state(path: Path) -> Any:
+        return {name: value.tolist() for name, value in bench.load_cell(str(path)).method.state().items()}  # type: ignore[union-attr]
+
+    def predictions(path: Path) -> Any:
+        frame = read(path)
+        return frame.to_csv(), str(sorted(frame.attrs.items()))
+
+    def block(path: Path) -> Any:
+        features = read_block(path)
+        if features is None:
+            raise ValueError
+        return features.tolist()
+
+    readers: dict[Path, tuple[Callable[[Path], Any], int]] = {
+        record: (lambda path: read_record(path).to_json(), 5 * kills),
+        record.with_suffix(".safetensors"): (state, kills // 2),
+        record.with_suffix(".predictions.parquet"): (predictions, kills),
+        world.folder / "pack.parquet": (lambda path: list(packed(path)), kills),
+        next(iter((world.cache / "features").rglob("*.safetensors"))): (block, kills),
+    }
+    found = Counter[str]()
+    for path, (reader, bits) in readers.items():
+        content, expected = path.read_bytes(), reader(path)
+        for damaged in damages(world.random, content, bits):
+            path.write_bytes(damaged)
+            found["injected"] += 1
+            try:
+                found["wrong"] += reader(path) != expected
+            except (UserError, ValueError, OSError) as error:
+                found["refused"] += 1
+                found["crashed"] += isinstance(error, UserError) and "\n" in str(error)
+        path.write_bytes(content)
+    return dict(found)
+
+
+FAULTS: dict[str, Callable[[World, Tally, dict[str, str], int], None]] = {
+    "killed, one process": killed,
+    "killed, four processes": killed_among_four,
+    "paused": paused,
+    "paused beyond its lease": paused_beyond_its_lease,
+    "clock set back": clock_set_back,
+    "two versions of the code": two_versions,
+    "disks full or read-only": disks,
+    "folders gone": folders_gone,
+    "image changed in place": image_changed_in_place,
+    "damaged before a run": damaged_before_a_run,
+    "damaged checkpoints": damaged_checkpoints,
+    "damaged before reading": damaged_before_reading,
+}
+
+
+def inject(folder: Path, kills: int, seed: int, only: str, show: Callable[[str], object]) -> dict[str, Tally]:
+    """Every fault in a folder of its own. kills : of one process, and as many of four; other faults in proportion."""
+    world = World(folder, seed)
+    code, said = world.run()  # renders the demo's images
+    if code:
+        raise RuntimeError(said)
+    world.clear(features=False)
+    began = time.monotonic()
+    world.run()
+    world.usual = time.monotonic() - began
+    expected = world.found()
+    show(f"{len(expected)} cells, {world.usual:.1f} s undisturbed")
+    tallies = {}
+    for name, fault in FAULTS.items():
+        if only not in name:
+            continue
+        began, tally = time.monotonic(), Tally()
+        fault(world, tally, expected, kills)
+        tally.seconds = round(time.monotonic() - began, 1)
+        tallies[name] = tally
+        counts = {key: n for key, n in asdict(tally).items() if key != "notes"}
+        show(f"{name}: {', '.join(f'{n} {key}' for key, n in counts.items())}")
+        for text in tally.notes:
+            show(f"  {text}")
+    return tallies
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200, help="of one process, and as many of four (default: 200)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", metavar="TEXT", help="faults whose name has it")
+    parser.add_argument("--out", type=Path, help="where the counts go (default: results/faults.json, of all faults)")
+    args = parser.parse_args(argv)
+    import bench.cli
+    import bench.runner  # noqa: F401 - before the forks
+
+    with tempfile.TemporaryDirectory() as folder:
+        tallies = inject(Path(folder), args.kills, args.seed, args.only, lambda text: print(text, flush=True))
+    counted = ("injected", "refused", "lost", "doubled", "wrong", "crashed")
+    total = {name: sum(getattr(tally, name) for tally in tallies.values()) for name in counted}
+    print(", ".join(f"{n} {name}" for name, n in total.items()))
+    out = args.out or (None if args.only else ROOT / "results" / "faults.json")
+    if out:
+        machine = {"system": platform.system(), "python": platform.python_version(), "cores": os.cpu_count()}
+        about = {"date": date.today().isoformat(), "seed": args.seed, **machine}
+        content = {**about, "total": total, "faults": {name: asdict(tally) for name, tally in tallies.items()}}
+        out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 1 if any(tally.broken for tally in tallies.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
