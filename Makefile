@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo photographs test lint types pytest smoke benchmark mutants fuzz clean
+.PHONY: demo photographs test lint types pytest smoke benchmark mutants fuzz test-faults clean
 
 demo: $(STAMP)
 	$(PY) -m bench run --methods zero-shot,coop,shared-coop,softcpt --shots 1,2,4,8,16
@@ -50,6 +50,10 @@ mutants: $(STAMP)
 # Every reader of outside files and the command line on 100 000 changed inputs: counts into results/fuzz.json.
 fuzz: $(STAMP)
 	nice $(PY) scripts/fuzz.py
+
+# Kills, pauses, full disks, damaged files: what a run comes to all the same, counts into results/faults.json. Ten minutes.
+test-faults: $(STAMP)
+	$(PY) scripts/faults.py
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .ruff_cache

@@ -13,9 +13,12 @@ the seed, but where it hits a process depends on how fast the machine is.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
@@ -117,6 +120,7 @@ class World:
         self.said.mkdir()
         os.environ["BENCH_CACHE"] = str(self.cache)
         self.pids, self.usual = 0, 0.0  # processes so far; seconds of an undisturbed run
+        self.until = 0.0  # when no further kills begin
 
     def clear(self, features: bool = True) -> None:
         """As before the first run; the demo's images stay."""
@@ -244,7 +248,7 @@ def cells(runs: Path) -> dict[str, str]:
 def killed(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
     """One process after another on one folder, each killed at a random time, or at a change of a file."""
     for campaign in count():
-        if tally.injected >= kills:
+        if tally.injected >= kills or time.monotonic() > world.until:
             return
         world.clear(features=campaign % 4 == 0)  # most runs are about cells, some about features, too
         code = -signal.SIGKILL
@@ -264,17 +268,46 @@ def killed(world: World, tally: Tally, expected: dict[str, str], kills: int) -> 
 def killed_among_four(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
     """Four processes on one folder; one after another is killed, and a new one takes its place."""
     for campaign in count():
-        if tally.injected >= kills:
+        if tally.injected >= kills or time.monotonic() > world.until:
             return
         world.clear(features=campaign % 4 == 0)
         pids = [world.begin() for _ in range(4)]
-        for _ in range(min(10, kills - tally.injected)):
-            time.sleep(world.random.uniform(0, world.usual / 2))
+        for _ in range(min(20, kills - tally.injected)):
+            time.sleep(world.random.uniform(0, world.usual / 4))
             place = world.random.randrange(4)
             kill(pids[place])
-            tally.injected += end(pids[place]) == -signal.SIGKILL
+            code = end(pids[place])
+            tally.injected += code == -signal.SIGKILL
+            tally.crashed += code not in (0, -signal.SIGKILL)
             pids[place] = world.begin()
         tally.crashed += sum(end(pid) != 0 for pid in pids)
+        world.compare(tally, expected)
+
+
+def worker_killed(world: World, tally: Tally, expected: dict[str, str], kills: int) -> None:
+    """A worker of loky, Dask and Ray is killed in the midst of a cell; the run goes on."""
+    for backend in ("loky", "dask", "ray"):
+        if importlib.util.find_spec({"dask": "distributed"}.get(backend, backend)) is None and backend != "loky":
+            tally.notes.append(f"{backend} is not installed: not tried")
+            continue
+        world.clear(features=False)
+        run = world.begin([*[word for word in GRID if word != "--quiet"], "--jobs=2", f"--backend={backend}"])
+        workers: list[int] = []
+        while not workers and not os.waitid(os.P_PID, run, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(0.002)
+            for claim in world.runs.rglob("*.claim"):
+                with contextlib.suppress(OSError, ValueError):
+                    workers.append(json.loads(claim.read_text())["pid"])
+        for pid in workers[:1]:
+            os.kill(pid, signal.SIGKILL)
+            tally.injected += 1
+        code = end(run)
+        said = (world.said / f"{world.pids}.txt").read_text(errors="replace")
+        if code:
+            tally.crashed += 1
+            tally.notes.append(f"{backend}: exit code {code}: {said[-1500:]}")
+        computed = Counter(re.findall(r"key (\w+)", said))
+        tally.doubled += computed.total() - len(computed)
         world.compare(tally, expected)
 
 
@@ -571,6 +604,7 @@ def read_damaged(world: World, kills: int) -> dict[str, int]:
 FAULTS: dict[str, Callable[[World, Tally, dict[str, str], int], None]] = {
     "killed, one process": killed,
     "killed, four processes": killed_among_four,
+    "worker killed": worker_killed,
     "paused": paused,
     "paused beyond its lease": paused_beyond_its_lease,
     "clock set back": clock_set_back,
@@ -584,8 +618,13 @@ FAULTS: dict[str, Callable[[World, Tally, dict[str, str], int], None]] = {
 }
 
 
-def inject(folder: Path, kills: int, seed: int, only: str, show: Callable[[str], object]) -> dict[str, Tally]:
-    """Every fault in a folder of its own. kills : of one process, and as many of four; other faults in proportion."""
+def inject(
+    folder: Path, kills: int, minutes: float, seed: int, only: str, show: Callable[[str], object]
+) -> dict[str, Tally]:
+    """The faults, one after another.
+
+    kills, minutes : how many of one process, and for how long at most; the same of four. Others in proportion.
+    """
     world = World(folder, seed)
     code, said = world.run()  # renders the demo's images
     if code:
@@ -598,9 +637,10 @@ def inject(folder: Path, kills: int, seed: int, only: str, show: Callable[[str],
     show(f"{len(expected)} cells, {world.usual:.1f} s undisturbed")
     tallies = {}
     for name, fault in FAULTS.items():
-        if only not in name:
+        if not any(part.strip() in name for part in only.split(",")):
             continue
         began, tally = time.monotonic(), Tally()
+        world.until = began + 60 * minutes
         fault(world, tally, expected, kills)
         tally.seconds = round(time.monotonic() - began, 1)
         tallies[name] = tally
@@ -614,24 +654,27 @@ def inject(folder: Path, kills: int, seed: int, only: str, show: Callable[[str],
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="of one process, and as many of four (default: 200)")
+    parser.add_argument("--minutes", type=float, default=10, help="for each of the two (default: 10)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", metavar="TEXT", help="faults whose name has it")
-    parser.add_argument("--out", type=Path, help="where the counts go (default: results/faults.json, of all faults)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="faults with it in their name; several with commas")
+    parser.add_argument("--out", type=Path, help="where the counts go; those of other faults stay there")
     args = parser.parse_args(argv)
     import bench.cli
     import bench.runner  # noqa: F401 - before the forks
 
     with tempfile.TemporaryDirectory() as folder:
-        tallies = inject(Path(folder), args.kills, args.seed, args.only, lambda text: print(text, flush=True))
+        asked = args.kills, args.minutes, args.seed, args.only
+        tallies = inject(Path(folder), *asked, lambda text: print(text, flush=True))
+    out = args.out or ROOT / "results" / "faults.json"
+    machine = {"system": platform.system(), "python": platform.python_version(), "cores": os.cpu_count()}
+    about = {"date": date.today().isoformat(), "seed": args.seed, **machine}
+    faults = json.loads(out.read_text(encoding="utf-8"))["faults"] if out.exists() else {}
+    faults |= {name: {**asdict(tally), **about} for name, tally in tallies.items()}
     counted = ("injected", "refused", "lost", "doubled", "wrong", "crashed")
-    total = {name: sum(getattr(tally, name) for tally in tallies.values()) for name in counted}
+    total = {name: sum(tally[name] for tally in faults.values()) for name in counted}
+    content = {"total": total, "faults": {name: faults[name] for name in FAULTS if name in faults}}
+    out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(", ".join(f"{n} {name}" for name, n in total.items()))
-    out = args.out or (None if args.only else ROOT / "results" / "faults.json")
-    if out:
-        machine = {"system": platform.system(), "python": platform.python_version(), "cores": os.cpu_count()}
-        about = {"date": date.today().isoformat(), "seed": args.seed, **machine}
-        content = {**about, "total": total, "faults": {name: asdict(tally) for name, tally in tallies.items()}}
-        out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 1 if any(tally.broken for tally in tallies.values()) else 0
 
 
