@@ -68,7 +68,7 @@ OPTIONS = ["all.epochs=6", "all.batch=4", "softcpt-cata.absent=0.5", "cocoop.wor
 
 
 @pytest.mark.parametrize(("method", "steps"), TRAININGS.items())
-def test_killed_after_any_step_a_training_ends_as_if_it_had_not_been(
+def test_stopped_after_any_step_a_training_ends_as_if_it_had_not_been(
     method: str, steps: list[int], tiny: Any, tmp_path: Path, die_at: Callable[[int], None]
 ) -> None:
     own = [option for option in OPTIONS if option.startswith(("all", method))]
@@ -76,7 +76,7 @@ def test_killed_after_any_step_a_training_ends_as_if_it_had_not_been(
     tiny.run(tmp_path / "whole", **grid)
     whole, parameters = tiny.numbers(tmp_path / "whole"), learned(tmp_path / "whole")
     assert len(whole) == len(parameters) == 1
-    runs = tmp_path / "killed"
+    runs = tmp_path / "stopped"
     for n in steps:
         die_at(n)
         with pytest.raises(Killed):
@@ -94,12 +94,12 @@ def test_seeds_side_by_side_go_on_together(tiny: Any, tmp_path: Path, die_at: Ca
     tiny.run(tmp_path / "whole", **grid)
     die_at(4)
     with pytest.raises(Killed):
-        tiny.run(tmp_path / "killed", **grid)
+        tiny.run(tmp_path / "stopped", **grid)
     die_at(0)
-    tiny.run(tmp_path / "killed", **grid)
-    assert len(learned(tmp_path / "killed")) == 2
-    assert learned(tmp_path / "killed") == learned(tmp_path / "whole")
-    assert tiny.numbers(tmp_path / "killed") == tiny.numbers(tmp_path / "whole")
+    tiny.run(tmp_path / "stopped", **grid)
+    assert len(learned(tmp_path / "stopped")) == 2
+    assert learned(tmp_path / "stopped") == learned(tmp_path / "whole")
+    assert tiny.numbers(tmp_path / "stopped") == tiny.numbers(tmp_path / "whole")
 
 
 def test_a_training_that_goes_on_makes_the_missing_steps_alone_and_counts_the_seconds_before(
