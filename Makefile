@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo photographs test lint types pytest smoke benchmark mutants fuzz test-faults clean
+.PHONY: demo photographs test lint types pytest smoke benchmark mutants fuzz test-faults clusters clean
 
 demo: $(STAMP)
 	$(PY) -m bench run --methods zero-shot,coop,shared-coop,softcpt --shots 1,2,4,8,16
@@ -15,6 +15,11 @@ photographs: $(STAMP)
 	$(PY) -m bench report --results results/photographs/records --out results/photographs --format md,csv,tex,png,html
 
 test: lint types pytest
+
+# Ray and Dask for real, with clusters of two workers on this machine; `make test` skips these without the libraries.
+clusters: $(STAMP)
+	$(PY) -m pip install --quiet --editable '.[test,ray,dask]'
+	$(PY) -m pytest tests/test_clusters.py
 
 # A second call finds the stamp and installs nothing.
 $(STAMP): pyproject.toml bench/__init__.py

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bench.catalogue import cache, check, explain, fetch, listing, write_draws
     from bench.curvature import stability
     from bench.likeness import similarity
+    from bench.merging import merge
     from bench.perturb import rounding
     from bench.predictions import load_predictions
     from bench.reports import report
@@ -36,6 +37,7 @@ __all__ = [
     "listing",
     "load_cell",
     "load_predictions",
+    "merge",
     "predict",
     "report",
     "rounding",
@@ -53,6 +55,7 @@ _HOMES = {
     "report": "bench.reports",
     "rounding": "bench.perturb",
     "stability": "bench.curvature",
+    "merge": "bench.merging",
     "listing": "bench.catalogue",
     "cache": "bench.catalogue",
     "check": "bench.catalogue",

@@ -131,26 +131,32 @@ class Ray(Serial):
     def __init__(self, plan: Plan, around: Around) -> None:
         super().__init__(plan, around)
         self.ray = _extra("ray", "ray")
-        address, jobs = plan.config.address, plan.config.jobs
-        if not self.ray.is_initialized():
-            local: dict[str, Any] = {"num_cpus": jobs or usable_cores(), "include_dashboard": False}
-            if address and address != "auto":
-                _probe(address, "Ray cluster")  # Ray itself would try for minutes, and end the process
-            try:
-                self.ray.init(address=address, log_to_driver=False, logging_level="error", **({} if address else local))
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise UserError(f"--address {address}: no Ray cluster answers ({error})") from error
-        there = self.ray.cluster_resources()
-        self.jobs = jobs or max(1, int(there.get("CPU", 1)))
-        gpu = 1 / plan.config.cells_per_gpu if there.get("GPU") and _wants_gpu(plan) else 0
-        self.options = {"num_cpus": 1, "num_gpus": gpu, "max_retries": 0}
-        self.setup = Setup.of(plan, around, None if address else max(1, usable_cores() // self.jobs))
+        if plan.config.address not in (None, "auto") and not self.ray.is_initialized():
+            _probe(plan.config.address, "Ray cluster")  # Ray itself would try for minutes, and end the process
 
     @contextlib.contextmanager
     def started(self, cells: Sequence[Cell]) -> Iterator[None]:
-        there = self.ray.remote(encode_there).options(**self.options)
-        self.ray.get(there.remote(self.setup, [cell.key for cell in cells]))
-        yield
+        address, jobs = self.plan.config.address, self.plan.config.jobs
+        with contextlib.ExitStack() as stack:
+            if not self.ray.is_initialized():  # a program that uses Ray keeps its own
+                cpus = jobs or usable_cores()
+                local: dict[str, Any] = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+                where: dict[str, Any] = {"address": address} if address else local
+                stack.callback(self.ray.shutdown)
+                try:
+                    self.ray.init(**where, log_to_driver=False, logging_level="error")
+                except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:
+                    said = str(error).partition("\n")[0]
+                    what = f"--address {address}: no Ray cluster answers" if address else "--backend ray: no start"
+                    raise UserError(f"{what} ({said})") from error
+            there = self.ray.cluster_resources()
+            self.jobs = jobs or max(1, int(there.get("CPU", 1)))
+            gpu = 1 / self.plan.config.cells_per_gpu if there.get("GPU") and _wants_gpu(self.plan) else 0
+            self.options = {"num_cpus": 1, "num_gpus": gpu, "max_retries": 0}  # the runner tries again
+            self.setup = Setup.of(self.plan, self.around, None if address else max(1, usable_cores() // self.jobs))
+            first = self.ray.remote(encode_there).options(**self.options)
+            self.ray.get(first.remote(self.setup, [cell.key for cell in cells]))
+            yield
 
     def run(self, groups: Groups, before: Mapping[str, str]) -> Iterator[Record]:
         task = self.ray.remote(work).options(**self.options)

@@ -46,9 +46,15 @@ def log(what, cell):
         file.write(f"{what} {os.getpid()} {cell}\\n")
 
 class Logged(CoOp):
-    """Cells are told by their shots and seed; there are 3 classes."""
+    """Cells are told by their shots and seed; there are 3 classes. A folder `killed` is the end of one training."""
     name, seconds = "logged", 0.0
     def fit(self, clip, tasks, seed, report):
+        try:
+            os.rmdir(HERE / "killed")
+        except OSError:
+            pass
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
         cell = f"{len(tasks[0].labels) // 3}-{seed}"
         log("begun", cell)
         time.sleep(self.seconds)

@@ -29,6 +29,7 @@ Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
   python -m bench predict   what a finished cell sees in your own images
   python -m bench predictions  what a finished cell said of its test images: accuracy per class, confusion
   python -m bench records   many records as one file, and back
+  python -m bench merge     the records of several folders as one
   python -m bench stability  how steady trainings are: the loss's curvature, and what rounding does to accuracies
   python -m bench data      check which data sets are on disk, fetch the rest, write few-shot draws as files
   python -m bench cache     the stored image features
@@ -126,6 +127,7 @@ def _dispatch(argv: list[str]) -> int:
         "predict": show.predict_command,
         "predictions": show.predictions_command,
         "records": show.records_command,
+        "merge": show.merge_command,
         "data": data.dispatch,
         "cache": show.cache_command,
     }

@@ -240,3 +240,30 @@ def records_command(argv: list[str]) -> int:
         told = ", ".join(f"{number} {kind}" for kind, number in left.items())
         print(f"Not in the pack, still below {a.source}: {told}. Keep them beside it, in the same folders.")
     return 0
+
+
+MERGE_EXAMPLES = """\
+examples
+  python -m bench merge node1/runs node2/runs --into runs
+      what two machines computed, in one folder; of a cell that failed on one and was finished on the other, the
+      finished record is taken
+  python -m bench merge runs-a runs-b --into runs --prefer runs-a
+      where both finished a cell with other numbers, take those of runs-a; without --prefer these cells are named, and
+      nothing is merged
+"""
+
+
+def merge_command(argv: list[str]) -> int:
+    about = "Put the records of several folders, with what their cells learned and said, into one."
+    p = command_parser("merge", about, MERGE_EXAMPLES)
+    p.add_argument("folders", nargs="+", metavar="DIR", help="folders of records, packed ones too")
+    p.add_argument("--into", metavar="DIR", required=True, help="the folder that gets them; it may hold some already")
+    p.add_argument("--prefer", metavar="DIR", help="one of the folders: its numbers are taken where they differ")
+    a = p.read(argv)
+    from bench.merging import merge
+    from bench.progress import count
+
+    n = merge(a.folders, a.into, a.prefer)
+    told = f"{n['new']} new, {n['replaced']} replaced, {n['there']} there already"
+    print(f"{count(sum(n.values()), 'cell')} of {count(len(a.folders), 'folder')} in {a.into}: {told}")
+    return 0
