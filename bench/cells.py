@@ -125,8 +125,9 @@ def shard_of(cells: Sequence[Cell], shard: str | None, seeds_at_once: bool) -> l
     """The K-th of N parts of a grid, "K/N": the same on every machine, each with its share of every method."""
     k, n = map(int, (shard or "1/1").split("/"))
 
-    def place(group: list[Cell]) -> tuple[str, int, str]:
-        return group[0].config["method"], -sum(work_of(cell.config) for cell in group), group[0].key
+    def place(group: list[Cell]) -> tuple[str, int, str, int, str]:
+        first, work = group[0], sum(work_of(cell.config) for cell in group)
+        return first.config["method"], -work, first.variant.label, first.seed, first.key
 
     mine = {cell.key for group in sorted(together(cells, seeds_at_once), key=place)[k - 1 :: n] for cell in group}
     return [cell for cell in cells if cell.key in mine]
