@@ -30,6 +30,7 @@ from bench.files import locked
 
 LEASE = 90.0  # seconds; more than network file systems keep a file's time without asking (60)
 RENEW = 15.0
+POLL = 0.5  # between looks of one who waits
 
 _Seen = tuple[bytes, int]
 
@@ -55,6 +56,16 @@ class Claims:
             for path, own in zip(paths, taken, strict=False):
                 if own:
                     self._release(path)
+
+    @contextlib.contextmanager
+    def waiting(self, path: Path) -> Iterator[None]:
+        """Claims a file of this name once nobody else has it, and lets go of it at the end."""
+        while True:
+            with self.taking([path]) as (own,):
+                if own:
+                    yield
+                    return
+            time.sleep(POLL)
 
     def clear(self, path: Path) -> bool:
         """Whether nobody holds it; a void claim is removed, so that every other process sees the same."""

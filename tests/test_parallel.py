@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 import time
 import uuid
 from collections import Counter
@@ -21,12 +22,14 @@ import torch
 from safetensors.torch import load_file
 
 import bench
-from bench import executors, workers
+from bench import claims, executors, workers
 from bench.cells import shard_of, work_of
 from bench.claims import Claims
 from bench.cli import main
 from bench.config import RunConfig
 from bench.errors import UserError
+from bench.features import ImageFeatures, View
+from bench.features.encode import Encoder
 from bench.plan import Plan, prepare
 from bench.runner import longest_first
 
@@ -296,6 +299,31 @@ def test_workers_that_see_other_data_are_refused(tiny: Any, tmp_path: Path) -> N
     assert workers._cells(plan, [plan.cells[2].key]) == [plan.cells[2]]
     with pytest.raises(UserError, match="plans other cells than this run: its data, its code"):
         workers._cells(plan, ["0" * 24])
+
+
+def test_what_two_encode_at_the_same_time_is_encoded_once(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As jobs of an array do, which all begin with the same test images."""
+    plan, views, encoded, found = plan_of(tiny, tmp_path), View(1, 0, 2), [], []
+    original = Encoder.features
+
+    def slowly(self: Encoder, paths: Any, *args: Any) -> torch.Tensor:
+        encoded.append(len(paths))
+        time.sleep(0.3)
+        return original(self, paths, *args)
+
+    monkeypatch.setattr(Encoder, "features", slowly)
+    monkeypatch.setattr(claims, "POLL", 0.05)
+    images, both = plan.images.tests["Colour"], [ImageFeatures(plan.backbone, tmp_path / "cache") for _ in range(2)]
+    threads = [threading.Thread(target=lambda f=f: found.append(f.get(images, views))) for f in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert encoded == [12]  # 3 classes of 4 images
+    assert found[0].shape == (2, 12, 16) and torch.equal(found[0], found[1])
+    assert not list((tmp_path / "cache").rglob("*.claim"))
 
 
 # ---- shards --------------------------------------------------------------------------------------------------

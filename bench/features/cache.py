@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.claims import CLAIMS
 from bench.clip.backbone import Backbone
 from bench.datasets.cache_paths import cache_folder
 from bench.errors import UserError
@@ -43,7 +44,8 @@ _OWN = {
     ],
     "divisions of images": [f"{_DATA}/split_bench_*.json"],
     "fetched images": [f"{_DATA}/files-*/**/*", f"{_DATA}/.files-*.draft/**/*", f"{_DATA}/.fetch.lock"],
-    "left by a stopped run": ["features/*/.*.part", "backbones/.*.part", f"{_DATA}/.split_bench_*.part"],
+    "left by a stopped run": ["features/*/.*.part", "features/*/*.claim", "features/*/.claims.lock",
+                              "backbones/.*.part", f"{_DATA}/.split_bench_*.part"],
 }
 
 
@@ -134,12 +136,20 @@ class ImageFeatures:
     def _block(
         self, paths: Sequence[Path], digests: Sequence[str], view: View, kind: str, bar: Bar | None
     ) -> Tensor:
-        path = self._path(digests, view, kind)
-        known = self._read(path)
-        if known is not None and known.shape[:2] == (len(view), len(paths)):
-            if bar:
-                bar(known.shape[0] * known.shape[1])
-            return known
+        path, shape = self._path(digests, view, kind), (len(view), len(paths))
+        block = self._of_shape(path, shape)
+        if block is None:
+            with CLAIMS.waiting(path.with_suffix(".claim")):  # what another process encodes just now is waited for
+                block = self._of_shape(path, shape)
+                if block is None:
+                    return self._encoded(path, paths, digests, view, kind, bar)
+        if bar:
+            bar(len(view) * len(paths))
+        return block
+
+    def _encoded(
+        self, path: Path, paths: Sequence[Path], digests: Sequence[str], view: View, kind: str, bar: Bar | None
+    ) -> Tensor:
         features = self.encoder.features(paths, digests, view, kind, bar)
         if kind == "preproj":  # the pooled ones come with them: whoever asks for these encodes nothing
             features, pooled = features.split([features.shape[2] - self.backbone.embed_dim, self.backbone.embed_dim], 2)
@@ -149,6 +159,10 @@ class ImageFeatures:
         write_block(path, features, f"{kind}, {view}")
         mapped = self._read(path)
         return features if mapped is None else mapped
+
+    def _of_shape(self, path: Path, shape: tuple[int, int]) -> Tensor | None:
+        block = self._read(path)
+        return block if block is not None and block.shape[:2] == shape else None
 
     def _read(self, path: Path) -> Tensor | None:
         """A block, whose checksum is computed once for each state of its file."""
