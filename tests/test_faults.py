@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 BROKEN = ("lost", "doubled", "wrong", "crashed")
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from faults import FAULTS, Tally, World, damages  # noqa: E402 - a script, not a package
+from faults import Tally, World, damages  # noqa: E402 - a script, not a package
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, and what /proc tells of processes")
 
