@@ -26,7 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bench.files import locked
+from bench.files import from_json, locked
 
 LEASE = 90.0  # seconds; more than network file systems keep a file's time without asking (60)
 RENEW = 15.0
@@ -154,7 +154,7 @@ CLAIMS = Claims()
 def _owner(content: bytes) -> dict[str, Any]:
     """What a claim says; nothing where it is not whole (its process was killed while it wrote it)."""
     try:
-        owner = json.loads(content)
+        owner = from_json(content)
     except ValueError:
         return {}
     return owner if isinstance(owner, dict) else {}
@@ -175,6 +175,6 @@ def _started(pid: Any) -> str | None:
     try:
         told = Path(f"/proc/{int(pid)}/stat").read_text(encoding="utf-8", errors="replace")
         state, *numbers = told.rpartition(")")[2].split()  # after the program's name, which may have blanks
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
     return None if state in "ZX" else numbers[18]  # dead, and not yet asked after by its parent

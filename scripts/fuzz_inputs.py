@@ -129,9 +129,8 @@ def changed_tree(value: Any, rng: Random, times: int = 0) -> Any:
         elif what == 5 and isinstance(holder[key], str):
             holder[key] = changed_text(holder[key], rng)
         elif what == 6 and isinstance(holder[key], int | float):
-            holder[key] = rng.choice(
-                (str(holder[key]), -holder[key], holder[key] + 1, holder[key] * 1.5, bool(holder[key]))
-            )
+            half = holder[key] * 1.5 if abs(holder[key]) < 1e300 else 1.5  # more, and it is no float
+            holder[key] = rng.choice((str(holder[key]), -holder[key], holder[key] + 1, half, bool(holder[key])))
         else:
             holder[key] = odd_value(rng)
     return root[0]

@@ -188,6 +188,20 @@ def report(root: Path) -> Reader:
     return Reader(file, lambda rng: changed_json(example, rng), read)
 
 
+def claim(root: Path) -> Reader:
+    """Another process's claim: whatever it says, a cell is free or it is waited for."""
+    from bench.claims import CLAIMS
+
+    with CLAIMS.taking([root / "mine.claim"]):
+        example = json.loads((root / "mine.claim").read_text())
+    file = root / "cell.claim"
+
+    def read() -> None:
+        CLAIMS.is_free(file), CLAIMS.owner(file)
+
+    return Reader(file, lambda rng: changed_json(example, rng), read, ())
+
+
 def note(root: Path) -> Reader:
     from bench.clip.backbone import _note_of, noted
 
@@ -448,6 +462,7 @@ READERS: dict[str, tuple[Callable[[Path], Reader], float]] = {
     "records": (record, 12),
     "reports": (report, 0.25),
     "notes of backbones": (note, 5),
+    "claims": (claim, 5),
     "model JSON": (model, 0.6),
     "vocabularies": (vocabulary, 0.5),
     "weights": (weights, 0.6),

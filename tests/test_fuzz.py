@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import bench
+from bench.claims import Claims, _host
 from bench.config import RunConfig
 from bench.datasets.spec import load_suite
 from bench.datasets.splitfiles import read_split
@@ -168,3 +169,14 @@ def test_an_option_that_no_record_could_hold_is_refused(setting: dict[str, Any])
     with pytest.raises(UserError, match=rf"^--?\w.*{NO_TEXT}"):
         RunConfig(**setting)
     RunConfig(data="x/\udcff", results="\udcff")  # folders are never recorded
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"host": 1, "pid": Infinity, "started": "1"}', "\udcff", "7", ""])
+def test_a_claim_that_says_nothing_sound_is_somebody_s_until_its_lease_ends(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "cell.claim"
+    file.write_bytes(content.encode("utf-8", "surrogateescape"))
+    claims = Claims()
+    assert not claims.is_free(file) and claims.owner(file).startswith("process ")
+    monkey = json.dumps({"host": _host(), "pid": float("inf"), "started": "1"})
+    file.write_text(monkey)  # of this host, of no process
+    assert claims.is_free(file)
