@@ -95,15 +95,65 @@ class Loky(Serial):
                 yield from records
 
 
-class Dask(Loky):
-    """The workers of a Dask cluster, by joblib: one on this machine, or that of a scheduler's address."""
+class Cluster(Serial):
+    """Tasks of a cluster, as many at once as it has places; what Dask and Ray have in common."""
+
+    def run(self, groups: Groups, before: Mapping[str, str]) -> Iterator[Record]:
+        pending: set[Any] = set()
+        waiting = iter(groups)
+        death: WorkerDied | None = None  # told once the other workers have ended their cells: it costs its own alone
+        try:
+            while True:
+                for group in itertools.islice(waiting, 0 if death else self.jobs - len(pending)):
+                    pending.add(self._submit(*_given(group, before)))
+                if not pending:
+                    break
+                ended = self._first(pending)
+                pending.discard(ended)
+                try:
+                    with _deaths():
+                        records = self._result(ended)
+                except WorkerDied as error:
+                    death = error
+                    continue
+                yield from records
+        finally:
+            for left in pending:
+                self._cancel(left)
+        if death:
+            raise death
+
+    def _submit(self, keys: list[str], before: dict[str, str]) -> Any:
+        """A task that does `work`."""
+        raise NotImplementedError
+
+    def _first(self, pending: set[Any]) -> Any:
+        """A task that has ended, well or not; waits for it."""
+        raise NotImplementedError
+
+    def _result(self, ended: Any) -> list[Record]:
+        """What a task returned; raises what it raised, or what the backend calls the death of its worker."""
+        raise NotImplementedError
+
+    def _cancel(self, left: Any) -> None:
+        raise NotImplementedError
+
+
+class Dask(Cluster):
+    """The workers of a Dask cluster: one on this machine, or that of a scheduler's address.
+
+    Not by joblib's backend, whose results never come when a worker dies.
+    """
 
     def __init__(self, plan: Plan, around: Around) -> None:
-        self.distributed = _extra("distributed", "dask")
         super().__init__(plan, around)
+        self.distributed = _extra("distributed", "dask")
         if plan.config.address:
             _probe(plan.config.address, "Dask scheduler")
             self.setup = Setup.of(plan, around, None)
+        else:
+            here = Loky(plan, around)
+            self.jobs, self.setup = here.jobs, here.setup
 
     @contextlib.contextmanager
     def started(self, cells: Sequence[Cell]) -> Iterator[None]:
@@ -120,12 +170,25 @@ class Dask(Loky):
             except (OSError, ValueError) as error:
                 raise UserError(f"--address {cluster}: no Dask scheduler answers ({error})") from error
             self.jobs = self.plan.config.jobs or max(1, sum(client.ncores().values()))
-            self.backend = {"backend": "dask", "client": client}
+            self.client = client
             client.submit(encode_there, self.setup, [cell.key for cell in cells], pure=False).result()
             yield
 
+    def _submit(self, keys: list[str], before: dict[str, str]) -> Any:
+        return self.client.submit(work, self.setup, keys, before, pure=False)
 
-class Ray(Serial):
+    def _first(self, pending: set[Any]) -> Any:
+        return next(iter(self.distributed.wait(list(pending), return_when="FIRST_COMPLETED").done))
+
+    def _result(self, ended: Any) -> list[Record]:
+        records: list[Record] = ended.result()
+        return records
+
+    def _cancel(self, left: Any) -> None:
+        left.cancel()
+
+
+class Ray(Cluster):
     """Tasks of a Ray cluster: one on this machine, or a running one by its address."""
 
     def __init__(self, plan: Plan, around: Around) -> None:
@@ -158,24 +221,19 @@ class Ray(Serial):
             self.ray.get(first.remote(self.setup, [cell.key for cell in cells]))
             yield
 
-    def run(self, groups: Groups, before: Mapping[str, str]) -> Iterator[Record]:
-        task = self.ray.remote(work).options(**self.options)
-        pending: set[Any] = set()
-        waiting = iter(groups)
-        try:
-            while True:
-                for group in itertools.islice(waiting, self.jobs - len(pending)):
-                    pending.add(task.remote(self.setup, *_given(group, before)))
-                if not pending:
-                    return
-                (ended,), _ = self.ray.wait(list(pending), num_returns=1)
-                pending.discard(ended)
-                with _deaths():
-                    records = self.ray.get(ended)
-                yield from records
-        finally:
-            for left in pending:
-                self.ray.cancel(left, force=True)
+    def _submit(self, keys: list[str], before: dict[str, str]) -> Any:
+        return self.ray.remote(work).options(**self.options).remote(self.setup, keys, before)
+
+    def _first(self, pending: set[Any]) -> Any:
+        (ended,), _ = self.ray.wait(list(pending), num_returns=1)
+        return ended
+
+    def _result(self, ended: Any) -> list[Record]:
+        records: list[Record] = self.ray.get(ended)
+        return records
+
+    def _cancel(self, left: Any) -> None:
+        self.ray.cancel(left, force=True)
 
 
 def executor(plan: Plan, around: Around) -> Serial:

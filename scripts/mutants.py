@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("mutants.yaml")
 WANTED = 0.95  # share that must be noticed
 UNSOUND = "without a fault "  # before the id of a test that fails then, too
+NO_TESTS = "no tests"  # instead of an id, where pytest collected none: that notices nothing
 SECONDS = 1500  # of one run of tests; a hang is told, and does not count as noticed
 PACKAGES = ("methods", "datasets", "reports")  # stand beside bench/ and are imported from within it
 # Not run: they are slow, need photographs or a card, build wheels, or look at documents and this list itself.
@@ -37,7 +38,17 @@ LEFT_OUT = {
     "test_docs.py", "test_heap.py", "test_mutants.py", "test_names.py", "test_photographs.py",
 }  # fmt: skip
 # Tests of the quick files that take long and are about something else than numbers.
-DESELECTED = ("killed", "two_processes", "demo_runs", "python_m_bench", "typos_are_answered", "in_seconds")
+# Whole ids: a word such as `killed` is in the names of other tests, too.
+DESELECTED = (
+    "tests/test_cli.py::test_python_m_bench_gives_the_exit_code",
+    "tests/test_cli.py::test_typos_are_answered_before_torch_is_loaded",
+    "tests/test_cli.py::test_without_suite_and_data_the_demo_runs_and_says_so_in_one_line",
+    "tests/test_datasets_check.py::test_a_hundred_thousand_images_are_listed_in_seconds",
+    "tests/test_faults.py::test_killed_damaged_and_set_back_a_grid_ends_like_an_undisturbed_one",
+    "tests/test_harness.py::test_killed_at_random_times_a_run_ends_like_an_uninterrupted_one",
+    "tests/test_harness.py::test_killed_before_every_new_file_a_run_ends_like_an_uninterrupted_one",
+    "tests/test_harness.py::test_two_processes_at_once_end_with_the_same_complete_records",
+)
 # Imported once, before a process is forked for every fault. Never `bench`: each process imports its own copy.
 SLOW_IMPORTS = (
     "hypothesis", "matplotlib.figure", "open_clip", "pandas", "pytest", "safetensors.torch", "seaborn",
@@ -119,7 +130,10 @@ class Failures:
 
 
 def run_tests(tree: Path, tests: Sequence[str]) -> str:
-    """The id of the first test that fails in a copy, "" when none does within SECONDS; in a process of its own."""
+    """The id of the first test that fails in a copy, "" when none does within SECONDS, or NO_TESTS.
+
+    In a process of its own.
+    """
     failure = tree / "failure"
     failure.unlink(missing_ok=True)
     pid = os.fork()
@@ -134,6 +148,8 @@ def run_tests(tree: Path, tests: Sequence[str]) -> str:
         return failure.read_text()
     if code == -signal.SIGALRM:
         print(f"{tree.name}: stopped after {SECONDS} s", file=sys.stderr)
+    if code == 5:
+        return NO_TESTS
     return "" if code in (0, -signal.SIGALRM) else f"(pytest ended with code {code})"
 
 
@@ -155,13 +171,13 @@ def _pytest(tree: Path, tests: Sequence[str], plugin: Any) -> int:
     if not str(bench.__file__).startswith(str(tree)):
         print(f"bench is {bench.__file__}, not the copy's")
         return 4
-    slow = " or ".join(DESELECTED)
-    options = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={tree / 'tmp'}", "-k", f"not ({slow})"]
+    slow = [f"--deselect={test}" for test in DESELECTED]
+    options = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={tree / 'tmp'}", *slow]
     return int(pytest.main([*options, *tests], plugins=[plugin]))
 
 
 def noticed(tree: Path, mutant: Mutant) -> str:
-    """The first test that notices a fault, or ""; after UNSOUND one that also fails without the fault."""
+    """The first test that notices a fault, "", or NO_TESTS; after UNSOUND one that also fails without the fault."""
     file = place(tree, mutant.file)
     file.write_text(mutant.planted(), encoding="utf-8")
     try:
@@ -233,6 +249,12 @@ def _judge(trees: Sequence[Path], mutants: Sequence[Mutant]) -> int:
     named = sorted({name for mutant in mutants for name in mutant.tests})
     unharmed = [tuple(tests) for _, tests in groupby(named, key=lambda name: name.partition("::")[0])]
     for job, failed, seconds in outcomes(trees, [*unharmed, *mutants]):
+        if failed == NO_TESTS:
+            tests = job.tests if isinstance(job, Mutant) else job
+            whose = [job] if isinstance(job, Mutant) else [m for m in mutants if {*m.tests} & {*tests}]
+            ids = ", ".join(mutant.id for mutant in whose)
+            print(f"{LIST.name}: {ids}: pytest collects none of {', '.join(tests)}; name others", file=sys.stderr)
+            return 2
         if isinstance(job, Mutant) and not failed.startswith(UNSOUND):
             print(f"{job.id:34} {failed or 'SURVIVED'} ({seconds:.0f} s)", flush=True)
             survivors += [] if failed else [job]

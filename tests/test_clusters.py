@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -80,12 +81,39 @@ def test_workers_of_a_cluster_give_what_one_process_gives(
     assert capsys.readouterr().err.count(", key ") == 9
 
 
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """Two minutes for a test that would hang."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("two minutes have passed")
+
+    if sys.platform == "win32":
+        pytest.skip("no SIGALRM")
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("backend", ["dask", "ray"])
-def test_a_cluster_of_its_own_is_started_where_no_address_is_given(tiny: Any, user: User, backend: str) -> None:
+def test_a_cluster_of_its_own_is_started_and_goes_on_after_the_death_of_a_worker(
+    tiny: Any, user: User, backend: str, in_time: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the dead worker's cell is begun again; the other worker ends what it was at."""
     library(backend)
-    table = tiny.run(Path("runs"), methods=[user.method("Logged")], shots=1, jobs=2, backend=backend)
-    assert len(table) == 2 * 3
-    assert user.trained() == {"1-1": 1, "1-2": 1} and os.getpid() not in user.processes()
+    killed = user.folder / "killed"
+    killed.mkdir()  # the first training is the end of its process
+    grid = {"methods": [user.method("Slow")], "shots": [1, 2], "seeds": [1, 2]}
+    table = bench.run(results="runs", jobs=2, backend=backend, **{**tiny.arguments, **grid})
+    assert not killed.exists()
+    assert len(table) == 4 * 3 and not table.attrs["failed"]
+    cells = dict.fromkeys(["1-1", "1-2", "2-1", "2-2"], 1)
+    assert user.trained() == user.trained("begun") == cells and os.getpid() not in user.processes()
+    assert not list(Path("runs").rglob("*.claim"))
+    said = capsys.readouterr().err
+    assert said.count("a worker died (") == 1 and said.count(", key ") == 4
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
