@@ -50,9 +50,11 @@ def test_tests_that_are_left_out_are_there() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_tests_that_are_not_collected_notice_nothing_and_the_entry_is_named(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file without tests, a fault whose only test is left out, and a test with a word of those in its name."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bench"]:
+        monkeypatch.delitem(sys.modules, name)  # each fork imports the copy's
     tree = tmp_path / "copy"
     for folder in ("bench", "tests"):
         (tree / folder).mkdir(parents=True)
