@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 BROKEN = ("lost", "doubled", "wrong", "crashed")
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from faults import Tally, World, damages  # noqa: E402 - a script, not a package
+from faults import FAULTS, Tally, World, damages  # noqa: E402 - a script, not a package
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, and what /proc tells of processes")
 
@@ -64,3 +65,15 @@ def test_damages_are_what_they_say() -> None:
     for damaged in flipped:
         differs = [a ^ b for a, b in zip(damaged, content, strict=True) if a != b]
         assert len(differs) == 1 and differs[0].bit_count() == 1
+
+
+def test_the_committed_run_injected_every_fault_and_says_what_came_of_each() -> None:
+    found: dict[str, Any] = json.loads((ROOT / "results" / "faults.json").read_text(encoding="utf-8"))
+    assert set(found["faults"]) == set(FAULTS)
+    for name, tally in found["faults"].items():
+        assert tally["injected"] > 0
+        counts = {count: tally[count] for count in BROKEN}
+        assert (counts == dict.fromkeys(BROKEN, 0)) == (not tally["notes"]), name
+    text = " ".join((ROOT / "docs" / "testing.md").read_text(encoding="utf-8").split())
+    for count, n in found["total"].items():
+        assert f"{n} {count}" in text  # what the docs say is what the file says

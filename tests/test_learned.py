@@ -23,25 +23,26 @@ from bench.datasets.splits import load_tasks
 from bench.datasets.types import image_files
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
+from bench.files import file_name
 from bench.methods import method_names
 from bench.metrics import METRICS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # The tiny vocabulary splits "a photo of a" into more tokens than the contexts are long.
-OPTIONS = ["all.epochs=1", "all.batch=8", "kgcoop.words=", "cocoop.words=", "lasp.words="]
+OPTIONS = ["all.epochs=1", "all.batch=8", "all.steps=8", "kgcoop.words=", "cocoop.words=", "lasp.words="]
 
 
 @pytest.fixture(scope="module")
 def runs(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cell of every method, one epoch."""
     folder = tmp_path_factory.mktemp("learned") / "runs"
-    tiny.run(folder, methods="all", shots=[2], seeds=[1], options=OPTIONS)
+    tiny.run(folder, methods="all", shots=[2], seeds=[1], views=2, options=OPTIONS)
     return folder
 
 
 def record_of(runs: Path, method: str) -> Path:
-    (record,) = runs.rglob(f"{method}/*.json")
+    (record,) = runs.rglob(f"{file_name(method)}/*.json")
     return record
 
 

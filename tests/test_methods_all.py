@@ -6,6 +6,7 @@ The test files of the single methods give `check_steps` the method's loss as a f
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -225,7 +226,7 @@ def test_classes_never_seen_are_scored(name: str) -> None:
 @pytest.mark.parametrize("name", SEEN_ONLY)
 def test_a_method_that_cannot_score_unseen_classes_says_why(name: str) -> None:
     method = fitted(name)
-    with pytest.raises(UserError, match=f"^{name} .*{SEEN_ONLY[name]}"):
+    with pytest.raises(UserError, match=f"^{re.escape(name)} .*{SEEN_ONLY[name]}"):
         method.predict(method.tasks[1], some_images(method), ["oak tree", "moss"])
 
 
@@ -252,7 +253,7 @@ def test_a_task_is_known_by_its_names_alone(name: str) -> None:
 def test_a_task_that_a_method_was_not_trained_on_is_refused_by_name(name: str) -> None:
     method = fitted(name)
     unseen = replace(method.tasks[0], name="elsewhere")
-    with pytest.raises(UserError, match=f"^{name} was not trained on task 'elsewhere'; valid: "):
+    with pytest.raises(UserError, match=f"^{re.escape(name)} was not trained on task 'elsewhere'; valid: "):
         method.predict(unseen, some_images(method))
 
 

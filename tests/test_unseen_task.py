@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.datasets.spec import load_suite
+from bench.datasets.splits import load_task
 from bench.errors import UserError
 from bench.methods import TaskData, find_method, method_names
 from bench.protocols import Fold, find_protocol
@@ -79,8 +81,7 @@ def test_nothing_of_the_unseen_task_but_names_and_test_images_counts(tiny, tmp_p
     shutil.copytree(tiny.data, data)
     grid: dict[str, Any] = {"methods": ["softcpt"], "shots": [2], "seeds": [1], "protocol": "unseen-task"}
     tiny.run(tmp_path / "a", data=str(data), **grid)
-    split = json.loads((data / "shade" / "split_bench_Shade.json").read_text())
-    test = {path for path, *_ in split["test"]}
+    test = {item.path for item in load_task(load_suite(tiny.suite).tasks[1], data).split.test}
     images = sorted((data / "shade").glob("*/*.png"))
     shown = [image for image in images if image.relative_to(data / "shade").as_posix() not in test]
     stripes = sorted((data / "stripes").glob("*/*.png"))
