@@ -92,7 +92,7 @@ def run(argv: list[str]) -> int:
         found = estimates(run)
         plan = run.overview()
         print_table(plan)
-        print("\nEstimated, a cell:")
+        print("\nEstimated per cell:")
         print_table(by_setting(run, found))
         done, left = int((plan["state"] == "done").sum()), len(run.failures_left())
         stay = f", {left} left as they are" * (left > 0)
