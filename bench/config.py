@@ -156,7 +156,12 @@ class RunConfig(Settings):
         path="maybe",
     )
     views: int | None = setting(
-        None, "training views per image (default: one for each epoch)", "how", metavar="N", minimum=1
+        None,
+        "training views per image (default: one for each epoch, unless the suite, the recipe or the method says "
+        "otherwise)",
+        "how",
+        metavar="N",
+        minimum=1,
     )
     device: str = setting(
         "auto",
