@@ -94,8 +94,8 @@ class RunConfig(Settings):
     )
     options: Names = setting(
         (),
-        "set a method's parameter (all.PARAMETER: that of every method that has it). Several values with commas are "
-        "run one by one; a value with commas goes in double quotes",
+        "set a method's parameter (all.PARAMETER: that of every method that has it). Values separated by commas are "
+        "run one by one; a value that contains commas goes in double quotes",
         "what to run",
         metavar="METHOD.PARAMETER=VALUE",
         option="-o",
@@ -115,7 +115,7 @@ class RunConfig(Settings):
     )
     task_names: int = setting(
         1,
-        "which of its task names a suite file gives, where it gives several (SoftCPT reads them; default: %(default)s, "
+        "which of a task's names to use, where the suite file gives several (SoftCPT reads them; default: %(default)s, "
         "the first)",
         "on what",
         metavar="K",
@@ -148,15 +148,20 @@ class RunConfig(Settings):
     )
     recipe: str | None = setting(
         None,
-        "values for the methods' parameters: paper (SoftCPT's shared recipe, a fresh view each epoch), softcpt-public "
-        "(the loop of its public code), authors (what each method's authors published), or a YAML file of your own "
-        "(default: the suite's recipe if it has one, else each method's defaults, which are its paper's)",
+        "values for the methods' parameters: paper (SoftCPT's shared recipe for learned prompts, a fresh view each "
+        "epoch), softcpt-public (the loop of its public code), authors (what methods' authors published), or a YAML "
+        "file of your own (default: the suite's recipe if it has one, else each method's defaults)",
         "how",
         metavar="NAME|FILE",
         path="maybe",
     )
     views: int | None = setting(
-        None, "training views per image (default: one for each epoch)", "how", metavar="N", minimum=1
+        None,
+        "training views per image (default: one for each epoch, unless the suite, the recipe or the method says "
+        "otherwise)",
+        "how",
+        metavar="N",
+        minimum=1,
     )
     device: str = setting(
         "auto",
@@ -176,7 +181,7 @@ class RunConfig(Settings):
     )
     keep: bool = setting(
         True,
-        "keep records alone: neither what was learned (SoftCPT's takes 34 MB per cell with RN50), which `words` and "
+        "keep only records: neither what was learned (SoftCPT's takes 34 MB per cell with RN50), which `words` and "
         "`predict` need, nor each test image's predicted class and confidence (about 10 bytes an image), which "
         "`predictions`, calibration and comparisons over images need",
         "how",
@@ -185,7 +190,7 @@ class RunConfig(Settings):
     seeds_at_once: bool = setting(
         False,
         "train the seeds of a cell side by side: faster on GPUs, where small steps wait for each other. Results are "
-        "equal up to the rounding of sums; a kill loses all seeds of the cell in flight",
+        "equal up to the rounding of sums; a kill loses all seeds of the cell in progress",
         "how",
     )
     cell_timeout: int | None = setting(
@@ -198,21 +203,22 @@ class RunConfig(Settings):
     )
     checkpoint_every: int = setting(
         60,
-        "keep the state of a long training so often: after a kill the same command goes on from there, with the same "
-        "result to the last bit on the same machine. 0: never, a kill loses the cell in flight (default: %(default)s)",
+        "how often to save the state of a long training: after a kill the same command goes on from there, with the "
+        "same result to the last bit on the same machine. 0: never, a kill loses the cell in progress (default: "
+        "%(default)s)",
         "how",
         metavar="SECONDS",
         minimum=0,
     )
     memory_limit: str | None = setting(
         None,
-        "such as 4GB: cells that are estimated to take more memory fail before they start (`--dry-run` shows the "
-        "estimates; on a GPU its memory)",
+        "such as 4GB: cells that are estimated to take more memory (on a GPU, its memory) fail before they start; "
+        "`--dry-run` shows the estimates",
         "how",
         metavar="SIZE",
     )
     fail_fast: bool = setting(
-        False, "stop at the first cell that fails; bench.run raises CellFailed instead of warning in the end", "how"
+        False, "stop at the first cell that fails; bench.run raises CellFailed instead of warning at the end", "how"
     )
     retry_failed: bool = setting(
         True,
@@ -222,7 +228,7 @@ class RunConfig(Settings):
     )
     jobs: int | None = setting(
         None,
-        "compute so many cells at the same time, each in a process of its own (default: 1; with --backend ray or dask, "
+        "compute this many cells at once, each in a process of its own (default: 1; with --backend ray or dask, "
         "as many as there are workers)",
         "many cells at once",
         metavar="N",
@@ -252,13 +258,13 @@ class RunConfig(Settings):
     )
     profile: bool = setting(
         False,
-        "write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); of seeds at "
-        "once, beside the first one's",
+        "write a trace of a few training steps beside each record (.trace.json.gz, for ui.perfetto.dev); with "
+        "--seeds-at-once, beside the first seed's",
         "how",
     )
     track: Literal["tensorboard", "mlflow", "wandb"] | None = setting(
         None,
-        "log each cell's curves and accuracies to this tool, too, in a folder beside the results, DIR-TOOL (pip "
+        "also log each cell's curves and accuracies to this tool, in a folder beside the results, DIR-TOOL (pip "
         "install 'prompt-bench[TOOL]'); wandb stays offline unless $WANDB_MODE says otherwise",
         "how",
         choices=("tensorboard", "mlflow", "wandb"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from bench.methods.base import Clip, Names, ProgressCallback, TaskData
+from bench.methods.base import Clip, Fit, Names, ProgressCallback, TaskData
 from bench.methods.shared_coop import SharedCoOp
 
 
@@ -37,10 +37,16 @@ class SharedCoOpMatched(SharedCoOp):
         super().__init__(params)
         self.given = self.params
 
-    def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
-        with torch.no_grad():
-            f = clip.tower.encode_texts([f"{task.task_name}." for task in tasks])  # T, d
+    @classmethod
+    def _fit_side_by_side(cls, fits: Sequence[Fit], clip: Clip, report: ProgressCallback) -> None:
+        for method, tasks, _ in fits:
+            method.match(clip, tasks)
+        super()._fit_side_by_side(fits, clip, report)
+
+    @torch.no_grad()
+    def match(self, clip: Clip, tasks: Sequence[TaskData]) -> None:
+        """Scale the recipe to the names of the tasks that are trained on."""
+        f = clip.tower.encode_texts([f"{task.task_name}." for task in tasks])  # T, d
         size, p = float((f @ f.T).mean()), self.given
         rates = {"lr": p.lr * size, "warmup_lr": p.warmup_lr * size, "weight_decay": p.weight_decay / size}
         self.params = replace(p, init_std=p.init_std * size**0.5, **rates)
-        super().fit(clip, tasks, seed, report)

@@ -49,7 +49,7 @@ FAMILIES = (
     ),
     Family(
         "CoOp family", ("#06487f", "#0d72b3", "#049ed1"), 0,
-        ("coop", "cocoop", "coop-cs", "shared-coop", "plot"),
+        ("coop", "cocoop", "coop-cs", "shared-coop", "plot", "shared-coop-matched"),
     ),
     Family("regularised prompts", ("#015739", "#068141", "#35a83d"), 9, ("kgcoop", "prograd", "lasp")),
     Family(

@@ -82,7 +82,7 @@ def test_seeds_side_by_side_learn_what_they_learn_alone(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "params"),
     [
-        *((name, {}) for name in TRAINED),
+        *((name, {}) for name in TRAINED if name != "shared-coop-matched"),  # it reads one number before its first step
         *((name, {"joint": True}) for name in ("coop", "coop-cs", "prograd", "kgcoop")),
         *((name, {"absent": 0.5}) for name in ("softcpt-cata", "softcpt-csts")),
         ("softcpt", {"position": "middle"}),

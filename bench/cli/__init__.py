@@ -27,7 +27,7 @@ Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
   python -m bench explain   a method: what is learned, its formula, its parameters
   python -m bench words     the words nearest to what a finished cell has learned
   python -m bench predict   what a finished cell sees in your own images
-  python -m bench predictions  what a finished cell said of its test images: accuracy per class, confusion
+  python -m bench predictions  what a finished cell predicted for its test images: accuracy per class, confusion
   python -m bench records   many records as one file, and back
   python -m bench merge     the records of several folders as one
   python -m bench stability  how steady trainings are: the loss's curvature, and what rounding does to accuracies

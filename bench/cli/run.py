@@ -92,7 +92,7 @@ def run(argv: list[str]) -> int:
         found = estimates(run)
         plan = run.overview()
         print_table(plan)
-        print("\nEstimated, a cell:")
+        print("\nEstimated per cell:")
         print_table(by_setting(run, found))
         done, left = int((plan["state"] == "done").sum()), len(run.failures_left())
         stay = f", {left} left as they are" * (left > 0)
@@ -133,7 +133,7 @@ def run(argv: list[str]) -> int:
 STABILITY_EXAMPLES = """\
 examples
   python -m bench stability --methods coop softcpt --shots 16
-      cells of the demo; whatever `run` takes says which cells
+      cells of the demo; the options of `run` say which
   python -m bench stability --cell 3f9a2c --data ~/data --perturb 5
       a finished cell, with the settings of its run; its record holds no paths, so give those of its data (and of a
       suite, a backbone or draws of your own) again

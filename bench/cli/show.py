@@ -32,7 +32,7 @@ examples
 WORDS_EXAMPLES = """\
 examples
   python -m bench words --cell 3f9a2c
-      the words nearest to each learned vector; a cell's key stands in the line that `run` printed when it was
+      the words nearest to each learned vector; a cell's key is in the line that `run` printed when it was
       finished, in the name of its record and in records.csv
   python -m bench words --cell runs/demo/demo-clip/coop/16shot-seed1-3f9a2c….json --task scenes --top 5
       the same for one task, with five words for each vector
@@ -51,7 +51,7 @@ examples
 PREDICTIONS_EXAMPLES = """\
 examples
   python -m bench predictions --cell 3f9a2c
-      accuracy of each class, how often it was said, and how sure; you find a cell's key in records.csv
+      accuracy of each class, how often it was predicted, and how surely; a cell's key is in records.csv
   python -m bench predictions --cell 3f9a2c --task PlantVillage --confusion
       which classes were taken for which
 """
@@ -167,7 +167,7 @@ def words_command(argv: list[str]) -> int:
 
 
 def predict_command(argv: list[str]) -> int:
-    about = "The likeliest classes of your own images, by what a finished cell has learned."
+    about = "The likeliest classes of your own images, according to a finished cell."
     p = command_parser("predict", about, PREDICT_EXAMPLES)
     p.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of images")
     _cell_arguments(p)
@@ -185,7 +185,7 @@ def predict_command(argv: list[str]) -> int:
 
 
 def predictions_command(argv: list[str]) -> int:
-    about = "What a finished cell said of its test images: accuracy per class, confusion, calibration."
+    about = "What a finished cell predicted for its test images: accuracy per class, confusion, calibration."
     p = command_parser("predictions", about, PREDICTIONS_EXAMPLES)
     _which_cell(p)
     p.add_argument("--confusion", action="store_true", help="show which classes were taken for which, most often first")
@@ -248,13 +248,13 @@ examples
       what two machines computed, in one folder; of a cell that failed on one and was finished on the other, the
       finished record is taken
   python -m bench merge runs-a runs-b --into runs --prefer runs-a
-      where both finished a cell with other numbers, take those of runs-a; without --prefer these cells are named, and
-      nothing is merged
+      where both finished a cell with different numbers, take those of runs-a; without --prefer these cells are
+      named, and nothing is merged
 """
 
 
 def merge_command(argv: list[str]) -> int:
-    about = "Put the records of several folders, with what their cells learned and said, into one."
+    about = "Put the records of several folders, with what their cells learned and predicted, into one."
     p = command_parser("merge", about, MERGE_EXAMPLES)
     p.add_argument("folders", nargs="+", metavar="DIR", help="folders of records, packed ones too")
     p.add_argument("--into", metavar="DIR", required=True, help="the folder that gets them; it may hold some already")
