@@ -154,7 +154,10 @@ def test_a_run_takes_over_what_a_killed_one_was_at(tiny: Any, user: User, own_ca
     assert not list(runs.rglob("*.claim"))
 
 
-def test_what_another_run_computes_is_shown(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_another_run_computes_is_shown(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no cell of the table is wrapped
     plan = plan_of(tiny, tmp_path)
     with Claims().taking([plan.claim(plan.cells[0])]):
         assert main(tiny.command(tmp_path, "--dry-run")) == 0
@@ -176,8 +179,9 @@ def test_failed_cells_run_again_unless_they_are_to_be_left(tiny: Any, user: User
 
 
 def test_the_command_says_which_failed_cells_it_leaves(
-    tiny: Any, user: User, capsys: pytest.CaptureFixture[str]
+    tiny: Any, user: User, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no cell of the table is wrapped
     command = tiny.command(Path("runs"), "--methods", user.method("Broken"), "zero-shot", "--shots", "1")
     assert main(command) == 1
     assert main([*command, "--no-retry-failed"]) == 1
