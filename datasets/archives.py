@@ -110,8 +110,8 @@ def _told(archive: Path) -> Iterator[None]:
     except _Hostile as error:
         raise UserError(f"{archive}: refused: {error}") from None
     except Exception as error:  # tarfile and zipfile parse bytes without looking at each first: of any kind
-        # bzip2 raises an OSError without a number, and a place before the file's beginning is an "invalid argument"; all
-        # else is the disk's.
+        # bzip2 raises an OSError without a number, and a place before the file's beginning is an "invalid argument";
+        # all else is the disk's.
         if isinstance(error, OSError) and error.errno not in (None, EINVAL):
             raise
         text = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
