@@ -16,6 +16,7 @@ from bench.errors import UserError
 WRAPPERS = ("state_dict.", "module.")  # a checkpoint's entry, and torch's DataParallel: before every name or none
 OPENAIS_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})  # beside the weights, in no model
 TRANSFORMERS = ("text_model.", "vision_model.")
+MAX_LAYERS = 1000  # of a tower; the deepest that anybody uses have less than a hundred
 SHOWN = 3  # names of a kind in an error
 HUB = "hf-hub:"
 HUB_NAMES = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
@@ -111,6 +112,11 @@ def unsupported(config: dict[str, Any]) -> str:
         return "its text tower is one of Hugging Face Transformers; prompt learning here needs open_clip's own"
     if text.get("hf_tokenizer_name"):
         return "its tokenizer is one of Hugging Face Transformers; prompt learning here needs CLIP's"
+    for tower in ("text_cfg", "vision_cfg"):
+        given = (config.get(tower) or {}).get("layers")
+        for layers in given if isinstance(given, list) else [given]:  # a ResNet has several numbers of them
+            if isinstance(layers, int) and layers > MAX_LAYERS:
+                return f"{tower} has {layers} layers, which would be made one by one; at most {MAX_LAYERS} are taken"
     return ""
 
 

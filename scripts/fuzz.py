@@ -143,6 +143,7 @@ def made(name: str, folder: Path) -> Any:
 
 def child(name: str, first: int, upto: int, seed: int, folder: Path) -> None:
     """Feed inputs first … upto - 1; a line a finding on standard output, the number at work in a mapped file."""
+    os.environ["MPLCONFIGDIR"] = str(folder)  # matplotlib makes its folder when it is first imported
     reader = made(name, folder / "world")
     (folder / "at").write_bytes(bytes(8))
     with (folder / "at").open("r+b") as file:

@@ -47,6 +47,8 @@ def bad_text(**settings: Any) -> Callable[[Path], None]:
         (lambda c: c.write_text('{"embed_dim": 16}'), "configuration: no vision_cfg, text_cfg"),
         (lambda c: in_config(c, text_cfg="none"), "configuration: no text_cfg"),
         (lambda c: in_config(c, vision_cfg={"layers": 1, "widht": 8}), "could not be loaded"),
+        (lambda c: in_config(c, vision_cfg={"layers": [1, 1, 2**63, 2]}), "vision_cfg has 9223372036854775808 layers"),
+        (bad_text(layers=1001), "not supported: text_cfg has 1001 layers"),
         (bad_text(tokenizer_kwargs={"bpe_path": "../tiny/tiny-bpe.txt.gz"}), None),
         (bad_text(tokenizer_kwargs={"bpe_path": "../elsewhere.txt.gz"}), "is not a file beside the JSON"),
         (bad_text(tokenizer_kwargs={"bpe_path": 3}), "bpe_path 3 is not a file beside the JSON"),

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from bench.datasets.images import looks_whole
+from bench.errors import UserError
 from bench.features import hashes as hashes_module
-from bench.features.hashes import ImageHashes, copies, describe_copies, named
+from bench.features.hashes import HASHES, ImageHashes, copies, describe_copies, named
 
 
 def encoded(form: str, seed: int = 0) -> bytes:
@@ -114,3 +115,13 @@ def test_the_cache_may_stand_in_the_user_s_home(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("BENCH_CACHE", "~/kept")
     assert cache_folder() == tmp_path / "kept"
     assert cache_place(tmp_path / "data").parent == tmp_path / "kept" / "splits"
+
+
+def test_a_file_of_hashes_whose_texts_are_none_is_refused_in_a_line(tmp_path: Path) -> None:
+    """Found by fuzzing: a table's name that is no UTF-8, which sqlite puts into its message."""
+    hashes = ImageHashes(tmp_path)
+    hashes._db.close()
+    file = tmp_path / HASHES
+    file.write_bytes(file.read_bytes().replace(b"tablefilefile", b"tablefi\x1f\x8b\x08lefile"))
+    with pytest.raises(UserError, match="delete it, or name another folder with BENCH_CACHE"):
+        ImageHashes(tmp_path)

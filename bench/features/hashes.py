@@ -181,7 +181,7 @@ class ImageHashes:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # of texts in a damaged file
             raise UserError(f"{self._file}: {error}; delete it, or name another folder with BENCH_CACHE") from error
 
 
