@@ -53,7 +53,10 @@ def test_tests_that_are_not_collected_notice_nothing_and_the_entry_is_named(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file without tests, a fault whose only test is left out, and a test with a word of those in its name."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "bench"]:
+    left_out = mutants.DESELECTED[0]
+    file, _, test = left_out.partition("::")
+    mine = ("bench", Path(file).stem)  # and the tests' file of that name, where this process has collected it
+    for name in [name for name in sys.modules if name.partition(".")[0] in mine]:
         monkeypatch.delitem(sys.modules, name)  # each fork imports the copy's
     tree = tmp_path / "copy"
     for folder in ("bench", "tests"):
@@ -61,8 +64,6 @@ def test_tests_that_are_not_collected_notice_nothing_and_the_entry_is_named(
     (tree / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
     (tree / "bench" / "__init__.py").touch()
     (tree / "bench" / "metrics.py").touch()
-    left_out = mutants.DESELECTED[0]
-    file, _, test = left_out.partition("::")
     (tree / "tests" / "test_none.py").touch()
     (tree / file).write_text(
         f"import bench\ndef {test}(): assert 0\ndef test_killed(): pass\ndef test_other(): assert 0\n"
