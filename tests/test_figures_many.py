@@ -22,7 +22,7 @@ from test_figures_data import a_block, dashed, draw
 from test_reports import put
 
 NAMES = [name for family in looks.FAMILIES for name in family.methods if name != "zero-shot"]
-THIRTY = [*NAMES[:25], *NAMES[-5:]]  # of every family
+THIRTY = [*NAMES[:23], *NAMES[-7:]]  # of every family
 
 
 def many(root: Path, methods: list[str], shots: tuple[int, ...] = (1, 16), tasks: str = "ab") -> Block:
