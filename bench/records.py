@@ -191,6 +191,11 @@ class Record:
             _check_kind(f"under_names of task {task!r}", found, dict)
             for accuracy in found.values():
                 _check_kind("an accuracy under another name", accuracy, _NUMBER)
+        texts = {name: self.config[name] for name in ("code", "numerics", "fold") if name in self.config}
+        for name, text in [*self.fingerprints.items(), *self.splits.items(), *texts.items()]:
+            _check_kind(name, text, str)
+        if "fold" in texts:
+            _check_kind("tasks", self.config.get("tasks"), list)
         for mark in self.marks:
             _check_kind("marks", mark, str)
         if not self.tasks:

@@ -143,7 +143,9 @@ def made(name: str, folder: Path) -> Any:
 
 def child(name: str, first: int, upto: int, seed: int, folder: Path) -> None:
     """Feed inputs first … upto - 1; a line a finding on standard output, the number at work in a mapped file."""
-    os.environ["MPLCONFIGDIR"] = str(folder)  # matplotlib makes its folder when it is first imported
+    os.environ["MPLCONFIGDIR"] = str(folder)  # matplotlib makes its folder, and asks for fonts, when first imported
+    import matplotlib.font_manager  # noqa: F401
+
     reader = made(name, folder / "world")
     (folder / "at").write_bytes(bytes(8))
     with (folder / "at").open("r+b") as file:

@@ -169,21 +169,16 @@ def record(root: Path) -> Reader:
 
 
 def report(root: Path) -> Reader:
-    """A folder of sound records and one that is not: the report's tables are made of those that can be read."""
+    """A folder of sound records and one that is not: the report, without pictures, is made of the sound ones."""
+    from bench.reports import write
     from bench.reports.config import ReportConfig
-    from bench.reports.groups import split
-    from bench.reports.records import load
-    from bench.reports.tables import build, latex_report, markdown_report, tidy
 
     shutil.copytree(runs(root), root / "mixed")
     example = without_checksum(json.loads(next((root / "mixed").rglob("coop/*.json")).read_text()))
     file = root / "mixed" / "odd.json"
 
     def read() -> None:
-        loaded = load(ReportConfig(results=str(root / "mixed"), out=str(root / "report")))
-        blocks = split(loaded.rows)
-        tables = build(blocks)
-        markdown_report(tables, 3, {}, loaded.failed), latex_report(tables), tidy(blocks)
+        write(ReportConfig(str(root / "mixed"), str(root / "report"), format=("html", "md", "tex", "csv")))
 
     return Reader(file, lambda rng: changed_json(example, rng), read)
 

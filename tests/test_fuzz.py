@@ -85,6 +85,9 @@ def test_a_record_nested_too_deeply_is_no_record(text: str, tmp_path: Path) -> N
         ({"tasks": [7]}, "a row of the tasks is 7"),
         ({"tasks": [{"task": "a", "part": {}, "accuracy": 1.0}]}, "part is {}"),
         ({"config": {"params": "text"}}, "params is 'text'"),
+        ({"fingerprints": {"weights": []}}, "weights is \\[\\]"),
+        ({"splits": {"a": 7}}, "a is 7"),
+        ({"config": {"fold": "1 of 2"}}, "tasks is None"),
     ],
 )
 def test_a_record_with_parts_of_another_kind_is_no_record(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
