@@ -180,10 +180,10 @@ def rise_and_cosine(k: int, lr: float, steps: int) -> float:
     return lr * 0.5 * (1 + math.cos(math.pi * (k - 50) / steps))
 
 
-def test_the_cross_modal_probe_equals_a_plain_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    where, task = clip({}, 12, 50.0), larger()
+def noted_batches(name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """What a method's training will be given, in float64: images and labels of each step."""
     seen: list[tuple[Tensor, Tensor]] = []
-    found: Any = find_method("cross-modal-lp")
+    found: Any = find_method(name)
     original = found.batches
 
     def noted(self: Any, *args: Any) -> Any:
@@ -192,6 +192,12 @@ def test_the_cross_modal_probe_equals_a_plain_training(monkeypatch: pytest.Monke
             yield images, labels
 
     monkeypatch.setattr(found, "batches", noted)
+    return seen
+
+
+def test_the_cross_modal_probe_equals_a_plain_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    where, task = clip({}, 12, 50.0), larger()
+    seen = noted_batches("cross-modal-lp", monkeypatch)
     method = fitted("cross-modal-lp", task, where, steps=70, lr=0.01)
     w = unit(where.tower.encode_texts([f"a {c}." for c in task.class_names]).double())
     first, memory = w.clone(), {}
@@ -288,16 +294,7 @@ def test_ape_t_starts_as_ape_without_surprise() -> None:
 
 def test_ape_t_equals_a_plain_training(monkeypatch: pytest.MonkeyPatch) -> None:
     where, task = clip({}, 12, 50.0), larger()
-    seen: list[tuple[Tensor, Tensor]] = []
-    found: Any = find_method("ape-t")
-    original = found.batches
-
-    def noted(self: Any, *args: Any) -> Any:
-        for images, labels in original(self, *args):
-            seen.append((images.double(), labels))
-            yield images, labels
-
-    monkeypatch.setattr(found, "batches", noted)
+    seen = noted_batches("ape-t", monkeypatch)
     method = fitted("ape-t", task, where, epochs=6, batch=6, lr=0.05, key_views=2)
     t = unit(where.tower.encode_texts([f"a {c}." for c in task.class_names]).double())
     keys = unit(task.views[:2].double().mean(dim=0))
