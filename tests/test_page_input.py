@@ -30,7 +30,8 @@ def test_names_from_records_are_never_markup(tmp_path: Path, visit: Any) -> None
     tasks = dict.fromkeys(HOSTILE.values(), 50.0)
     for kind, name in HOSTILE.items():
         put(tmp_path / "runs", name, 4, 1, tasks, note=name, footnote=name, versions={name: name},
-            cell={"backbone": name if kind != "long" else "tiny"}, title=name, splits=tasks, recipe=name)  # fmt: skip
+            cell={"backbone": name if kind != "long" else "tiny"}, title=name, recipe=name,
+            splits=dict.fromkeys(tasks, name))  # fmt: skip
     put(tmp_path / "runs", "zero-shot", 0, 0, tasks)
     tab = visit(tmp_path / "runs")
     for article in range(tab.locator("#results .block").count()):
