@@ -26,11 +26,13 @@ from bench.features import ImageFeatures, View
 from bench.files import user_path
 from bench.methods import Method, find_method, method_names
 from bench.names import check_names
-from bench.options import variants
+from bench.options import Variant, variants
 from bench.progress import absolute, bar, count, note
 from bench.protocols import Protocol, find_protocol
 from bench.recipe import check_values, load_recipe
 from bench.records import COLUMNS, Record, RecordStore
+
+EVERY = ("all",)  # of --methods
 
 
 @dataclass
@@ -177,14 +179,15 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     protocol = find_protocol(config.protocol)
     draws = draws_of(config)
     suite = load_suite(config.suite or "demo")
-    classes, left_out = _methods(tuple(config.methods), protocol)
+    classes = _methods(tuple(config.methods))
     check_values(f"{suite.path}: recipe", {"all": suite.recipe}, classes)
     recipe = load_recipe(config.recipe, classes) if config.recipe else None
     if recipe:
         recipe.check_tasks(suite)
     contents = [{"all": suite.recipe}, recipe.values if recipe else {}]
     named = (recipe.rules, recipe.name) if recipe else (None, "")
-    settings = variants(classes, tuple(config.options), contents, *named)
+    asked_for = variants(classes, tuple(config.options), contents, *named)
+    settings, left_out = _taking_part(asked_for, protocol, tuple(config.methods) == EVERY)
     hide = True if config.quiet else None
     wanted = None if config.tasks is None else tuple(config.tasks)
     root = _data_root(suite, config, hide)
@@ -227,19 +230,27 @@ def _worded(task: Task, number: int) -> Task:
     return task.worded(number)
 
 
-def _methods(given: tuple[str, ...], protocol: Protocol) -> tuple[list[type[Method]], dict[str, str]]:
-    """The classes of these names, and which of all methods the protocol leaves out, with the reason."""
-    every = given == ("all",)
-    classes = list(dict.fromkeys(find_method(name) for name in (method_names() if every else given)))
-    left_out = {c.name: why for c in classes if (why := protocol.refusal(c))}
-    if left_out and not every:
-        said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise UserError(f"--methods: {protocol.name} tests {protocol.tests}; leave out {said}")
-    classes = [c for c in classes if c.name not in left_out]
+def _methods(given: tuple[str, ...]) -> list[type[Method]]:
+    """The classes of these names."""
+    classes = list(dict.fromkeys(find_method(name) for name in (method_names() if given == EVERY else given)))
     for name in {c.name for c in classes}:  # records tell methods apart by name
         if sum(c.name == name for c in classes) > 1:
             raise UserError(f"--methods: two methods are called {name!r}; give one of the classes another `name`")
-    return classes, left_out
+    return classes
+
+
+def _taking_part(asked_for: list[Variant], protocol: Protocol, every: bool) -> tuple[list[Variant], dict[str, str]]:
+    """Those that the protocol can take, and which of all methods it leaves out, with the reason."""
+    able, left_out = [], {}
+    for variant in asked_for:
+        if why := protocol.refusal(variant.method, variant.params):
+            left_out[variant.method.name + (f" ({variant.label})" if variant.label else "")] = why
+        else:
+            able.append(variant)
+    if left_out and not every:
+        said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise UserError(f"--methods: {protocol.name} tests {protocol.tests}; leave out {said}")
+    return able, left_out
 
 
 def _data_root(suite: Suite, config: RunConfig, hide: bool | None) -> Path:

@@ -217,6 +217,11 @@ class Method(ABC):
         """`needs` with these parameters: one that searches (`Searching`) reads the validation images, too."""
         return cls.needs | ({"val"} if getattr(params, "search", "none") == "val" else set())
 
+    @classmethod
+    def unseen_of(cls, params: Any) -> str:
+        """`unseen` with these parameters: a parameter may open what is closed by default, or close it."""
+        return cls.unseen
+
     @abstractmethod
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         """Learn from all tasks' few-shot features; everything random follows from `seed`."""
@@ -242,10 +247,10 @@ class Method(ABC):
 
         Raises
         ------
-        UserError : the method has `unseen`.
+        UserError : the method has `unseen` with its parameters.
         """
-        if self.unseen:
-            raise UserError(f"{self.name} cannot score task {task.name!r}, which it was not trained on: {self.unseen}")
+        if why := self.unseen_of(self.params):
+            raise UserError(f"{self.name} cannot score task {task.name!r}, which it was not trained on: {why}")
         return self.predict(task, features)
 
     def place(self, task: TaskData) -> int:

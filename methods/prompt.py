@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -59,11 +60,13 @@ class PromptMethod(Method):
     at_once : images that `predict` scores at a time.
     learned : the parameters, by name. Trained separately, each task has its own, named "<name>-<index>".
     logs : of each training, by its task's name, or "all".
+    host : of a guest, which serves one unseen task, the method that was trained; its `learned` is the host's.
     """
 
     separate = False
     paired = False
     at_once = 8192
+    host: PromptMethod | None = None
     Params = PromptParams
 
     @property
@@ -168,12 +171,17 @@ class PromptMethod(Method):
         """Put the steps' gradients into the parameters' `.grad`."""
         torch.stack(cls.losses(together)).sum().backward()
 
-    def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
-        """Make the parameters at their start values; alone, a task gets the values it would get among others."""
-        self.clip, self.tasks, self.learned = clip, list(tasks), {}
-        self.logs: dict[str, Log] = {}
+    def know(self, clip: Clip, tasks: Sequence[TaskData]) -> None:
+        """Take these tasks for one's own, by their names alone: whatever is computed from names once starts here."""
+        self.clip, self.tasks = clip, list(tasks)
         self._text: dict[tuple[int, tuple[str, ...]], Tensor] = {}  # by task and class names
         self._guests: dict[tuple[str, str, tuple[str, ...]], PromptMethod] = {}  # for unseen tasks, by their names
+
+    def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
+        """Make the parameters at their start values; alone, a task gets the values it would get among others."""
+        self.know(clip, tasks)
+        self.learned: dict[str, Tensor] = {}
+        self.logs: dict[str, Log] = {}
         for which in self.trainings():
             start = self.initialise([tasks[t] for t in which], generator(seed, self._label(which), "start"))
             for name, value in start.items():
@@ -272,16 +280,18 @@ class PromptMethod(Method):
         return torch.cat([self.scores(F.normalize(chunk.to(text.device), dim=-1), text) for chunk in chunks])
 
     def predict_new(self, task: TaskData, features: Tensor) -> Tensor:
-        """As of `Method`: what was learned serves the new task as if it were the only one.
+        """As of `Method`: a guest, which knows the new task alone, makes its contexts with what was learned.
 
-        A method without `unseen` learns parameters that do not belong to tasks.
+        Contexts that depend on the tasks that were trained on find these in `host`.
         """
-        if self.unseen:
+        if self.unseen_of(self.params):
             return super().predict_new(task, features)
         names = (task.name, task.task_name, task.class_names)
         if names not in self._guests:
-            guest = self._guests[names] = type(self)(self.params)
-            guest.restore(self.clip, [task], self.state())
+            guest = copy(self)
+            guest.host = self
+            guest.know(self.clip, [task])
+            self._guests[names] = guest
         return self._guests[names].predict(task, features)
 
     @property

@@ -17,27 +17,56 @@ from torch import Tensor
 
 from bench.clip.text import Prompts
 from bench.errors import UserError
-from bench.methods.base import Names, TaskData, param
+from bench.methods.base import Names, Parameters, TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 
 
+@dataclass(frozen=True)
+class MetaParams(PromptParams):
+    """What methods have that make contexts from tasks' names with a learned context u before them."""
+
+    words: str = param("", "none here: the context is made from the task's name")
+    task_context: int = param(4, "task-context length M; the authors' commands use 4", minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.words:
+            raise UserError(f"words={self.words!r}: SoftCPT makes its context from the task's name; leave it out")
+
+
+@dataclass(frozen=True)
+class SpanParams(Parameters):
+    """What methods have that make an unseen task's context from its name's feature alone."""
+
+    span: bool = param(
+        False, "of an unseen task's feature, keep only the part that the trained tasks' features can make up"
+    )
+
+
+def inside_span(f: Tensor, seen: Tensor) -> Tensor:
+    """f F⁺ F: the part of features f [n, d] inside the span of the rows of F = `seen` [T, d].
+
+    What lies outside meets nothing in P but its start noise. Singular values below 1e-3 of the largest count as 0.
+    """
+    return f @ torch.linalg.pinv(seen, rtol=1e-3) @ seen
+
+
 class SoftCPT(PromptMethod):
-    """One task context u for all tasks, one linear meta-network P."""
+    """One task context u for all tasks, one linear meta-network P.
+
+    A method of the family that makes contexts otherwise overrides `task_input` (what P reads) or `context_rows` (the
+    contexts); training, `predict` and `predict_new` have them from there.
+    """
 
     name = "softcpt"
     order = 120
     unseen = ""
     source = "SoftCPT-NATA, arXiv 2208.13474"
+    host: SoftCPT | None
 
     @dataclass(frozen=True)
-    class Params(PromptParams):
-        words: str = param("", "none here: the context is made from the task's name")
-        task_context: int = param(4, "task-context length M; the authors' commands use 4", minimum=1)
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.words:
-                raise UserError(f"words={self.words!r}: SoftCPT makes its context from the task's name; leave it out")
+    class Params(SpanParams, MetaParams):
+        pass
 
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
@@ -59,8 +88,20 @@ class SoftCPT(PromptMethod):
         """What f_t is read from: the task context before each task's name."""
         return Prompts(self.learned["task_context"], [self.tasks[t].task_name for t in tasks])
 
+    def features(self, tasks: Sequence[int]) -> Tensor:
+        """f [T, d] of the tasks' names."""
+        return self.clip.tower.encode([self.task_prompts(tasks)])[0].view(len(tasks), -1)
+
+    def task_input(self, tasks: Sequence[int]) -> Tensor:
+        """What the meta-network reads for each task [T, d]: f; with `span`, what trained tasks say of it."""
+        f = self.features(tasks)
+        if self.host is not None and self.params.span:
+            return inside_span(f, self.host.features(range(len(self.host.tasks))))
+        return f
+
+    def context_rows(self, tasks: Sequence[int]) -> Tensor:
+        """The tasks' contexts as rows [T, L·w]."""
+        return self.task_input(tasks) @ self.learned["projection"]
+
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
-        tower = self.clip.tower
-        f = tower.encode([self.task_prompts(tasks)])[0].view(len(tasks), -1)  # T, d
-        made = (f @ self.learned["projection"]).view(len(tasks), self.params.context, tower.width)  # T, L, w
-        return list(made.split(1))
+        return list(self.context_rows(tasks).view(len(tasks), self.params.context, -1).split(1))  # 1, L, w each

@@ -21,11 +21,23 @@ from torch import Tensor
 
 from bench.clip.text import Prompts
 from bench.methods.base import Clip, Names, TaskData, generator, param
-from bench.methods.softcpt import SoftCPT
+from bench.methods.softcpt import MetaParams, SoftCPT, SpanParams
 from bench.methods.softcpt_nats import SoftCPTNATS
 from bench.methods.training import Batch
 
 OWN_CONTEXT = "it learns a context for each class's feature"
+
+
+@dataclass(frozen=True)
+class ClassParams(MetaParams):
+    """What the four variants have."""
+
+    class_context: int = param(4, "length K of the context that class features are read from", minimum=1)
+    absent: float = param(
+        1.0,
+        "share of the classes without an image in the batch that a step scores, rounded up (General-10: 0.1)",
+        minimum=0,
+    )
 
 
 class SoftCPTCATA(SoftCPT):
@@ -38,13 +50,8 @@ class SoftCPTCATA(SoftCPT):
     own_class_context = False
 
     @dataclass(frozen=True)
-    class Params(SoftCPT.Params):
-        class_context: int = param(4, "length K of the context that class features are read from", minimum=1)
-        absent: float = param(
-            1.0,
-            "share of the classes without an image in the batch that a step scores, rounded up (General-10: 0.1)",
-            minimum=0,
-        )
+    class Params(SpanParams, ClassParams):
+        pass
 
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
@@ -99,7 +106,7 @@ class SoftCPTCATA(SoftCPT):
 
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         tower, sizes = self.clip.tower, [len(own) for own in names]
-        f = tower.encode([self.task_prompts(tasks)])[0].view(len(tasks), -1)  # T, d
+        f = self.task_input(tasks)  # T, d
         f = self.rows(f, [i for i, n in enumerate(sizes) for _ in range(n)])  # ΣC, d
         g = tower.encode([self._class_prompts(tasks, names)])[0].view(len(f), -1)  # ΣC, d
         made = torch.cat([g, f], dim=-1) @ self.learned["projection"]
@@ -112,6 +119,7 @@ class SoftCPTCATS(SoftCPTCATA):
     name = "softcpt-cats"
     order = 131
     unseen = SoftCPTNATS.unseen
+    Params = ClassParams
     source = "SoftCPT-CATS, arXiv 2208.13474"
     start_task_context = SoftCPTNATS.start_task_context
     task_prompts = SoftCPTNATS.task_prompts
@@ -123,6 +131,7 @@ class SoftCPTCSTA(SoftCPTCATA):
     name = "softcpt-csta"
     order = 132
     source = "SoftCPT-CSTA, arXiv 2208.13474"
+    Params = ClassParams
     own_class_context = True
     no_new_classes = OWN_CONTEXT
     unseen = OWN_CONTEXT

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.clip.text import Prompts
 from bench.methods.base import TaskData
-from bench.methods.softcpt import SoftCPT
+from bench.methods.softcpt import MetaParams, SoftCPT
 
 
 class SoftCPTNATS(SoftCPT):
@@ -19,6 +19,7 @@ class SoftCPTNATS(SoftCPT):
     order = 110
     unseen = "each task has a learned context of its own before its name"
     source = "SoftCPT-NATS, arXiv 2208.13474"
+    Params = MetaParams
 
     def start_task_context(self, tasks: Sequence[TaskData], rng: torch.Generator) -> Tensor:
         return self.noise(rng, len(tasks), self.params.task_context, self.clip.tower.width)  # T, M, w

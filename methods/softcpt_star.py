@@ -7,13 +7,15 @@ shared context of 16 vectors to which the meta-network adds its output for the f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.methods.base import Clip, Names, TaskData
-from bench.methods.prompt import PromptMethod
+from bench.methods.prompt import PromptMethod, PromptParams
+from bench.methods.softcpt import SpanParams, inside_span
 
 
 class SoftCPTStar(PromptMethod):
@@ -27,6 +29,12 @@ class SoftCPTStar(PromptMethod):
         "SoftCPT* is not in public code; this row is our interpretation of it, chosen to fit its parameter count."
     )
 
+    host: SoftCPTStar | None
+
+    @dataclass(frozen=True)
+    class Params(SpanParams, PromptParams):
+        pass
+
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
         return [*super().texts(params, task), (f"{task.task_name}.", 0)]
@@ -38,9 +46,11 @@ class SoftCPTStar(PromptMethod):
             "projection": torch.randn(d, p.context * width, generator=rng) * p.init_std,  # d, L·w
         }
 
-    def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
-        super().setup(clip, tasks, seed)
+    def know(self, clip: Clip, tasks: Sequence[TaskData]) -> None:
+        super().know(clip, tasks)
         self.task_features = clip.tower.encode_texts([f"{task.task_name}." for task in tasks])  # T, d, fixed
+        if self.host is not None and self.params.span:
+            self.task_features = inside_span(self.task_features, self.host.task_features)
 
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         made = self.rows(self.task_features, tasks) @ self.learned["projection"]  # T, L·w

@@ -54,8 +54,8 @@ class Protocol(ABC):
     score: ClassVar[str]
     tests: ClassVar[str] = ""
 
-    def refusal(self, method: type[Method]) -> str:
-        """Why a method cannot take part; "" where it can."""
+    def refusal(self, method: type[Method], params: Any) -> str:
+        """Why a method with these parameters cannot take part; "" where it can."""
         return ""
 
     def of(self, tasks: Sequence[Task]) -> Protocol:

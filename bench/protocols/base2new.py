@@ -26,7 +26,7 @@ class Base2New(Protocol):
 
     tests = "classes that no method was trained on"
 
-    def refusal(self, method: type[Method]) -> str:
+    def refusal(self, method: type[Method], params: Any) -> str:
         return method.no_new_classes
 
     def n_base(self, task: Task) -> int:

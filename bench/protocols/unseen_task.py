@@ -8,6 +8,7 @@ template; no image, also none to validate on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bench.datasets.splits import Task
 from bench.errors import UserError
@@ -33,8 +34,8 @@ class UnseenTask(FewShot):
         if k is not None:
             self.name = f"{UnseenTask.name}:{k}"  # type: ignore[misc]
 
-    def refusal(self, method: type[Method]) -> str:
-        return method.unseen
+    def refusal(self, method: type[Method], params: Any) -> str:
+        return method.unseen_of(params)
 
     def of(self, tasks: Sequence[Task]) -> UnseenTask:
         n = len(tasks)
