@@ -119,7 +119,7 @@ class SoftCPTCATS(SoftCPTCATA):
     name = "softcpt-cats"
     order = 131
     unseen = SoftCPTNATS.unseen
-    Params = ClassParams
+    Params = ClassParams  # type: ignore[assignment]
     source = "SoftCPT-CATS, arXiv 2208.13474"
     start_task_context = SoftCPTNATS.start_task_context
     task_prompts = SoftCPTNATS.task_prompts
@@ -131,7 +131,7 @@ class SoftCPTCSTA(SoftCPTCATA):
     name = "softcpt-csta"
     order = 132
     source = "SoftCPT-CSTA, arXiv 2208.13474"
-    Params = ClassParams
+    Params = ClassParams  # type: ignore[assignment]
     own_class_context = True
     no_new_classes = OWN_CONTEXT
     unseen = OWN_CONTEXT

@@ -19,7 +19,7 @@ class SoftCPTNATS(SoftCPT):
     order = 110
     unseen = "each task has a learned context of its own before its name"
     source = "SoftCPT-NATS, arXiv 2208.13474"
-    Params = MetaParams
+    Params = MetaParams  # type: ignore[assignment]
 
     def start_task_context(self, tasks: Sequence[TaskData], rng: torch.Generator) -> Tensor:
         return self.noise(rng, len(tasks), self.params.task_context, self.clip.tower.width)  # T, M, w
