@@ -17,8 +17,9 @@ from torch import Tensor
 
 from bench.clip.text import Prompts
 from bench.errors import UserError
-from bench.methods.base import Names, Parameters, TaskData, param
+from bench.methods.base import Names, TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
+from bench.methods.span import SpanParams, inside_span
 
 
 @dataclass(frozen=True)
@@ -32,23 +33,6 @@ class MetaParams(PromptParams):
         super().__post_init__()
         if self.words:
             raise UserError(f"words={self.words!r}: SoftCPT makes its context from the task's name; leave it out")
-
-
-@dataclass(frozen=True)
-class SpanParams(Parameters):
-    """What methods have that make an unseen task's context from its name's feature alone."""
-
-    span: bool = param(
-        False, "of an unseen task's feature, keep only the part that the trained tasks' features can make up"
-    )
-
-
-def inside_span(f: Tensor, seen: Tensor) -> Tensor:
-    """f F⁺ F: the part of features f [n, d] inside the span of the rows of F = `seen` [T, d].
-
-    What lies outside meets nothing in P but its start noise. Singular values below 1e-3 of the largest count as 0.
-    """
-    return f @ torch.linalg.pinv(seen, rtol=1e-3) @ seen
 
 
 class SoftCPT(PromptMethod):

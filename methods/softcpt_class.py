@@ -21,8 +21,9 @@ from torch import Tensor
 
 from bench.clip.text import Prompts
 from bench.methods.base import Clip, Names, TaskData, generator, param
-from bench.methods.softcpt import MetaParams, SoftCPT, SpanParams
+from bench.methods.softcpt import MetaParams, SoftCPT
 from bench.methods.softcpt_nats import SoftCPTNATS
+from bench.methods.span import SpanParams
 from bench.methods.training import Batch
 
 OWN_CONTEXT = "it learns a context for each class's feature"

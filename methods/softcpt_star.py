@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.methods.base import Clip, Names, TaskData
 from bench.methods.prompt import PromptMethod, PromptParams
-from bench.methods.softcpt import SpanParams, inside_span
+from bench.methods.span import SpanParams, inside_span
 
 
 class SoftCPTStar(PromptMethod):

@@ -12,7 +12,7 @@ import torch
 
 from bench.errors import UserError
 from bench.methods import TaskData, find_method
-from bench.methods.softcpt import inside_span
+from bench.methods.span import inside_span
 
 sys.path.append(str(Path(__file__).parent))
 from test_methods_all import EMBED, RECIPE, fitted, some_images, world
