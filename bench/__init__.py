@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.merging import merge
     from bench.perturb import rounding
     from bench.predictions import load_predictions
+    from bench.relating import relate
     from bench.reports import report
     from bench.runner import run
     from bench.saved import load_cell, predict, words
@@ -39,6 +40,7 @@ __all__ = [
     "load_predictions",
     "merge",
     "predict",
+    "relate",
     "report",
     "rounding",
     "run",
@@ -52,6 +54,7 @@ __all__ = [
 _HOMES = {
     "run": "bench.runner",
     "similarity": "bench.likeness",
+    "relate": "bench.relating",
     "report": "bench.reports",
     "rounding": "bench.perturb",
     "stability": "bench.curvature",

@@ -94,7 +94,8 @@ def _train(plan: Plan, cells: Sequence[Cell], deadline: Deadline) -> _Trained:
     memory = PeakMemory(plan.backbone.device)
     start = time.perf_counter()
     kind = cells[0].variant.method
-    tests, data = _test_features(plan, cells[0]), [_data(plan, cell) for cell in cells]
+    tests = scored_features(plan, plan.scored(cells[0]), kind.image)
+    data = [_data(plan, cell) for cell in cells]
     encoded = time.perf_counter()
     methods, seeds = [cell.variant.make() for cell in cells], [cell.seed for cell in cells]
     with bar("  training", 0, "step", plan.hide, every=60) as shown, _threads(plan.backbone) as threads:
@@ -208,7 +209,7 @@ def failure_record(cell: Cell, error: BaseException) -> Record:
 
 def features_of(plan: Plan, cell: Cell) -> None:
     """Encode what a cell needs, as far as the cache lacks it."""
-    _test_features(plan, cell)
+    scored_features(plan, plan.scored(cell), cell.variant.method.image)
     _data(plan, cell)
 
 
@@ -251,9 +252,9 @@ def _labels(parts: Sequence[Images]) -> torch.Tensor:
     return torch.tensor([item.label for part in parts for item in part.items], dtype=torch.long)
 
 
-def _test_features(plan: Plan, cell: Cell) -> list[list[torch.Tensor]]:
-    """[n, d] blocks of each task that is scored, mapped into memory."""
-    kind, tests = cell.variant.method.image, [plan.images.tests[task.name] for task in plan.scored(cell)]
+def scored_features(plan: Plan, tasks: Sequence[Task], kind: str) -> list[list[torch.Tensor]]:
+    """[n, d] blocks of each task's test images, mapped into memory."""
+    tests = [plan.images.tests[task.name] for task in tasks]
     with bar("  encoding test images", sum(map(len, tests)), "view", plan.hide) as shown:
         found = []
         for images in tests:

@@ -37,17 +37,22 @@ def task_vectors(method: Method) -> dict[str, Tensor] | None:
     return {"features": features, "contexts": torch.stack([own.mean(dim=0).flatten() for own in contexts])}
 
 
-def kept(method: Method) -> dict[str, Any]:
-    """What a record keeps: {"tasks": names, "features": [[…]], "contexts": [[…]]}, four decimals; or {}."""
+def cosines(rows: Tensor) -> Tensor:
+    """[T, T] of rows [T, d], in double precision."""
     import torch.nn.functional as F
 
+    unit = F.normalize(rows.double(), dim=-1)
+    return (unit @ unit.T).clamp(-1, 1)
+
+
+def kept(method: Method) -> dict[str, Any]:
+    """What a record keeps: {"tasks": names, "features": [[…]], "contexts": [[…]]}, four decimals; or {}."""
     vectors = task_vectors(method)
     if vectors is None:
         return {}
     found: dict[str, Any] = {"tasks": [task.name for task in method.tasks]}
     for name, rows in vectors.items():
-        unit = F.normalize(rows.double(), dim=-1)
-        found[name] = [[round(x, 4) for x in row] for row in (unit @ unit.T).clamp(-1, 1).tolist()]
+        found[name] = [[round(x, 4) for x in row] for row in cosines(rows).tolist()]
     return found
 
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import UserError
-from bench.files import file_name, user_path, write_whole
+from bench.files import file_name, from_json, user_path, write_whole
 from bench.predictions import SUFFIX
-from bench.records import STABILITY
+from bench.records import STABILITY, Record, read_record
 
 MARK, FORMAT = b"bench-records", b"1"
 UNREADABLE = (OSError, ValueError, pa.ArrowException)  # what pyarrow raises of a damaged file
@@ -96,6 +96,17 @@ def record_files(results: Path, pattern: str = "*.json") -> list[tuple[Path, byt
             continue
         found += [(file.parent / name, text) for name, text in held if fnmatch(PurePosixPath(name).name, pattern)]
     return sorted(found, key=lambda pair: pair[0])
+
+
+def records_below(results: Path) -> Iterator[tuple[Path, Record]]:
+    """The records below a folder, in files of their own and in packs, by path. What cannot be read is named in a
+    warning."""
+    for path, text in record_files(results):
+        try:
+            yield path, read_record(path) if text is None else Record.from_json(from_json(text))
+        except (OSError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            warnings.warn(f"{path} is not a readable record and is left out ({reason})", stacklevel=3)
 
 
 def is_pack(file: Path) -> bool:

@@ -171,6 +171,7 @@ def load_cell(
     pretrained: str | None = None,
     method: str | None = None,
     device: str = "cpu",
+    loaded: Backbone | None = None,
 ) -> Kept:
     """Load what a cell has learned.
 
@@ -180,6 +181,7 @@ def load_cell(
     backbone, pretrained : as in the run; needed where they were files that have moved since this machine last loaded
         them, or that it has not loaded: a cell does not record paths.
     method : package.module:Class, needed where it is not the bench's own: a file never says what code is run.
+    loaded : a backbone that is taken where it is the cell's.
 
     Raises
     ------
@@ -205,7 +207,8 @@ def load_cell(
     if not foreign and wanted not in method_names():  # never "module:Class": a file does not say what code is run
         raise UserError(f"{path}: {wanted!r} is not one of the bench's methods")
     found = find_method(method if foreign and method else wanted, "--method")
-    loaded = _backbone_of(str(named), str(tag), str(weights), (backbone, pretrained), device, precision)
+    if loaded is None or loaded.weights != weights:
+        loaded = _backbone_of(str(named), str(tag), str(weights), (backbone, pretrained), device, precision)
     made = found(restored(found, params, str(path)))
     made.by_task = {t: restored(found, {**params, **own}, str(path)) for t, own in by_task.items()}
     try:
@@ -215,24 +218,34 @@ def load_cell(
     return Kept(made, loaded, tasks, config)
 
 
+def source_of(name: str, tag: str, weights: str, given: tuple[str | None, str | None]) -> tuple[str, str | None]:
+    """A cell's backbone as `load_backbone` takes it: as given, by its name and tag, or where its files were last seen.
+
+    name, tag, weights : as in the cell's record. given : what the user says of it.
+
+    Raises
+    ------
+    UserError : it was loaded from files, and nobody knows where they are.
+    """
+    options = what_to_give(name, tag)
+    backbone, pretrained = given
+    if backbone or pretrained:
+        return backbone or name, pretrained or None
+    if not options:
+        return name, None if name in packaged_names() else tag or None
+    source = noted(weights)
+    if source is None:
+        raise UserError(f"the cell's backbone, {name!r} with {tag!r}, was loaded from files; {options}")
+    return source
+
+
 def _backbone_of(
     name: str, tag: str, weights: str, given: tuple[str | None, str | None], device: str, precision: Precision
 ) -> Backbone:
-    """A cell's backbone: as given, by its name and tag, or where its files were last seen.
-
-    name, tag, weights : as in the cell's record. given : what the user says of it.
-    """
+    """A cell's backbone, from where `source_of` says."""
+    source = source_of(name, tag, weights, given)
     options = what_to_give(name, tag)
     hint = f"; {options}" if options else ""
-    backbone, pretrained = given
-    if backbone or pretrained:
-        source: tuple[str, str | None] | None = (backbone or name, pretrained or None)
-    elif options:
-        source = noted(weights)
-    else:
-        source = (name, None if name in packaged_names() else tag or None)
-    if source is None:
-        raise UserError(f"the cell's backbone, {name!r} with {tag!r}, was loaded from files{hint}")
     try:
         loaded = load_backbone(*source, find_device(device), precision)
     except UserError as error:

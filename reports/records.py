@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import pandas as pd
 
 from bench.config import many
 from bench.errors import UserError, nearest
-from bench.files import from_json, user_path
-from bench.packs import record_files
+from bench.files import user_path
+from bench.packs import records_below
 from bench.progress import count
-from bench.records import Record, read_record
+from bench.records import Record
 from bench.reports.config import ReportConfig
 from bench.reports.steadiness import with_stability
 
@@ -50,7 +50,7 @@ def load(config: ReportConfig) -> Loaded:
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     cells: dict[str, tuple[Record, Path]] = {}
-    for path, record in _found(results):
+    for path, record in records_below(results):
         if record.done:
             pairs = zip(record.rows(), record.tasks, strict=True)
             rows += [{**_reworded(row), "val_accuracy": task.get("val_accuracy")} for row, task in pairs]
@@ -68,16 +68,6 @@ def load(config: ReportConfig) -> Loaded:
         table = _best_on_val(table)
     found = _distinct(_with_settings(table))
     return Loaded(with_stability(found, results), failed, cells)
-
-
-def _found(results: Path) -> Iterator[tuple[Path, Record]]:
-    """The records in files of their own and in packs, by path. What cannot be read is named in a warning."""
-    for path, text in record_files(results):
-        try:
-            yield path, read_record(path) if text is None else Record.from_json(from_json(text))
-        except (OSError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            warnings.warn(f"{path} is not a readable record and is left out ({reason})", stacklevel=3)
 
 
 def _whole(rows: pd.DataFrame) -> pd.DataFrame:

@@ -42,7 +42,7 @@ def mistake(command: list[str], capsys: Capture) -> str:
     return lines[0]
 
 
-COMMANDS = ["run", "report", "list", "explain", "words", "predict", "cache"]
+COMMANDS = ["run", "report", "list", "explain", "words", "predict", "relate", "cache"]
 
 # ---- help ----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
-from bench.cli import data, run, show
+from bench.cli import data, relate, run, show
 from bench.errors import WINDOWS, UserError, nearest, printable
 
 __all__ = ["main"]
@@ -28,6 +28,7 @@ Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
   python -m bench words     the words nearest to what a finished cell has learned
   python -m bench predict   what a finished cell sees in your own images
   python -m bench predictions  what a finished cell predicted for its test images: accuracy per class, confusion
+  python -m bench relate    how tasks relate: contexts swapped, likeness, gains of joint training
   python -m bench records   many records as one file, and back
   python -m bench merge     the records of several folders as one
   python -m bench stability  how steady trainings are: the loss's curvature, and what rounding does to accuracies
@@ -126,6 +127,7 @@ def _dispatch(argv: list[str]) -> int:
         "words": show.words_command,
         "predict": show.predict_command,
         "predictions": show.predictions_command,
+        "relate": relate.relate_command,
         "records": show.records_command,
         "merge": show.merge_command,
         "data": data.dispatch,

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from scipy.cluster.hierarchy import dendrogram, linkage
-from scipy.spatial.distance import squareform
 
 from bench.likeness import OF, table
 from bench.progress import count
 from bench.reports.elements import Figure
-from bench.reports.figures.common import NAME, grid, legend, short, style, trained
+from bench.reports.figures.common import grid, legend, style, trained
+from bench.reports.figures.matrices import CELL, branches, grown, heat, name_rows
 from bench.reports.groups import Block
 from bench.reports.stats import Spread, spread
 
 SINGLE, JOINT = "coop", "shared-coop"  # a context for each task, trained on it alone; one context, trained on all tasks
-CELL, GAIN = 0.28, 2.0  # inches: of a cell, and the gains' panel's width
+GAIN = 2.0  # inches: the gains' panel's width
 
 
 class Similarity(Figure):
@@ -55,16 +51,12 @@ class Similarity(Figure):
         widths = [0.25 * side, side, side, *([GAIN] if more else [])]
         size = (1.9 + sum(widths), 1.7 + side)
         figure, (left, *maps) = grid(len(widths), len(widths), size, sharey=True, width_ratios=widths)
-        for xs, ys in zip(tree["dcoord"], tree["icoord"], strict=True):
-            left.plot(xs, [y / 10 for y in ys], color="0.4", linewidth=0.8)  # its leaves are at 5, 15, …
-        left.invert_xaxis()
-        left.set_axis_off()
+        branches(left, tree)
         for axes, of in zip(maps, OF, strict=False):
-            _heat(axes, matrices[of].loc[tasks, tasks])
+            heat(axes, matrices[of].loc[tasks, tasks])
             axes.set_title(f"task {of}" if of == "features" else of)
             axes.set_xlabel("cosine × 100")
-        maps[0].set_yticks([y + 0.5 for y in range(n)], [short(task, NAME) for task in tasks], rotation=0)
-        maps[0].tick_params(labelleft=True)
+        name_rows(maps[0], tasks)
         if more:
             _bars(maps[-1], block, more, tasks)
             legend(figure, block, list(more), below=True, points=True, zero=False)
@@ -111,25 +103,6 @@ def missing(block: Block, name: str, shots: int) -> str:
     if SINGLE not in block.main:
         return f"no gain of joint training: the records have no {SINGLE}, which trains on each task alone"
     return f"no gain of joint training: {SINGLE} and {name} have no seed in common at {count(shots, 'shot')}"
-
-
-def grown(matrix: pd.DataFrame) -> dict[str, Any]:
-    """The dendrogram of a matrix of cosines, as scipy gives it."""
-    cosines = matrix.to_numpy(dtype=float)
-    distances = np.clip(1 - (cosines + cosines.T) / 2, 0, None)
-    np.fill_diagonal(distances, 0)
-    return dict(dendrogram(linkage(squareform(distances), "average", optimal_ordering=True), no_plot=True))
-
-
-def _heat(axes: Axes, matrix: pd.DataFrame) -> None:
-    """Coloured from the least to the largest cosine of two tasks; a task with itself is left white."""
-    same = np.eye(len(matrix), dtype=bool)
-    written = {"annot": (100 * matrix).round() + 0, "fmt": ".0f", "annot_kws": {"fontsize": 6}}  # + 0: no "-0"
-    sns.heatmap(matrix, ax=axes, mask=same, cmap="cividis", cbar=False, linewidths=0.4, linecolor="white", **written)
-    axes.set_xticks([x + 0.5 for x in range(len(matrix))], [short(str(task), NAME) for task in matrix], rotation=90)
-    axes.set(ylabel="")
-    axes.tick_params(left=False)
-    axes.grid(False)
 
 
 def _bars(axes: Axes, block: Block, more: dict[str, dict[str, Spread]], tasks: Sequence[str]) -> None:

@@ -1,0 +1,81 @@
+"""What tasks gain by being trained together, from records of a method that was trained on several sets of tasks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.records import Record
+
+Accuracies = Mapping[frozenset[str], Mapping[str, float]]
+"""Of one seed: by the set of tasks that were trained together, each task's accuracy, percent."""
+
+
+def accuracies(records: Sequence[Record], separate: Callable[[Record], bool]) -> dict[int, Accuracies]:
+    """By seed. separate : whether a record's training was one for each task; then each task counts as trained alone.
+
+    records : of one method at one number of shots; of two of the same training, the later one counts.
+    """
+    found: dict[int, dict[frozenset[str], dict[str, float]]] = {}
+    for record in sorted(records, key=lambda record: record.finished):
+        own = {str(row["task"]): float(row["accuracy"]) for row in record.tasks}
+        sets = [{task: own[task]} for task in own] if separate(record) else [own]
+        found.setdefault(record.cell["seed"], {}).update({frozenset(one): one for one in sets})
+    return {seed: found[seed] for seed in sorted(found)}
+
+
+def alone(seeds: Mapping[int, Accuracies], tasks: Sequence[str]) -> pd.DataFrame:
+    """g_t = A_t(all) − A_t({t}), over the seeds that have both.
+
+    Returns
+    -------
+    DataFrame : one row per task that has such seeds: task; together, alone (percent) and gain (points), means over
+        `seeds` seeds.
+    """
+    rows = []
+    for task in tasks:
+        own, every = frozenset([task]), frozenset(tasks)
+        both = [(held[every][task], held[own][task]) for held in seeds.values() if every in held and own in held]
+        if both:
+            together, single = np.mean(both, axis=0)
+            rows.append({"task": task, "together": together, "alone": single, "gain": together - single,
+                         "seeds": len(both)})  # fmt: skip
+    return pd.DataFrame(rows, columns=["task", "together", "alone", "gain", "seeds"])
+
+
+def pairs(held: Accuracies, tasks: Sequence[str]) -> NDArray[np.float64]:
+    """[T, T], points: row i, column j is A_i({i, j}) − A_i({i}), what i gains by j; NaN where a training is missing, and
+    on the diagonal."""
+    return _matrix(tasks, held, lambda i, j: (frozenset([i, j]), frozenset([i])))
+
+
+def left_out(held: Accuracies, tasks: Sequence[str]) -> NDArray[np.float64]:
+    """[T, T], points: row i, column j is A_i(all) − A_i(all without j), what i loses when j is left out; NaN as in
+    `pairs`."""
+    every = frozenset(tasks)
+    return _matrix(tasks, held, lambda i, j: (every, every - {j}))
+
+
+def _matrix(
+    tasks: Sequence[str],
+    held: Accuracies,
+    sets: Callable[[str, str], tuple[frozenset[str], frozenset[str]]],
+) -> NDArray[np.float64]:
+    found = np.full((len(tasks), len(tasks)), np.nan)
+    for i, task in enumerate(tasks):
+        for j, other in enumerate(tasks):
+            more, less = sets(task, other)
+            if i != j and more in held and less in held:
+                found[i, j] = held[more][task] - held[less][task]
+    return found
+
+
+def mean(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Over seeds, those that have a value."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice")
+        return np.asarray(np.nanmean(np.stack(matrices), axis=0))

@@ -1,0 +1,131 @@
+"""What `python -m bench relate` found, as tables (Markdown, CSV) and as a picture of its matrices."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+
+from bench.files import file_name, write_whole
+from bench.reports import fonts
+from bench.reports.figures import save
+from bench.reports.figures.common import LOOK, escaped, grid
+from bench.reports.figures.matrices import CELL, branches, grown, heat, name_rows
+from bench.reports.markup import Cell, Table, markdown
+
+if TYPE_CHECKING:
+    from bench.relations import Relations
+
+COLUMNS = 4  # matrices in a row of the picture
+GAINS = {
+    "swap": "context swap: points over zero-shot",
+    "pair gain": "gain in pairs: points over alone",
+    "left-out gain": "gain by one more: points over all the others",
+}
+COSINES = {
+    "text": "task names (centred)",
+    "kernel": "task features (K)",
+    "contexts": "contexts",
+    "contexts change": "contexts, change since start",
+    "functional": "functional shifts",
+    "visual": "few-shot images",
+    "class names": "class names shared",
+}
+ROWS = {
+    "swap": "row: whose context; column: whose test images and class names",
+    "pair gain": "row: who gains; column: by whom",
+    "left-out gain": "row: who gains; column: by whom",
+}
+TABLES = {
+    "spectrum": "Spectrum of K = F Fᵀ: shares of its trace, and effective rank",
+    "gains": "Gain of joint training: percent with all tasks, percent alone, points",
+    "association": "Which likeness goes with which gain: Spearman's rho over pairs of tasks, Mantel's one-sided p",
+}
+
+
+def write(found: Relations, folder: Path) -> list[str]:
+    """Write relations.md, a CSV file for each of the frames, and relations.png and .svg; returns their names."""
+    files = ["relations.md"]
+    write_whole(folder / "relations.md", page(found))
+    for name, frame in found.frames.items():
+        files.append(f"{file_name(name)}.csv")
+        write_whole(folder / files[-1], frame.to_csv(index=name in GAINS or name in COSINES))
+    texts = " ".join([found.about, *map(str, found.frames["swap"].columns)])
+    with matplotlib.rc_context({**LOOK, "font.family": fonts.families(texts)}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        drawing = drawn(found)
+        for form in ("png", "svg"):
+            files.append(f"relations.{form}")
+            save(drawing, folder / files[-1])
+    return files
+
+
+def page(found: Relations) -> str:
+    """All of it as Markdown."""
+    parts = ["# How tasks relate\n", "![The matrices, in the order of a dendrogram](relations.png)\n"]
+    for name, title in {**TABLES, **GAINS, **COSINES}.items():
+        if name in found.frames and len(found.frames[name]):
+            matrix = name in GAINS or name in COSINES
+            frame = found.frames[name].reset_index() if matrix else found.frames[name]
+            digits = 1 if name in GAINS or name == "gains" else 3
+            header = [Cell(str(column)) for column in frame.columns]
+            rows = [[Cell(_text(value, digits)) for value in row] for row in frame.itertuples(index=False)]
+            caption = [f"{found.about}.", *([f"{ROWS[name]}."] if name in ROWS else [])]
+            caption += found.notes if name == "association" else []
+            parts.append(markdown(Table(title, caption, header, rows, demo=found.demo)))
+    return "\n".join(parts)
+
+
+def _text(value: object, digits: int) -> str:
+    if isinstance(value, (float, np.floating)):
+        return "" if math.isnan(value) else f"{value:.{digits}f}"
+    return str(value)
+
+
+def drawn(found: Relations) -> Drawing:
+    """The matrices side by side; tasks stand in the order of the dendrogram of their functional similarity."""
+    tree = grown(found.frames["functional"])
+    tasks = [str(found.frames["functional"].columns[leaf]) for leaf in tree["leaves"]]
+    names = [name for name in (*GAINS, *COSINES) if name in found.frames]
+    columns = min(COLUMNS, len(names))
+    lines = math.ceil(len(names) / columns)
+    side = max(1.7, CELL * len(tasks))
+    widths = [0.25 * side, *[side] * columns]
+    size = (1.9 + sum(widths), 0.7 + lines * (side + 1.2))
+    figure, panels = grid(lines * len(widths), len(widths), size, sharey=True, width_ratios=widths)
+    for place, panel in enumerate(panels):
+        line, column = divmod(place, len(widths))
+        at = line * columns + column - 1
+        if not column:
+            branches(panel, tree)
+        elif at < len(names):
+            _panel(panel, names[at], found.frames, tasks)
+            if column == 1:
+                name_rows(panel, tasks)
+        else:
+            panel.set_axis_off()
+    panels[0].set_ylim(len(tasks), 0)
+    title = f"{'DEMO: ' * found.demo}how tasks relate: {found.about}"
+    figure.suptitle(textwrap.fill(escaped(title), int(12 * size[0])), x=0.02, ha="left")
+    return figure
+
+
+def _panel(axes: Axes, name: str, frames: Mapping[str, pd.DataFrame], tasks: list[str]) -> None:
+    matrix = frames[name].loc[tasks, tasks]
+    if name == "kernel":
+        lengths = np.sqrt(np.diag(matrix))
+        matrix = matrix / np.outer(lengths, lengths)
+    change = name == "contexts change"
+    heat(axes, 100 * matrix if change else matrix, gains=name in GAINS or change)
+    axes.set_title(GAINS.get(name) or COSINES[name])
+    unit = "share × 100" if name == "class names" else "cosine × 100"
+    axes.set_xlabel(ROWS[name].replace("; ", ";\n") if name in GAINS else unit)

@@ -1,0 +1,342 @@
+"""`bench relate`: every measure beside a plain computation or values worked out by hand, and what the command says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+import bench
+from bench import gains, relations
+from bench.clip.text import Prompts
+from bench.datasets import load_suite, load_tasks
+from bench.features import ImageFeatures, View
+from bench.methods import TaskData, find_method
+
+sys.path.append(str(Path(__file__).parent))
+from test_cli import mistake
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TASKS = ["Colour", "Shade", "Stripes"]
+SUBSETS = [["Colour"], ["Shade"], ["Stripes"], ["Colour", "Shade"], ["Colour", "Stripes"], ["Shade", "Stripes"]]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """softcpt with two seeds on three tasks, and with one seed on each of them alone and on each pair."""
+    folder = tmp_path_factory.mktemp("runs")
+    tiny.run(folder, shots=[2], seeds=[1, 2], methods=["zero-shot", "coop", "softcpt"])
+    tiny.run(folder, shots=[1], seeds=[1], methods=["softcpt", "shared-coop", "protonet"])
+    for tasks in SUBSETS:
+        tiny.run(folder, shots=[2], seeds=[1], methods=["softcpt"], tasks=tasks)
+    tiny.run(folder, shots=[2], seeds=[1], methods=["coop"], options=["coop.joint=true"])
+    return folder
+
+
+def asked(runs: Path, tiny: Any, **more: Any) -> dict[str, Any]:
+    return {"results": str(runs), "suite": tiny.suite, "data": str(tiny.data), "quiet": True, **more}
+
+
+@pytest.fixture(scope="module")
+def found(runs: Path, tiny: Any) -> dict[str, pd.DataFrame]:
+    with torch.no_grad():
+        return bench.relate(**asked(runs, tiny))
+
+
+def scores(runs: Path, tiny: Any, method: str, seed: int, tasks: list[str] = TASKS) -> dict[str, float]:
+    """A cell's accuracies, from its record."""
+    for record in tiny.records(runs).values():
+        cell = record["cell"]
+        if (cell["method"], cell["seed"], record["config"]["tasks"]) == (method, seed, tasks) and cell["shots"] != 1:
+            return {row["task"]: row["accuracy"] for row in record["tasks"]}
+    raise LookupError(method)
+
+
+def cells(runs: Path, method: str, variant: str = "") -> dict[int, Any]:
+    """The loaded cells of all three tasks at 2 shots, by seed."""
+    loaded = {}
+    for path in sorted(runs.rglob(f"{method}/2shot-*.safetensors")):
+        kept = bench.load_cell(str(path))
+        if len(kept.tasks) == 3 and bool(kept.config["params"].get("joint")) == bool(variant):
+            loaded[kept.config["seed"]] = kept
+    return loaded
+
+
+def contexts(kept: Any) -> list[torch.Tensor]:
+    """[1, L, w] of each task, from the formula: V_t = E(u, name) P."""
+    learned, tower = kept.method.learned, kept.backbone.tower
+    if kept.method.name == "coop":
+        return [learned[f"context-{t}"] for t in range(3)]
+    made = []
+    for task in kept.tasks:
+        f = tower.encode([Prompts(learned["task_context"], [task.task_name])])[0][0]
+        made.append((f @ learned["projection"]).reshape(1, kept.method.params.context, tower.width))
+    return made
+
+
+def unit_text(kept: Any, context: torch.Tensor, names: Any) -> torch.Tensor:
+    return F.normalize(kept.backbone.tower.encode([Prompts(context, list(names))])[0][0], dim=-1)
+
+
+def test_swap_is_what_each_task_scores_in_the_others_contexts(found: Any, runs: Path, tiny: Any) -> None:
+    plain = scores(runs, tiny, "zero-shot", 0)
+    wanted = np.zeros((3, 3))
+    with torch.no_grad():
+        for kept in cells(runs, "softcpt").values():
+            for j, task in enumerate(load_tasks(load_suite(tiny.suite), tiny.data)):
+                paths = [task.split.root / item.path for item in task.split.test]
+                labels = np.array([item.label for item in task.split.test])
+                images = F.normalize(ImageFeatures(kept.backbone).get(paths, View())[0], dim=-1)
+                for i, context in enumerate(contexts(kept)):
+                    said = (images @ unit_text(kept, context, task.class_names).T).argmax(dim=1).numpy()
+                    recalls = [100 * (said == labels)[labels == c].mean() for c in range(3)]  # as many of each class
+                    wanted[i, j] += (np.mean(recalls) - plain[task.name]) / 2
+    assert found["swap"].index.tolist() == found["swap"].columns.tolist() == TASKS
+    assert found["swap"].to_numpy() == pytest.approx(wanted, abs=1e-4)
+    assert np.abs(wanted - wanted.T).max() > 1  # rows are not columns
+    own = [np.mean([scores(runs, tiny, "softcpt", seed)[t] for seed in (1, 2)]) - plain[t] for t in TASKS]
+    assert np.diag(found["swap"]) == pytest.approx(own, abs=1e-4)
+
+
+def test_functional_similarity_is_of_what_contexts_do_to_all_class_names(found: Any, runs: Path, tiny: Any) -> None:
+    for method, table in (("softcpt", found), ("coop", bench.relate(**asked(runs, tiny, cell=key_of(runs, "coop"))))):
+        wanted = np.zeros((3, 3))
+        with torch.no_grad():
+            loaded = cells(runs, method)
+            for kept in loaded.values():
+                names = [name for task in kept.tasks for name in task.class_names]
+                alone = F.normalize(kept.backbone.tower.encode_texts([f"{name}." for name in names]), dim=-1)
+                rows = [(unit_text(kept, context, names) - alone).double().flatten() for context in contexts(kept)]
+                for i in range(3):
+                    for j in range(3):
+                        wanted[i, j] += float(rows[i] @ rows[j] / rows[i].norm() / rows[j].norm()) / len(loaded)
+        assert table["functional"].to_numpy() == pytest.approx(wanted, abs=1e-4)
+    assert "contexts" not in table and "kernel" not in table and "spectrum" not in table  # CoOp's have no common start
+
+
+def key_of(runs: Path, method: str, tasks: int = 3, joint: bool = False) -> str:
+    for path in runs.rglob(f"{method}/2shot-seed1-*.safetensors"):
+        kept = bench.load_cell(str(path))
+        if len(kept.tasks) == tasks and bool(kept.config["params"].get("joint")) == joint:
+            return path.stem.rpartition("-")[2]
+    raise LookupError(method)
+
+
+def test_kernel_contexts_and_spectrum_are_those_of_the_learned_task_features(found: Any, runs: Path) -> None:
+    kernel, cosine, shares, ranks = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(3), 0.0
+    with torch.no_grad():
+        for kept in cells(runs, "softcpt").values():
+            u, tower = kept.method.learned["task_context"], kept.backbone.tower
+            f = torch.cat([tower.encode([Prompts(u, [task.task_name])])[0][0] for task in kept.tasks]).double().numpy()
+            v = torch.stack([own.flatten() for own in contexts(kept)]).double().numpy()
+            v /= np.linalg.norm(v, axis=1, keepdims=True)
+            values = np.linalg.eigvalsh(f @ f.T)[::-1]
+            own = values / values.sum()
+            kernel, cosine, shares = kernel + f @ f.T / 2, cosine + v @ v.T / 2, shares + own / 2
+            ranks += np.exp(-(own * np.log(own)).sum()) / 2
+    assert found["kernel"].to_numpy() == pytest.approx(kernel, rel=1e-4)
+    assert found["contexts"].to_numpy() == pytest.approx(cosine, abs=1e-4)
+    learned = found["spectrum"].set_index("of").loc["learned"]
+    assert learned[[f"share {k}" for k in (1, 2, 3)]].to_numpy(dtype=float) == pytest.approx(shares, abs=1e-4)
+    assert learned["effective rank"] == pytest.approx(ranks, abs=1e-3)
+
+
+def test_without_learning_nothing_changes_since_the_start(runs: Path, tiny: Any, tmp_path: Path) -> None:
+    tiny.run(tmp_path, shots=[1], seeds=[1], methods=["softcpt"], options=["softcpt.lr=0", "softcpt.warmup_lr=0"])
+    still = bench.relate(**asked(tmp_path, tiny))
+    assert still["contexts change"].to_numpy() == pytest.approx(np.zeros((3, 3)), abs=1e-6)
+    start, learned = (row.to_numpy(dtype=float) for _, row in still["spectrum"].set_index("of").iterrows())
+    assert start == pytest.approx(learned, abs=1e-5)
+    moved = bench.relate(**asked(runs, tiny))["contexts change"].to_numpy()
+    assert np.abs(moved).max() > 1e-3 and np.diag(moved) == pytest.approx(np.zeros(3), abs=1e-6)
+
+
+def test_start_values_of_other_code_are_left_out(runs: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relations, "numerics", lambda: "0")
+    table = bench.relate(**asked(runs, tiny))
+    assert "contexts change" not in table and table["spectrum"]["of"].tolist() == ["learned"]
+    assert any(note.startswith("Start values are left out") for note in table["association"].attrs["notes"])
+
+
+def a_task(name: str, *classes: str) -> TaskData:
+    return TaskData(name, name, classes, "{}", torch.zeros(1, 0, 2), torch.zeros(0, dtype=torch.long))
+
+
+def test_text_similarity_is_of_features_less_their_mean() -> None:
+    """(1, 0), (0, 1), (−1, 0), of other lengths: less their mean (0, 1/3), (1, −1/3), (0, 2/3), (−1, −1/3)."""
+    features = {"a.": [2.0, 0.0], "b.": [0.0, 1.0], "c.": [-3.0, 0.0]}
+    clip: Any = SimpleNamespace(
+        tower=SimpleNamespace(encode_texts=lambda texts: torch.tensor([features[text] for text in texts]))
+    )
+    near = -2 / 9 / (np.sqrt(10) / 3 * 2 / 3)
+    wanted = [[1, near, -0.8], [near, 1, near], [-0.8, near, 1]]
+    assert relations.text(clip, [a_task("a"), a_task("b"), a_task("c")]) == pytest.approx(np.array(wanted))
+
+
+def test_visual_similarity_is_of_mean_unit_features() -> None:
+    """Means (1, 1)/2 of images of other lengths, (1, 0), and (0, −2) → cosines √½, −√½, 0."""
+    images = [torch.tensor([[5.0, 0.0], [0.0, 1.0]]), torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, -2.0]])]
+    half = np.sqrt(0.5)
+    assert relations.visual(images) == pytest.approx(np.array([[1, half, -half], [half, 1, 0], [-half, 0, 1]]))
+
+
+def test_class_name_overlap_is_shared_of_all() -> None:
+    tasks = [a_task("a", "rose", "Oak"), a_task("b", "oak", "elm"), a_task("c", "car")]
+    assert relations.overlap(tasks) == pytest.approx(np.array([[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 1]]))
+
+
+def test_visual_similarity_of_the_cells_is_of_their_own_few_shot_images(found: Any, runs: Path, tiny: Any) -> None:
+    from bench.config import RunConfig
+    from bench.plan import prepare
+
+    given = {"suite": tiny.suite, "data": str(tiny.data), "backbone": tiny.backbone, "quiet": True}
+    plan = prepare(RunConfig(**given, shots=2, seeds=(1, 2), methods="zero-shot"))
+    wanted = np.zeros((3, 3))
+    for seed in (1, 2):
+        means = []
+        for task in TASKS:
+            paths = [path for part in plan.images.draws[2, seed].train[task] for path in part.paths]
+            assert len(paths) == 6
+            means.append(F.normalize(plan.features.get(paths, View())[0], dim=-1).mean(dim=0))
+        wanted += np.array([[float(F.cosine_similarity(a, b, dim=0)) for b in means] for a in means]) / 2
+    assert found["visual"].to_numpy() == pytest.approx(wanted, abs=1e-5)
+
+
+# ---- gains from records ------------------------------------------------------------------------------------------
+
+HELD = {
+    frozenset("a"): {"a": 50.0},
+    frozenset("b"): {"b": 60.0},
+    frozenset("ab"): {"a": 53.0, "b": 59.0},
+    frozenset("bc"): {"b": 70.0, "c": 10.0},
+    frozenset("abc"): {"a": 55.0, "b": 58.0, "c": 20.0},
+}
+
+
+def test_gains_by_hand() -> None:
+    second = {**HELD, frozenset("a"): {"a": 40.0}, frozenset("b"): {"b": 58.0}}
+    table = gains.alone({1: HELD, 2: second, 3: {frozenset("a"): {"a": 0.0}}}, ["a", "b", "c"])
+    assert table.to_dict("list") == {  # c was never trained alone; seed 3 has no training of all
+        "task": ["a", "b"], "together": [55, 58], "alone": [45, 59], "gain": [10, -1], "seeds": [2, 2],
+    }  # fmt: skip
+    nan = float("nan")
+    assert gains.pairs(HELD, ["a", "b", "c"]) == pytest.approx(
+        np.array([[nan, 3, nan], [-1, nan, 10], [nan, nan, nan]]), nan_ok=True
+    )
+    assert gains.left_out(HELD, ["a", "b", "c"]) == pytest.approx(
+        np.array([[nan, nan, 2], [nan, nan, -1], [10, nan, nan]]), nan_ok=True
+    )
+
+
+def test_gains_are_those_of_the_records(found: Any, runs: Path, tiny: Any) -> None:
+    """Of seed 1, the one that has cells on fewer tasks."""
+    together = scores(runs, tiny, "softcpt", 1)
+    alone = {task: scores(runs, tiny, "softcpt", 1, [task])[task] for task in TASKS}
+    table = found["gains"].set_index("task")
+    assert table["gain"].to_dict() == pytest.approx({task: together[task] - alone[task] for task in TASKS})
+    assert set(table["seeds"]) == {1}
+    for pair in SUBSETS[3:]:
+        (third,) = set(TASKS) - set(pair)
+        both = scores(runs, tiny, "softcpt", 1, pair)
+        for i, j in (pair, pair[::-1]):
+            assert found["pair gain"].loc[i, j] == pytest.approx(both[i] - alone[i])
+            assert found["left-out gain"].loc[i, third] == pytest.approx(together[i] - both[i])
+
+
+def test_joint_coop_gains_over_coop_trained_on_each_task_alone(runs: Path, tiny: Any) -> None:
+    table = bench.relate(**asked(runs, tiny, cell=key_of(runs, "coop", joint=True)))["gains"].set_index("task")
+    alone, together = scores(runs, tiny, "coop", 1), None
+    for record in tiny.records(runs).values():
+        if record["config"]["params"].get("joint"):
+            together = {row["task"]: row["accuracy"] for row in record["tasks"]}
+    assert together is not None
+    assert table["gain"].to_dict() == pytest.approx({task: together[task] - alone[task] for task in TASKS})
+
+
+def test_associations_are_of_the_means_over_seeds(found: Any) -> None:
+    from scipy.stats import spearmanr
+
+    table = found["association"].set_index(["gain", "similarity"])
+    upper = np.triu_indices(3, 1)
+    for gain in ("swap", "pair gain", "left-out gain"):
+        for name in ("text", "kernel", "contexts", "contexts change", "functional", "visual"):
+            a, b = (own.to_numpy() for own in (found[name], found[gain]))
+            wanted = spearmanr(a[upper], ((b + b.T) / 2)[upper]).statistic
+            assert table.loc[(gain, name), "rho"] == pytest.approx(wanted, nan_ok=True)
+        assert np.isnan(table.loc[(gain, "class names"), "rho"])  # no two tasks share a name
+    assert set(table["least p"]) == {1 / 6}
+    assert any("With 3 tasks nothing can be significant" in note for note in found["association"].attrs["notes"])
+
+
+# ---- the command -------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_tables_and_writes_them_with_a_picture(
+    runs: Path, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "relations"
+    typed = ["--results", str(runs), "--suite", tiny.suite, "--data", str(tiny.data), "--out", str(out)]
+    assert bench.cli.main(["relate", *typed]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("softcpt, 2 shots, 3 tasks of tiny, tiny-clip, seeds 1, 2")
+    for part in ("swap: points", "spectrum of K", "gain of joint training", "nothing can be significant", str(out)):
+        assert part in said
+    swap = pd.read_csv(out / "swap.csv", index_col=0)
+    again = bench.relate(**asked(runs, tiny))
+    assert swap.to_numpy() == pytest.approx(again["swap"].to_numpy())
+    written = {path.name for path in out.iterdir()}
+    assert written == {"relations.md", "relations.png", "relations.svg", *(f"{n.replace(' ', '_')}.csv" for n in again)}
+    page = (out / "relations.md").read_text(encoding="utf-8")
+    assert "# How tasks relate" in page and "Which likeness goes with which gain" in page
+    assert f"{again['swap'].loc['Colour', 'Shade']:.1f}" in page
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--method", "softcp"], "did you mean 'softcpt'?"),
+        (["--method", "kgcoop"], "no finished few-shot cell of kgcoop below"),
+        (["--shots", "8"], "run `python -m bench run --methods softcpt --shots 8 --results"),
+        (["--method", "coop"], "2 settings of coop below"),
+        (["--method", "protonet"], "protonet has no contexts to relate tasks by: it learns no prompts"),
+        (["--method", "shared-coop"], "all tasks have the same context"),
+        (["--shot", "1"], "unknown argument '--shot'; did you mean '--shots'?"),
+    ],
+)
+def test_what_cannot_be_related_is_one_line(more: list[str], said: str, runs: Path, tiny: Any, capsys: Any) -> None:
+    where = ["--results", str(runs), "--suite", tiny.suite, "--data", str(tiny.data)]
+    assert said in mistake(["relate", *where, *more], capsys)
+
+
+def test_other_images_than_the_cells_are_refused(runs: Path, tiny: Any, tmp_path: Path, capsys: Any) -> None:
+    import shutil
+
+    shutil.copytree(tiny.data, tmp_path / "data")
+    lost = sorted((tmp_path / "data" / "colour").glob("*/*.png"))[-1]
+    lost.unlink()
+    typed = ["--results", str(runs), "--suite", tiny.suite, "--data", str(tmp_path / "data")]
+    assert "with these settings its backbone, names or images are others" in mistake(["relate", *typed], capsys)
+
+
+def test_cells_without_their_parameters_and_of_one_task(tiny: Any, tmp_path: Path, capsys: Any) -> None:
+    where = ["--suite", tiny.suite, "--data", str(tiny.data)]
+    tiny.run(tmp_path / "bare", shots=[1], seeds=[1], methods=["softcpt"], keep=False)
+    assert "learned parameters beside its record" in mistake(["relate", "--results", str(tmp_path / "bare")], capsys)
+    tiny.run(tmp_path / "one", shots=[1], seeds=[1], methods=["softcpt"], tasks=["Colour"])
+    said = mistake(["relate", "--results", str(tmp_path / "one"), *where], capsys)
+    assert "trained on one task" in said
+
+
+def test_methods_whose_prompts_fit_no_other_task_say_so() -> None:
+    for name, reason in (("coop-cs", "fit no other task's classes"), ("cocoop", "depend on the image")):
+        method = find_method(name)()
+        method.tasks = [a_task("a", "x"), a_task("b", "y")]
+        assert reason in relations.why_not(method)
