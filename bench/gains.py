@@ -48,8 +48,8 @@ def alone(seeds: Mapping[int, Accuracies], tasks: Sequence[str]) -> pd.DataFrame
 
 
 def pairs(held: Accuracies, tasks: Sequence[str]) -> NDArray[np.float64]:
-    """[T, T], points: row i, column j is A_i({i, j}) − A_i({i}), what i gains by j; NaN where a training is missing, and
-    on the diagonal."""
+    """[T, T], points: row i, column j is A_i({i, j}) − A_i({i}), what i gains by j; NaN on the diagonal, and where a
+    training is missing."""
     return _matrix(tasks, held, lambda i, j: (frozenset([i, j]), frozenset([i])))
 
 

@@ -137,6 +137,8 @@ def choose(there: Sequence[tuple[Path, Record]], config: RelateConfig) -> list[t
         from bench.saved import find_record
 
         one = find_record(config.cell, config.results)
+        if one.cell["protocol"] != "few-shot":
+            raise UserError(f"--cell {config.cell}: of protocol {one.cell['protocol']}; relate reads few-shot cells")
         of_method = [(path, record) for path, record in there if setting_of(record) == setting_of(one)]
         method = one.cell["method"]
     else:

@@ -197,13 +197,14 @@ def measure(
     ------
     UserError : the method has no contexts to compare tasks by.
     """
-    first, tasks = chosen[0][1], [task.name for task in plan.tasks]
+    first = chosen[0][1]
     load = partial(load_cell, method=own_class, loaded=plan.backbone)
     kept = load(str(chosen[0][0]))
     if why := why_not(kept.method):
         raise UserError(f"cell {first.key[:KEY_SHOWN]}: {kept.method.name} has no contexts to relate tasks by: {why}")
-    device, tests = plan.backbone.device, _tests(plan, kept.method.image)
-    plain = zero_shot(plan.backbone, kept.tasks, _tests(plan, "pooled"), device)
+    tasks = [task.name for task in kept.tasks]
+    device, tests = plan.backbone.device, _tests(plan, tasks, kept.method.image)
+    plain = zero_shot(plan.backbone, kept.tasks, _tests(plan, tasks, "pooled"), device)
     seeds: dict[str, list[Matrix]] = {}
     spectra: dict[str, list[Matrix]] = {}
     off = 0.0  # points between an accuracy here and in its record
@@ -227,7 +228,7 @@ def measure(
                 SWAP: accuracies - plain,
                 "text": text(plan.backbone, kept.tasks),
                 "functional": functional(kept.method, shown.update),
-                "visual": visual(_few_shot(plan, record)),
+                "visual": visual(_few_shot(plan, tasks, record)),
                 "class names": overlap(kept.tasks),
             }
             for name, matrix in found.items():
@@ -258,19 +259,17 @@ def associated(seeds: Mapping[str, Sequence[Matrix]]) -> pd.DataFrame:
     seeds : the matrices of each seed, by name.
     """
     means = {name: gains.mean(several) for name, several in seeds.items()}
-    again = {name: association.reliability([one for one in several if _is_whole(one)]) for name, several in seeds.items()}
+    whole = {name: [one for one in several if _is_whole(one)] for name, several in seeds.items()}
+    again = {name: association.reliability(several) for name, several in whole.items()}
     rows = []
     for gain in (SWAP, PAIRS, LEFT_OUT):
         if gain not in means or not _is_whole(means[gain]):
             continue
         for name in (name for name in SIMILARITIES if name in means):
             rho, p = association.mantel(means[name], means[gain])
-            rows.append(
-                {
-                    "gain": gain, "similarity": name, "rho": rho, "p": p, "least p": association.least_p(len(means[gain])),
-                    "ceiling": association.ceiling(again[name], again[gain]), "seeds": len(seeds[gain]),
-                }
-            )  # fmt: skip
+            least, most = association.least_p(len(means[gain])), association.ceiling(again[name], again[gain])
+            rows.append({"gain": gain, "similarity": name, "rho": rho, "p": p, "least p": least, "ceiling": most,
+                         "seeds": len(whole[gain])})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -286,16 +285,18 @@ def _spectrum(when: str, seeds: Sequence[Matrix]) -> dict[str, object]:
     return {"of": when, "effective rank": rank, **{f"share {k}": own for k, own in enumerate(shares, start=1)}}
 
 
-def _tests(plan: Plan, kind: str) -> list[TaskTest]:
-    blocks = scored_features(plan, plan.tasks, kind)
-    labels = [torch.tensor([item.label for item in task.split.test], dtype=torch.long) for task in plan.tasks]
-    return [TaskTest(b, own, task.metric) for b, own, task in zip(blocks, labels, plan.tasks, strict=True)]
+def _tests(plan: Plan, tasks: Sequence[str], kind: str) -> list[TaskTest]:
+    by_name = {task.name: task for task in plan.tasks}
+    own = [by_name[name] for name in tasks]
+    labels = [torch.tensor([item.label for item in task.split.test], dtype=torch.long) for task in own]
+    blocks = scored_features(plan, own, kind)
+    return [TaskTest(b, y, task.metric) for b, y, task in zip(blocks, labels, own, strict=True)]
 
 
-def _few_shot(plan: Plan, record: Record) -> list[Tensor]:
+def _few_shot(plan: Plan, tasks: Sequence[str], record: Record) -> list[Tensor]:
     """[n, d] of each task: the cell's few-shot images in their test view."""
     draw = plan.images.draws[record.cell["shots"], record.cell["seed"]]
-    return [torch.cat([plan.features.get(part, View())[0] for part in draw.train[task.name]]) for task in plan.tasks]
+    return [torch.cat([plan.features.get(part, View())[0] for part in draw.train[name]]) for name in tasks]
 
 
 def _trainings(
@@ -328,7 +329,8 @@ def _notes(frames: Mapping[str, pd.DataFrame], n: int, n_seeds: int, off: float)
         notes.append("Start values are left out: the code that makes them has changed since the cells were trained.")
     if "gains" in frames:
         lost = int((frames["gains"]["gain"] < 0).sum())
-        notes.append(f"Negative transfer: joint training costs {lost} of {count(len(frames['gains']), 'task')} accuracy.")
+        n_gains = count(len(frames["gains"]), "task")
+        notes.append(f"Negative transfer: joint training costs {lost} of {n_gains} accuracy.")
     for name in (PAIRS, LEFT_OUT):
         if name in frames and not _is_whole(frames[name].to_numpy()):
             notes.append(f"{name}: some pairs of tasks lack records, so it is not correlated with anything.")

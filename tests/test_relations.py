@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 
 import bench
 from bench import gains, relations
+from bench.cli import main
 from bench.clip.text import Prompts
 from bench.datasets import load_suite, load_tasks
 from bench.features import ImageFeatures, View
@@ -284,7 +287,7 @@ def test_the_command_prints_tables_and_writes_them_with_a_picture(
 ) -> None:
     out = tmp_path / "relations"
     typed = ["--results", str(runs), "--suite", tiny.suite, "--data", str(tiny.data), "--out", str(out)]
-    assert bench.cli.main(["relate", *typed]) == 0
+    assert main(["relate", *typed]) == 0
     said = capsys.readouterr().out
     assert said.startswith("softcpt, 2 shots, 3 tasks of tiny, tiny-clip, seeds 1, 2")
     for part in ("swap: points", "spectrum of K", "gain of joint training", "nothing can be significant", str(out)):
@@ -299,6 +302,27 @@ def test_the_command_prints_tables_and_writes_them_with_a_picture(
     assert f"{again['swap'].loc['Colour', 'Shade']:.1f}" in page
 
 
+def test_the_commands_of_the_page_run_as_printed(tiny: Any, tmp_path: Path) -> None:
+    """On the tests' pictures instead of the demo's, whose tasks have other names."""
+    page = (Path(__file__).parents[1] / "docs" / "task-sharing.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^python -m bench (.*)$", page.partition("## How tasks relate")[2], flags=re.MULTILINE)
+    commands = sorted((shlex.split(line, comments=True) for line in lines), key=lambda words: words[0], reverse=True)
+    assert [words[0] for words in commands] == ["run", "run", "run", "relate"]
+    where = ["--suite", tiny.suite, "--data", str(tiny.data), "--results", str(tmp_path / "runs")]
+    demo = {task.name for task in load_suite("demo").tasks}
+    for words in commands:
+        if "--tasks" in words:
+            place = words.index("--tasks") + 1
+            assert {*words[place].split(",")} <= demo
+            words[place] = words[place].replace("Shape", "Shade")
+        more = ["--backbone", tiny.backbone] if words[0] == "run" else ["--out", str(tmp_path / "out")]
+        assert main([*words, *where, *more]) == 0
+    gained = pd.read_csv(tmp_path / "out" / "gains.csv")
+    assert gained["task"].tolist() == ["Shade"] and gained["seeds"].tolist() == [4]
+    pairs = pd.read_csv(tmp_path / "out" / "pair_gain.csv", index_col=0)
+    assert pairs.notna().sum().sum() == 1 and not np.isnan(pairs.loc["Shade", "Colour"])
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -308,7 +332,7 @@ def test_the_command_prints_tables_and_writes_them_with_a_picture(
         (["--method", "coop"], "2 settings of coop below"),
         (["--method", "protonet"], "protonet has no contexts to relate tasks by: it learns no prompts"),
         (["--method", "shared-coop"], "all tasks have the same context"),
-        (["--shot", "1"], "unknown argument '--shot'; did you mean '--shots'?"),
+        (["--cells", "3f"], "unknown argument '--cells'; did you mean '--cell'?"),
     ],
 )
 def test_what_cannot_be_related_is_one_line(more: list[str], said: str, runs: Path, tiny: Any, capsys: Any) -> None:
