@@ -69,8 +69,9 @@ class RelateConfig(Settings):
         None, "needed if the cells' draws were a folder of your own", "on what", metavar="DIR", path="always"
     )
     out: str | Path | None = setting(
-        None, "also write tables and the picture into this folder", "how", metavar="OUT", path="always"
-    )
+        None, "where tables and the picture go (default: relations; from Python: nowhere)", "how", metavar="OUT",
+        path="always",
+    )  # fmt: skip
     device: str = setting("auto", "cpu, cuda, or auto (default: %(default)s)", "how", metavar="DEVICE")
     quiet: bool = setting(False, "show no progress", "how")
 
@@ -88,9 +89,9 @@ def _relate(config: RelateConfig) -> dict[str, pd.DataFrame]:
         task i, less zero-shot with j's own template), the similarities "text", "kernel", "contexts",
         "contexts change", "functional", "visual" and "class names" (docs/task-sharing.md), and, where the folder has
         the records, "pair gain" and "left-out gain" (`bench.gains`). Tables: "spectrum" of K = F Fᵀ, "gains" of joint
-        training, and "association", one row per similarity and gain: tasks, rho (Spearman, over pairs of tasks), p
-        (Mantel, one-sided), least_p, ceiling (of |rho|, by noise between seeds), seeds. What does not exist for the
-        method is left out. `["association"].attrs["notes"]` has the sentences that the command prints below it.
+        training, and "association", one row per gain and similarity: rho (Spearman, over pairs of tasks), p (Mantel,
+        one-sided), the least p there can be, ceiling (of |rho|, by noise between seeds), seeds. What does not exist
+        for the method is left out. `["association"].attrs["notes"]` has the sentences that the command prints below it.
 
     Raises
     ------
@@ -216,14 +217,14 @@ def plan_of(records: Sequence[Record], config: RelateConfig) -> Plan:
     from bench.saved import source_of
 
     first = records[0]
-    of_record, asked = first.config, (config.backbone, config.pretrained)
-    backbone, pretrained = source_of(*(str(of_record[k]) for k in ("backbone", "pretrained", "weights")), asked)
+    name, tag, weights = (str(first.config[k]) for k in ("backbone", "pretrained", "weights"))
+    backbone, pretrained = source_of(name, tag, weights, (config.backbone, config.pretrained))
     run = {name: first.run[name] for name in ("draws", "task_names", "precision", "allow_missing") if name in first.run}
     if config.draws is not None:
         run["draws"] = config.draws
     plan = prepare(
         RunConfig(
-            **run, suite=config.suite or first.cell["suite"], data=config.data, tasks=of_record["tasks"],
+            **run, suite=config.suite or first.cell["suite"], data=config.data, tasks=first.config["tasks"],
             methods="zero-shot", shots=first.cell["shots"], seeds=[record.cell["seed"] for record in records],
             backbone=backbone, pretrained=pretrained, results=config.results, device=config.device, quiet=config.quiet,
         )

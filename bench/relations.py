@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -227,7 +228,7 @@ def measure(
             found |= {
                 SWAP: accuracies - plain,
                 "text": text(plan.backbone, kept.tasks),
-                "functional": functional(kept.method, shown.update),
+                "functional": functional(cast(PromptMethod, kept.method), shown.update),
                 "visual": visual(_few_shot(plan, tasks, record)),
                 "class names": overlap(kept.tasks),
             }
@@ -244,8 +245,8 @@ def measure(
     }
     if spectra:
         frames["spectrum"] = pd.DataFrame(_spectrum(when, several) for when, several in spectra.items())
-    if len(found := gains.alone(held, tasks)):
-        frames["gains"] = found
+    if len(more := gains.alone(held, tasks)):
+        frames["gains"] = more
     frames["association"] = associated({name: seeds[name] for name in means})
     notes = frames["association"].attrs["notes"] = _notes(frames, len(tasks), len(chosen), off)
     said = ", ".join(str(record.cell["seed"]) for _, record in chosen)
@@ -307,8 +308,8 @@ def _trainings(
     same = [record for record in there if setting_of(record, tasks=False, joint=False) == mine and fits(record, plan)]
 
     def separate(record: Record) -> bool:
-        kind = type(method)
-        return isinstance(method, PromptMethod) and kind(restored(kind, record.config["params"], record.key)).separate
+        made: Any = type(method)(restored(type(method), record.config["params"], record.key))
+        return bool(made.separate)
 
     return gains.accuracies(same, separate)
 
@@ -323,6 +324,8 @@ def _notes(frames: Mapping[str, pd.DataFrame], n: int, n_seeds: int, off: float)
         notes.append(f"With {n} tasks nothing can be significant: the least possible p is {least:.3f}.")
     elif len(found):
         notes.append(f"The {count(int(found['p'].notna().sum()), 'p value')} are not adjusted for their number.")
+    if len(same := [*dict.fromkeys(found.loc[found["rho"].isna(), "similarity"])] if n > 2 and len(found) else []):
+        notes.append(f"No correlation of {', '.join(same)}: the same for every pair of tasks.")
     if n_seeds == 1:
         notes.append("One seed: nothing is known of noise, so there is no ceiling.")
     if "spectrum" in frames and "start" not in set(frames["spectrum"]["of"]):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bench.relations import Relations
 
 COLUMNS = 4  # matrices in a row of the picture
+ORDER = "tasks stand in the order of a dendrogram of their functional shifts (average linkage)"
 GAINS = {
     "swap": "context swap: points over zero-shot",
     "pair gain": "gain in pairs: points over alone",
@@ -41,9 +42,10 @@ COSINES = {
     "class names": "class names shared",
 }
 ROWS = {
-    "swap": "row: whose context; column: whose test images and class names",
+    "swap": "row: whose context; column: whose images",
     "pair gain": "row: who gains; column: by whom",
     "left-out gain": "row: who gains; column: by whom",
+    "kernel": "K itself; the picture shows cosines",
 }
 TABLES = {
     "spectrum": "Spectrum of K = F Fᵀ: shares of its trace, and effective rank",
@@ -71,7 +73,7 @@ def write(found: Relations, folder: Path) -> list[str]:
 
 def page(found: Relations) -> str:
     """All of it as Markdown."""
-    parts = ["# How tasks relate\n", "![The matrices, in the order of a dendrogram](relations.png)\n"]
+    parts = ["# How tasks relate\n", f"![All matrices: {ORDER}](relations.png)\n", f"{ORDER.capitalize()}.\n"]
     for name, title in {**TABLES, **GAINS, **COSINES}.items():
         if name in found.frames and len(found.frames[name]):
             matrix = name in GAINS or name in COSINES
@@ -81,13 +83,13 @@ def page(found: Relations) -> str:
             rows = [[Cell(_text(value, digits)) for value in row] for row in frame.itertuples(index=False)]
             caption = [f"{found.about}.", *([f"{ROWS[name]}."] if name in ROWS else [])]
             caption += found.notes if name == "association" else []
-            parts.append(markdown(Table(title, caption, header, rows, demo=found.demo)))
+            parts.append(markdown(Table(title[0].upper() + title[1:], caption, header, rows, demo=found.demo)))
     return "\n".join(parts)
 
 
 def _text(value: object, digits: int) -> str:
     if isinstance(value, (float, np.floating)):
-        return "" if math.isnan(value) else f"{value:.{digits}f}"
+        return "" if math.isnan(value) else f"{round(value, digits) + 0:.{digits}f}"  # + 0: no "-0.0"
     return str(value)
 
 
@@ -114,7 +116,7 @@ def drawn(found: Relations) -> Drawing:
         else:
             panel.set_axis_off()
     panels[0].set_ylim(len(tasks), 0)
-    title = f"{'DEMO: ' * found.demo}how tasks relate: {found.about}"
+    title = f"{'DEMO: ' * found.demo}how tasks relate: {found.about}; {ORDER}"
     figure.suptitle(textwrap.fill(escaped(title), int(12 * size[0])), x=0.02, ha="left")
     return figure
 

@@ -55,14 +55,14 @@ def test_more_tasks_get_9999_permutations_and_the_least_p_is_one_in_10000(monkey
     same, _ = random_pair(12, seed=1)
     assert mantel(same, same) == pytest.approx((1, 1e-4))
     assert least_p(12) == pytest.approx(1e-4)
-    a, b = random_pair(8, seed=5)
+    a, b = random_pair(8, seed=2)
     drawn = mantel(a, b)
     assert drawn == mantel(a, b)  # the same permutations every time
     monkeypatch.setattr(association, "CHUNK", 100)
     assert mantel(a, b) == drawn  # however many are looked at together
     monkeypatch.setattr(association, "EXACT", 8)
     exact = mantel(a, b)
-    assert 0.01 < exact[1] < 0.5 and drawn[1] == pytest.approx(exact[1], abs=0.02)
+    assert 0.1 < exact[1] < 0.2 and drawn[1] == pytest.approx(exact[1], abs=0.015)
 
 
 def test_without_a_difference_or_with_a_gap_there_is_no_correlation() -> None:

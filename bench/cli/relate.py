@@ -34,7 +34,7 @@ def relate_command(argv: list[str]) -> int:
         "those of one method and setting, with all their seeds, whose learned parameters were kept."
     )
     p = command_parser("relate", about, EXAMPLES)
-    p.add_settings(RelateConfig, "which cells")
+    p.add_settings(RelateConfig, "")
     config = RelateConfig(**{"out": OUT, **vars(p.read(argv))})
     found = related(config)
     frames = found.frames
@@ -42,7 +42,7 @@ def relate_command(argv: list[str]) -> int:
     swap = frames["swap"]
     if len(swap) <= WIDEST:
         print("\nswap: points above zero-shot; row: whose context, column: whose images and names")
-        print_table(swap.reset_index(), floatfmt=".1f")
+        print_table((swap.round(1) + 0).reset_index(), floatfmt=".1f")  # + 0: no "-0.0"
     for name, told in (
         ("spectrum", "spectrum of K = F F': how much the first directions of the task features hold (shares)"),
         ("gains", "gain of joint training: accuracy with all tasks, alone, and the difference (points)"),
