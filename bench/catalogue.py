@@ -28,12 +28,13 @@ def listing(what: str, suite: str | None = None, task: str | None = None, data: 
     ----------
     what : "suites", "tasks", "classes", "methods" or "backbones".
     suite : for tasks, one suite's (default: all suites'); for classes, the suite, which is needed.
-    task, data : for classes, one of the suite's tasks (default: all), and the folder that holds the tasks' folders.
+    task : for classes, one of the suite's tasks (default: all).
+    data : the folder that holds the tasks' folders; for classes, and for tasks that are made from data (inat2021-…).
     """
     what = next((kind for kind in KINDS if kind in (what.lower(), f"{what.lower()}s", f"{what.lower()}es")), what)
     if what not in KINDS:
         raise UserError(f"list {what!r} is unknown; {nearest(what, KINDS)}")
-    kinds = {"tasks": lambda: _tasks(suite), "classes": lambda: _classes(suite, task, data)}
+    kinds = {"tasks": lambda: _tasks(suite, data), "classes": lambda: _classes(suite, task, data)}
     return {**kinds, "suites": _suites, "methods": _methods, "backbones": _backbones}[what]()
 
 
@@ -45,18 +46,19 @@ def _suites() -> pd.DataFrame:
         suite = load_suite(name)
         classes = [t.n_classes for t in suite.tasks]
         known = sum(c for c in classes if c is not None) or None  # Fashion-20's stand in the user's copy
-        rows.append(
-            {"suite": name, "title": suite.title, "tasks": len(suite.tasks), "classes": known, "note": suite.note}
-        )
-    return pd.DataFrame(rows).astype({"classes": "Int64"})
+        tasks = None if suite.from_data else len(suite.tasks)
+        rows.append({"suite": name, "title": suite.title, "tasks": tasks, "classes": known, "note": suite.note})
+    return pd.DataFrame(rows).astype({"tasks": "Int64", "classes": "Int64"})
 
 
-def _tasks(suite: str | None) -> pd.DataFrame:
+def _tasks(suite: str | None, data: str | None) -> pd.DataFrame:
+    """One row per task; of a suite whose tasks are made from data, with that data or one row for all."""
     from bench.datasets.spec import load_suite, suite_names
 
     rows = []
     for name in [suite] if suite else suite_names():
-        for t in load_suite(name).tasks:
+        loaded = load_suite(name)
+        for t in (loaded.at(_root(data)) if data and suite else loaded).tasks:
             row = {"suite": name, "task": t.name, "classes": t.n_classes, "metric": t.metric}
             template = t.template if isinstance(t.template, str) else " | ".join(t.template)
             rows.append({**row, "template": template, "folder": t.folder})
@@ -73,8 +75,8 @@ def _classes(suite: str | None, task: str | None, data: str | None) -> pd.DataFr
     if not suite:
         raise UserError("list classes: name a suite with --suite; `python -m bench list suites` shows them")
     loaded = load_suite(suite)
-    specs = select_tasks(loaded, [task] if task else None)
     root = _demo_root() if loaded.demo else _root(data)
+    specs = select_tasks(loaded.at(root), [task] if task else None)
     rows: list[dict[str, object]] = []
     for spec in specs:
         try:

@@ -371,7 +371,7 @@ def load_experiment(file: str | Path) -> dict[str, Any]:
     ------
     UserError : no such file, no map, or a key that no run has.
     """
-    from bench.datasets.spec import read_yaml
+    from bench.datasets.yamlfiles import read_yaml
 
     path = user_path(file)
     if not path.is_file():

@@ -191,6 +191,7 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     hide = True if config.quiet else None
     wanted = None if config.tasks is None else tuple(config.tasks)
     root = _data_root(suite, config, hide)
+    suite = suite.at(root)
     tasks = load_tasks(suite, root, wanted, config.allow_missing, missing_advice(suite, root))
     tasks = [_worded(task, config.task_names) for task in tasks]
     protocol = protocol.of(tasks)

@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from bench.datasets.spec import Suite, load_suite, read_yaml, suite_names
+from bench.datasets.spec import Suite, load_suite, suite_names
+from bench.datasets.yamlfiles import read_yaml
 from bench.errors import UserError, nearest
 from bench.files import user_path
 from bench.methods import Method, find_method, method_names

@@ -58,7 +58,7 @@ def check_suite(
     root = Path(data_root).expanduser()
     hashes, hide = ImageHashes() if open_images else None, True if quiet else None
     rows = []
-    for spec in select_tasks(suite, tasks):
+    for spec in select_tasks(suite.at(root), tasks):
         row = check_task(spec, root, command(spec.name), hashes, hide)
         if suite.demo and row.state == "missing":
             row = row._replace(state="at first use", next="its images are rendered on first use")

@@ -111,12 +111,12 @@ class Plan:
 def plan(suite: Suite, root: Path, names: Sequence[str] | None = None) -> Plan:
     """What is there and what is not, for all tasks of a suite or those named; reads names and lists only."""
     steps: list[Step] = []
-    notes: list[str] = []
-    for spec in select_tasks(suite, names):
+    notes: dict[str, str] = {}  # by what is in the way: tasks made from one data set share it
+    for spec in select_tasks(suite.at(root), names):
         folder, state = spec.folder_in(root), check_task(spec, root).state
         if state != "ready" and (old := in_the_way(spec, root)):
             paths = " and ".join(map(str, old))
-            notes.append(f"{spec.name} is {state}, and what is there is left alone; move {paths} away to get the whole")
+            notes.setdefault(paths, f"{spec.name} is {state}, and what is there is left alone; move {paths} away")
         for source in spec.sources:
             step = Step((spec.name,), folder, source, _state(folder, source, state == "ready"))
             if step.state == BY_HAND and source.packed(folder):
@@ -127,7 +127,7 @@ def plan(suite: Suite, root: Path, names: Sequence[str] | None = None) -> Plan:
             else:  # it is there when all tasks have it
                 one = step if steps[number].state == HAVE else steps[number]
                 steps[number] = replace(one, tasks=(*steps[number].tasks, spec.name))
-    return Plan(root, tuple(steps), tuple(notes))
+    return Plan(root, tuple(steps), tuple(f"{note} to get the whole" for note in notes.values()))
 
 
 def _is_shared(suite: Suite, one: Step, other: Step) -> bool:

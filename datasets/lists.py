@@ -1,6 +1,6 @@
 """Readers of lists: the data sets' own (text files, MATLAB files, JSON), tables, and names of files that tell classes.
 
-Each collects (path, key of the class) by part; `_listing` makes labels of the keys, checked.
+Each collects (path, key of the class) by part; `listing_of` makes labels of the keys, checked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TextLists:
         given = {
             part: _list(folder / file, self.n_words, self.row, names, self.classes) for part, file in self.parts.items()
         }
-        return _listing(folder, image_root(folder, options, self.images), given, names)
+        return listing_of(folder, image_root(folder, options, self.images), given, names)
 
 
 def _words(action: str) -> list[str]:
@@ -108,7 +108,7 @@ def read_flowers(folder: Path, options: Options) -> Listing:
         if label not in names:
             raise UserError(f"{file}: label {label} of image {number} has no name in cat_to_name.json")
         rows.append((f"image_{number:05d}.jpg", label))
-    return _listing(folder, image_root(folder, options, "jpg"), {"all": rows}, names)
+    return listing_of(folder, image_root(folder, options, "jpg"), {"all": rows}, names)
 
 
 def read_cars(folder: Path, options: Options) -> Listing:
@@ -122,7 +122,7 @@ def read_cars(folder: Path, options: Options) -> Listing:
         test = folder / "devkit" / test.name
     train = car_labels(folder / "devkit" / "cars_train_annos.mat", "cars_train", names)
     given = {"trainval": train, "test": car_labels(test, "cars_test", names)}
-    return _listing(folder, image_root(folder, options), given, names)
+    return listing_of(folder, image_root(folder, options), given, names)
 
 
 def car_names(file: Path) -> dict[int, str]:
@@ -157,7 +157,7 @@ def read_csv(folder: Path, options: Options) -> Listing:
         part: [(f"{image}{options.get('suffix', '')}", label) for image, label in _table(folder / name, columns)]
         for part, name in parts_of(options).items()
     }
-    listing = _listing(folder, root, given, None, "table", options.get("rename", {}))
+    listing = listing_of(folder, root, given, None, "table", options.get("rename", {}))
     read = {item.path for items in listing.parts.values() for item in items}
     listing.left_out.add("images that the table does not name", _other_images(root, read))
     return listing
@@ -187,7 +187,7 @@ def read_names(folder: Path, options: Options) -> Listing:
         said = f"e.g. not {min(odd)!r}" if odd else "there are no images"
         raise UserError(f"{root}: `pattern` {options['pattern']!r} fits no image's name; {said}")
     found = {path for rows in given.values() for path, _ in rows}
-    listing = _listing(folder, root, given, None, "file names", options.get("rename", {}), known=found)
+    listing = listing_of(folder, root, given, None, "file names", options.get("rename", {}), known=found)
     listing.left_out.add("images whose names do not fit `pattern`", odd)
     listing.left_out.add("images in no folder of `parts`", _other_images(root, found.union(odd)))
     return listing
@@ -200,7 +200,7 @@ def _other_images(root: Path, read: Container[str]) -> list[str]:
 # What the readers share -----------------------------------------------------------------------------------
 
 
-def _listing(
+def listing_of(
     listed_in: Path,
     root: Path,
     given: Mapping[str, Rows],

@@ -39,6 +39,7 @@ class Reader:
     images: str = "."  # default of the option "images", the folder the images are in
     options: Mapping[str, type] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    many: Callable[[Any, Path], Sequence[Any]] | None = None  # the TaskSpecs that one stands for, by its folder
 
 
 # Options of every kind. "images" is a folder below the task's, or a list of which the first that exists is

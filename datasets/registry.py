@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.datasets.hub import read_rows
 from bench.datasets.lists import TEXT_LISTS, read_cars, read_csv, read_flowers, read_names
 from bench.datasets.readers import Reader, read_fashion20, read_folders, read_split_only
+from bench.datasets.taxa import read_taxa, tasks_of
 
 READERS: dict[str, Reader] = {
     **{kind: Reader(lists.read, images=lists.images) for kind, lists in TEXT_LISTS.items()},
@@ -23,6 +24,12 @@ READERS: dict[str, Reader] = {
     "names": Reader(read_names, options={"pattern": str, "parts": dict, "rename": dict}, required=("pattern",)),
     "fashion20": Reader(read_fashion20, images="images", options={"task": int}, required=("task",)),
     "coop": Reader(read_split_only, options={"split": str, "task": int}, required=("split",)),
+    "taxa": Reader(
+        read_taxa,
+        options={"level": str, "names": str, "least": int, "taxon": str},
+        required=("level", "names"),
+        many=tasks_of,
+    ),
     "flowers": Reader(read_flowers, images="jpg"),
     "cars": Reader(read_cars),
     "huggingface": Reader(

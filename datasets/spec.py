@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from bench.datasets import hub
 from bench.datasets.readers import COMMON_OPTIONS
 from bench.datasets.registry import READERS
 from bench.datasets.sources import Source
 from bench.datasets.splitfiles import read_json
 from bench.datasets.types import class_name
+from bench.datasets.yamlfiles import read_yaml
 from bench.errors import UserError, nearest
 from bench.files import NO_TEXT, is_text, user_path
 from bench.metrics import METRICS
@@ -30,8 +29,10 @@ class Key(NamedTuple):
     needed: bool = False
 
 
+PARTS = ("train", "val", "test")  # of the tasks that a data set is divided into: `--suite NAME:test`
 SUITE_KEYS = {
-    **{"title": Key(str), "note": Key(str, ""), "recipe": Key(Mapping, {}), "views": Key(int, minimum=1)},
+    **{"extends": Key(str), "title": Key(str), "note": Key(str, "")},
+    **{"recipe": Key(Mapping, {}), "views": Key(int, minimum=1)},
     **{"demo": Key(bool, False), "backbone": Key(str, ""), "defaults": Key(Mapping, {})},
     "tasks": Key(Sequence, needed=True),
 }
@@ -46,7 +47,6 @@ SOURCE_KEYS = {
     **{"fetch": Key(object, False), "unpack": Key(dict, {})},
 }
 PATH_OPTIONS = ("images", "pool", "parts", "split", "files")  # of readers: below the data root
-DEEPEST = 100  # lists and maps within each other
 MAX_NAME = 200  # bytes of a task's name, which is a part of file names
 DIGITS = {"md5": 32, "sha256": 64}
 TYPE_NAMES: dict[Any, str] = {
@@ -72,6 +72,7 @@ class TaskSpec:
     n_images: int | None = None  # of the official data set, where there is one number for it
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # sentences of classes, by name
     other_folders: tuple[str, ...] = ()  # where others keep it
+    part: str = ""  # of `PARTS`, of a task that is made from data
 
     def folder_in(self, root: Path) -> Path:
         """The folder of its data: of those that the suite file names, the first that is there, else the first."""
@@ -102,11 +103,30 @@ class Suite:
     note: str
     path: Path
     backbone: str | None  # the default backbone, where the suite brings one
+    part: str = ""  # of `PARTS`: only these of the tasks that its data is divided into
 
     @property
     def argument(self) -> str:
         """What names it on the command line: the name of one of the package's, the path of a user's own."""
-        return self.name if self.path.parent == _folder() else str(self.path)
+        return self.name if self.path.parent == _folder() else f"{self.path}{':' * bool(self.part)}{self.part}"
+
+    @property
+    def from_data(self) -> bool:
+        """Whether data says which tasks there are: an entry stands for many."""
+        return any(READERS[spec.reader["kind"]].many and "taxon" not in spec.reader for spec in self.tasks)
+
+    def at(self, root: Path) -> Suite:
+        """The suite with the tasks that the data below a root gives, where an entry stands for many.
+
+        Without that data the entry stays: reading it says what is missing.
+        """
+        made = [task for spec in self.tasks for task in _made(spec, root)]
+        tasks = tuple(task for task in made if task.part in ("", self.part or task.part))
+        if not tasks:
+            raise UserError(f"suite {self.name}: none of its {len(made)} tasks below {root} is in this part")
+        if twice := _twice(task.name for task in tasks):
+            raise UserError(f"{self.path}: two tasks have the name {twice!r}")
+        return replace(self, tasks=tasks)
 
 
 def suite_names() -> list[str]:
@@ -115,15 +135,49 @@ def suite_names() -> list[str]:
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """A suite by its name, or a user's own by the path of its YAML file."""
+    """A suite by its name, or a user's own by the path of its YAML file; with ":test" at the end, a part of it."""
     text = str(name_or_path)
+    name, colon, part = text.rpartition(":")
+    whole = name if colon and part in PARTS else text
+    file = _file(whole)
+    suite = _suite(file, _content(file))
+    if whole == text:
+        return suite
+    if not suite.from_data:
+        raise UserError(f"suite {text!r}: the tasks of {suite.name} are not divided into parts; write {whole}")
+    return replace(suite, name=f"{suite.name}:{part}", part=part)
+
+
+def _file(text: str, beside: Path = Path()) -> Path:
+    """The file of a suite, by the suite's name or the file's path, relative to the folder `beside`."""
     by_name = {name.lower(): _folder() / f"{name}.yaml" for name in suite_names()}
-    file = by_name.get(text.lower()) or user_path(text)
+    file = by_name.get(text.lower()) or beside / user_path(text)
     if not file.is_file():
         looks_like_path = "/" in text or "\\" in text or text.endswith((".yaml", ".yml"))
         hint = "no such file" if looks_like_path else nearest(text, suite_names())
         raise UserError(f"suite: {text!r} is neither a suite's name nor a suite file; {hint}")
-    return _suite(file, read_yaml(file))
+    return file
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """What a suite file says, above what the suite that it `extends` says: defaults key by key, else whole values."""
+    content = dict(read_yaml(file))
+    above = content.pop("extends", None)
+    if above is None:
+        return content
+    _must_be(f"{file}: `extends`", above, Key(str))
+    base = dict(read_yaml(_file(above, file.parent)))
+    if "extends" in base:
+        raise UserError(f"{file}: `extends` {above!r}: extends another suite itself; name that one")
+    for given in (base, content):
+        _must_be(f"{file}: `defaults`", given.setdefault("defaults", {}), Key(Mapping))
+    return {**base, **content, "defaults": {**base["defaults"], **content["defaults"]}}
+
+
+def _made(spec: TaskSpec, root: Path) -> Sequence[TaskSpec]:
+    """The tasks that an entry stands for; itself of most kinds."""
+    many = READERS[spec.reader["kind"]].many
+    return many(spec, spec.folder_in(root)) if many else (spec,)
 
 
 def _folder() -> Path:
@@ -135,7 +189,7 @@ def _suite(file: Path, content: Mapping[str, Any]) -> Suite:
     if not given["tasks"]:
         raise UserError(f"{file}: `tasks` must be a list of at least one task")
     _check_keys(f"{file}: defaults", given["defaults"], TASK_KEYS)
-    tasks = tuple(_task(file, {**given["defaults"], **entry}) for entry in given["tasks"])
+    tasks = tuple(_task(file, {**_named(given["defaults"], entry.get("name")), **entry}) for entry in given["tasks"])
     if twice := _twice(spec.name for spec in tasks):
         raise UserError(f"{file}: two tasks have the name {twice!r}")
     title, backbone = given["title"] or file.stem, given["backbone"]
@@ -143,6 +197,15 @@ def _suite(file: Path, content: Mapping[str, Any]) -> Suite:
         backbone = str(_beside(file, backbone))
     kept = {key: given[key] for key in ("recipe", "views", "demo", "note")}
     return Suite(name=file.stem, title=title, tasks=tasks, path=file, backbone=backbone or None, **kept)
+
+
+def _named(value: Any, name: object) -> Any:
+    """A default for a task: in its texts, the task's name for "{name}"."""
+    if isinstance(value, dict):
+        return {key: _named(entry, name) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_named(entry, name) for entry in value]
+    return value.replace("{name}", str(name)) if isinstance(value, str) else value
 
 
 def _beside(file: Path, name: str) -> Path:
@@ -348,46 +411,3 @@ def _twice(names: Iterable[str]) -> str:
     """The first of some names that was there before, in whatever case; "" where all differ."""
     folded = [name.casefold() for name in names]
     return next((name for number, name in enumerate(folded) if name in folded[:number]), "")
-
-
-# YAML -----------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that stands twice instead of keeping the last, and half a character."""
-
-    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
-        if self.flow_level >= DEEPEST:  # reading them takes a time that grows with the square of their number
-            said = f"more than {DEEPEST} brackets within each other"
-            raise yaml.scanner.ScannerError(None, None, said, self.get_mark())
-        super().fetch_flow_collection_start(TokenClass)
-
-    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        value = super().construct_scalar(node)
-        if is_text(value):
-            return value
-        try:  # JSON writes a smile as "\\ud83d\\ude00"
-            return value.encode("utf-16", "surrogatepass").decode("utf-16")
-        except UnicodeDecodeError:
-            said = f"{value!r} holds {NO_TEXT}"
-            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from None
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1 and key != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(file: Path) -> Mapping[str, Any]:
-    """A YAML file's map; anything else is an error that names the file."""
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - made from SafeLoader
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: not YAML ({' '.join(str(error).split())})") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: must be a map of names and values (of a suite: `title` and `tasks`)")
-    return content

@@ -25,6 +25,7 @@ from bench.progress import count
 __all__ = ["Item", "Split", "Task", "divide", "load_task", "load_tasks", "select_tasks"]
 
 SEED = 1  # of the divisions made here; the few-shot draws have seeds of their own
+TOLD = 40  # tasks without data that a message names
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def load_tasks(
     """
     data_root = Path(data_root).expanduser()
     tasks, missing = [], []
-    for spec in select_tasks(suite, names):
+    for spec in select_tasks(suite.at(data_root), names):
         try:
             tasks.append(load_task(spec, data_root, allow_missing))
         except MissingData as error:
@@ -87,7 +88,8 @@ def load_tasks(
             missing.append(f"  {spec.name}: {error}{f'; get it from {links}' if links else ''}")
     if missing and not (allow_missing and tasks):
         head = f"suite {suite.name}: data of {len(missing)} of {len(missing) + len(tasks)} tasks is missing"
-        raise UserError("\n".join([f"{head} below {data_root}:", *missing, *advice]))
+        more = [f"  … and {len(missing) - TOLD} more"] if len(missing) > TOLD else []
+        raise UserError("\n".join([f"{head} below {data_root}:", *missing[:TOLD], *more, *advice]))
     for task in tasks:
         if task.left_out:
             print(f"warning: {task.name}: {task.left_out}", file=sys.stderr)

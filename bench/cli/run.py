@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 from bench.cli.console import Parser, command_parser, print_table
 from bench.config import RunConfig, load_experiment
 from bench.errors import CellFailed, UserError, typed
+from bench.files import user_path
 
 RUN_EXAMPLES = """\
 examples
@@ -70,7 +72,8 @@ def run(argv: list[str]) -> int:
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import select_tasks
 
-    select_tasks(load_suite(config.suite or "demo"), config.tasks)
+    suite, data = load_suite(config.suite or "demo"), config.data or os.environ.get("BENCH_DATA")
+    select_tasks(suite.at(user_path(data)) if data else suite, config.tasks)
     from bench.plan import prepare
     from bench.progress import count
     from bench.runner import OTHER_CODE, execute

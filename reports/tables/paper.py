@@ -214,6 +214,6 @@ def _recipe(method: str, values: dict[str, Any]) -> str:
 
 @cache
 def _paper() -> dict[str, Any]:
-    from bench.datasets.spec import read_yaml
+    from bench.datasets.yamlfiles import read_yaml
 
     return dict(read_yaml(files("bench.recipes") / "paper.yaml"))  # type: ignore[arg-type]
