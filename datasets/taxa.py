@@ -58,9 +58,9 @@ def tasks_of(spec: TaskSpec, folder: Path) -> Sequence[TaskSpec]:
     """The tasks that an entry of a suite file stands for: every taxon of its `level` with `least` species or more.
 
     Without the annotation file the entry itself. In the entry's task names, {taxon} is the taxon's Latin name and
-    {group} the data set's own word for the group ("birds"). All taxa below one taxon of the next higher rank, the genera
-    of a family or the families of an order, are in the same part (train, val or test), which a hash of that taxon
-    decides: whatever is added or missing, no other task changes sides.
+    {group} the data set's own word for the group ("birds"). The genera of a family, and the families of an order, are
+    in the same part (train, val or test). A hash of that family's or order's name decides which: whatever is added or
+    missing, no other task changes sides.
     """
     level, least = _checked(spec.name, spec.reader), spec.reader.get("least", LEAST)
     if "taxon" in spec.reader or not (folder / TRAIN).is_file():
@@ -94,8 +94,8 @@ def read_taxa(folder: Path, options: Options) -> Listing:
     """One task: the species of a taxon, trained on "mini" images (50 a species), tested on validation images (10).
 
     Options: `level` (order, family or genus), `names` (common or latin), `least` (species that make a task), and
-    `taxon`, which `tasks_of` sets. Species are in the order of their Latin names. Where a common name is missing, or two
-    species of the task share it, their Latin names stand instead.
+    `taxon`, which `tasks_of` sets. Species are in the order of their Latin names. Where a common name is missing, or
+    two species of the task share it, their Latin names stand instead.
     """
     _checked(str(folder), options)
     train, test = annotations(folder / TRAIN), annotations(folder / TEST)

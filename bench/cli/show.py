@@ -104,7 +104,7 @@ def listing_command(argv: list[str]) -> int:
     p.add_argument("pattern", nargs="?", default="*", help="show only such names, for example 'ViT-B*' (default: all)")
     p.add_argument("--suite", metavar="NAME|FILE", help="show the tasks or classes of this suite only")
     p.add_argument("--task", "--tasks", dest="task", metavar="TASK", help="for classes: of this task (default: all)")
-    p.add_argument("--data", metavar="ROOT", help="for classes and tasks: the data sets' folders (default: $BENCH_DATA)")
+    p.add_argument("--data", metavar="ROOT", help="for classes, tasks: the data sets' folders (default: $BENCH_DATA)")
     a = p.read(argv)
     from fnmatch import fnmatch
 
