@@ -271,7 +271,7 @@ def changed(how: Callable[[dict[str, Any]], object]) -> str:
         ('{"images": {}}', "'\\[' is missing before '{'"),
         (json.dumps(annotations(SPECIES, "train_mini", MINI))[:-300], "not an annotation file"),
         (changed(lambda c: c["images"][3].pop("file_name")), "'file_name' must be text in"),
-        (changed(lambda c: c["images"].append(5)), "'id' must be a whole number in 5"),
+        (changed(lambda c: c["images"].append(5)), "'file_name' must be text in 5"),
         (changed(lambda c: c["annotations"][0].update(image_id="3")), "'image_id' must be a whole number"),
         (changed(lambda c: c["categories"][0].update(genus=None)), "'genus' must be text"),
         (changed(lambda c: c["annotations"].pop()), "image 1000 .* has no annotation whose category the file lists"),
