@@ -1,14 +1,17 @@
 """The data sets' own lists, each on a generated tree of its real form."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from trees import cache, labelled, lines, task, touch
 
 from bench.errors import UserError
 
-__all__ = ["cache"]  # of every test here
+sys.path.append(str(Path(__file__).parent))
+from trees import cache, labelled, lines, task, touch
+
+__all__ = ["cache"]
 
 
 def test_pets_lists(tmp_path: Path) -> None:

@@ -2,17 +2,20 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from trees import cache, labelled, lines, own_task, task, touch
 
 from bench.datasets import Split, load_suite, load_tasks
 from bench.datasets.readers import camel_words
 from bench.errors import UserError
 
-__all__ = ["cache"]  # of every test here
+sys.path.append(str(Path(__file__).parent))
+from trees import cache, labelled, lines, own_task, task, touch
+
+__all__ = ["cache"]
 
 
 # Class folders -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import sys
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trees import GOOD, cache, changed, class_folders, images_of, load, touch, write
 
 from bench.datasets import Item
 from bench.datasets.splitfiles import MAX_JSON, read_json, read_split
 from bench.datasets.types import missing_images
 from bench.errors import UserError
 
-__all__ = ["cache"]  # of every test here
+sys.path.append(str(Path(__file__).parent))
+from trees import GOOD, cache, changed, class_folders, images_of, load, touch, write
+
+__all__ = ["cache"]
 
 # Time says nothing on a shared machine.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

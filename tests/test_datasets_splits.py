@@ -4,12 +4,12 @@ import json
 import os
 import random
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trees import GOOD, birds_suite, cache, changed, class_folders, images_of, load, write
 
 import bench
 from bench.datasets import Item, load_suite, load_tasks
@@ -19,7 +19,10 @@ from bench.datasets.splits import divide
 from bench.datasets.types import Listing
 from bench.errors import UserError
 
-__all__ = ["cache"]  # of every test here
+sys.path.append(str(Path(__file__).parent))
+from trees import GOOD, birds_suite, cache, changed, class_folders, images_of, load, write
+
+__all__ = ["cache"]
 
 # Time says nothing on a shared machine.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
