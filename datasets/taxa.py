@@ -144,7 +144,7 @@ def _filled(text: str, taxon: str, group: str) -> str:
 def annotations(file: Path) -> Annotations:
     """What an annotation file says; read once, again where it has changed.
 
-    About 1 KB of memory for each image while it is read, and 200 bytes after.
+    For 500,000 images (223 MB) 4 seconds and 200 MB of memory, of which 140 MB stay.
 
     Raises
     ------
