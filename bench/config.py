@@ -102,8 +102,10 @@ class RunConfig(Settings):
     )
     protocol: str = setting(
         "few-shot",
-        "few-shot; base2new: train on half of each task's classes, test on both halves; or unseen-task: train on the "
-        "other tasks, test each on its names alone (unseen-task:4: in four folds of tasks) (default: %(default)s)",
+        "few-shot; base2new: train on half of each task's classes, test on both halves; unseen-task: train on the "
+        "other tasks, test each on its names alone (unseen-task:4: in four folds of tasks); or imbalanced: as many "
+        "images, but of each class by its share of the data (imbalanced:10: of one class ten times as many as of "
+        "another) (default: %(default)s)",
         "what to run",
         metavar="NAME",
     )

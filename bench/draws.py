@@ -6,8 +6,9 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def few_shot_set(
     """
     split = task.split
     if like is None or not shots:
-        train, val = shards(split.train, shots, seed), shards(split.val, min(shots, VAL_SHOTS), seed)
+        parts = (split.train, shots), (split.val, min(shots, VAL_SHOTS))
+        train, val = (shards(items, partial(protocol.sizes, task, items, seed), n, seed) for items, n in parts)
     elif like == COOP:
         train, val = ([items] for items in coop_draw(split, shots, seed))
     else:
@@ -174,14 +176,23 @@ def _trained(task: Task, protocol: Protocol, blocks: Blocks) -> Blocks:
     return [block for block in kept if block]  # a block is empty where classes are small
 
 
-def shards(items: Sequence[Item], shots: int, seed: int) -> Blocks:
-    """The few-shot set cut at ranks 1, 2, 4, 8, …: 16 shots reuse the blocks that 1, 2, 4 and 8 shots left."""
+def shards(items: Sequence[Item], sizes: Callable[[int], Sequence[int]], shots: int, seed: int) -> Blocks:
+    """The few-shot set cut by the draw of 1, 2, 4, 8, … shots that an image comes in: 16 shots reuse the blocks that 1,
+    2, 4 and 8 shots left.
+
+    sizes : how many images each class gives at so many shots: its first in the seeded order.
+    """
+    if not shots:
+        return []
+    cuts = [sizes(n) for n in (*(2**k for k in range(shots.bit_length()) if 2**k < shots), shots)]
     ranks: Counter[int] = Counter()  # of the next image of each class
-    blocks: dict[int, list[Item]] = {}
-    for item in few_shot(items, shots, seed) if shots else ():
-        blocks.setdefault(ranks[item.label].bit_length(), []).append(item)
+    blocks: Blocks = [[] for _ in cuts]
+    for item in few_shot(items, max(1, *cuts[-1]), seed):
+        rank = ranks[item.label]
         ranks[item.label] += 1
-    return list(blocks.values())
+        if rank < cuts[-1][item.label]:
+            blocks[next(b for b, cut in enumerate(cuts) if rank < cut[item.label])].append(item)
+    return [block for block in blocks if block]
 
 
 def _unique(lists: Iterable[Iterable[Item]]) -> list[Item]:

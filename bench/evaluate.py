@@ -232,6 +232,7 @@ def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
         **_names(task),
         labels=_labels(draw.train[task.name]),
         val_labels=_labels(draw.val[task.name]),
+        asked=cell.shots,
         **found,
     )
 

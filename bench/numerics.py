@@ -55,6 +55,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.protocols.base": (),
     "bench.protocols.base2new": (),
     "bench.protocols.few_shot": (),
+    "bench.protocols.imbalanced": (),
     "bench.protocols.unseen_task": (),
     "bench.scoring": (),
     "bench.clip.packing": (),

@@ -178,6 +178,8 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
         raise UserError("--data without --suite: name one (`python -m bench list suites`), or leave --data out")
     protocol = find_protocol(config.protocol)
     draws = draws_of(config)
+    if draws and protocol.draws_itself:
+        raise UserError(f"--draws {draws}: --protocol {protocol.name} draws its own images; leave --draws out")
     suite = load_suite(config.suite or "demo")
     classes = _methods(tuple(config.methods))
     check_values(f"{suite.path}: recipe", {"all": suite.recipe}, classes)
@@ -195,6 +197,7 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     tasks = load_tasks(suite, root, wanted, config.allow_missing, missing_advice(suite, root))
     tasks = [_worded(task, config.task_names) for task in tasks]
     protocol = protocol.of(tasks)
+    tasks = [protocol.judged(task) for task in tasks]
     name = config.backbone or suite.backbone or "RN50"
     backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision, download)
     shots, seeds = many(config.shots), many(config.seeds)

@@ -52,6 +52,7 @@ class TaskData:
     views : [V, n, d], training view v of the n few-shot images; epoch e uses view e mod V.
     labels : [n]. Classes may have different numbers of images (`counts`), also none.
     test_view, flip_view : [n, d], the test view of the same images, and its mirror image.
+    asked : images of each class that the run asks for; 0: unknown.
     val : [m, d], the test view of the validation few-shot images (min(shots, 4) per class). val_labels : [m].
 
     `fit` is given what the method's `needs_of` names, the rest is empty. With `image = "local"` every feature is
@@ -69,11 +70,17 @@ class TaskData:
     val_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     descriptions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     flip_view: Tensor = field(default_factory=lambda: torch.zeros(0))
+    asked: int = 0
 
     @property
     def counts(self) -> Tensor:
         """[C], how many few-shot images each class has."""
         return torch.bincount(self.labels, minlength=len(self.class_names))
+
+    @property
+    def shots(self) -> int:
+        """K: what the run asks for, whatever single classes have; else what the largest class has, at least 1."""
+        return self.asked or max(1, int(self.counts.max()))
 
 
 class Names(Protocol):

@@ -27,7 +27,7 @@ from bench.errors import UserError
 from bench.methods.base import Choice, Searching, TaskData, param
 from bench.methods.heads import Head, HeadMethod, choose
 
-ALPHAS = {1: 1e-3, 2: 0.1, 4: 0.3, 8: 1.0, 16: 10.0}  # by images of a class
+ALPHAS = {1: 1e-3, 2: 0.1, 4: 0.3, 8: 1.0, 16: 10.0}  # by shots
 GRID = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # the authors'
 
 
@@ -80,7 +80,7 @@ class GDA(HeadMethod):
         except ValueError as error:
             advice = "give one image per class several training views (--views 10)"
             raise UserError(f"gda, task {task.name}: {error}; {advice}") from None
-        alpha = self.params.strength * alpha_of(int(task.counts.max()))
+        alpha = self.params.strength * alpha_of(task.shots)
         return Gaussians(self.clip.scale, text, weights.float(), bias.float(), alpha)
 
     def search(self, head: Gaussians, task: TaskData) -> Choice:

@@ -2,7 +2,7 @@
 
 Radford et al., arXiv 2103.00020, as CoOp (arXiv 2109.01134) runs it in the few-shot setting: scikit-learn's lbfgs
 on raw features; C is chosen only on the few-shot validation images, over seven powers of ten, then by eight
-steps of binary search in log10 C around the best.
+steps of binary search in log10 C around the best. A class without images is never said.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.methods.base import Choice, Clip, Method, Parameters, ProgressCallback, TaskData, check_shapes, param
+from bench.methods.base import (
+    Choice,
+    Clip,
+    Method,
+    Parameters,
+    ProgressCallback,
+    TaskData,
+    check_labels,
+    check_shapes,
+    param,
+)
 
 LEARNED = ("coef_", "intercept_", "classes_")  # what scikit-learn calls it
 SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
@@ -62,6 +72,8 @@ class LinearProbe(Method):
         """The probe at the C that the search ends at."""
         if not len(task.val_labels):
             raise UserError(f"linear-probe chooses its C on validation images; task {task.name} has none")
+        if len(task.labels.unique()) < 2:
+            raise UserError(f"linear-probe separates classes; task {task.name} has images of one alone")
         images, labels = task.val.numpy().astype(np.float64), task.val_labels.numpy()
         probes: dict[float, Any] = {}
 
@@ -90,8 +102,11 @@ class LinearProbe(Method):
         t = self.place(task)
         if tuple(task.class_names if class_names is None else class_names) != self.tasks[t].class_names:
             self.refuse_new_classes()
-        scores = self.probes[t].predict_log_proba(features.cpu().numpy().astype(np.float64))
-        return torch.from_numpy(scores).to(self.device)
+        probe, n_classes = self.probes[t], len(self.tasks[t].class_names)
+        known = torch.from_numpy(probe.predict_log_proba(features.cpu().numpy().astype(np.float64)))
+        scores = torch.full((len(known), n_classes), -torch.inf, dtype=known.dtype)
+        scores[:, torch.from_numpy(probe.classes_)] = known
+        return scores.to(self.device)
 
     @property
     def n_params(self) -> int:
@@ -107,12 +122,14 @@ class LinearProbe(Method):
         self.device, self.tasks, self.choices = clip.device, tasks, {}
         wanted: dict[str, tuple[int, ...]] = {}
         for t, task in enumerate(tasks):
-            n = len(task.class_names)
+            known = state.get(f"classes_{t}")  # fewer than the task's where some have no images
+            n = len(task.class_names) if known is None or known.ndim != 1 else len(known)
             rows = 1 if n == 2 else n  # of two classes, scikit-learn keeps only the second's weights
             wanted |= {f"coef_{t}": (rows, clip.embed_dim), f"intercept_{t}": (rows,), f"classes_{t}": (n,)}
         check_shapes(self.name, wanted, state)
         self.probes = []
-        for t in range(len(tasks)):
+        for t, task in enumerate(tasks):
+            check_labels(self.name, task.name, state[f"classes_{t}"], len(task.class_names))
             probe = LogisticRegression()
             for part in LEARNED:
                 setattr(probe, part, state[f"{part}{t}"].numpy())

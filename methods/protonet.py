@@ -1,13 +1,15 @@
 """ProtoNet on CLIP's features: the nearest class mean.
 
 Snell et al., "Prototypical Networks for Few-shot Learning", NeurIPS 2017, arXiv 1703.05175, without its training:
-a class is the mean of its few-shot images' L2-normalised features, the score the cosine.
+a class is the mean of its few-shot images' L2-normalised features, the score the cosine. A class without images is
+never said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,7 +43,8 @@ class ProtoNet(Method):
         if tuple(task.class_names if class_names is None else class_names) != self.tasks[t].class_names:
             self.refuse_new_classes()
         means = self.means[t]
-        return self.clip.scale * F.normalize(features.to(means.device), dim=-1) @ means.T
+        scores = self.clip.scale * F.normalize(features.to(means.device), dim=-1) @ means.T
+        return scores.masked_fill(~means.any(dim=1), -torch.inf)
 
     def state(self) -> dict[str, Tensor]:
         return {f"means-{t}": means.cpu() for t, means in enumerate(self.means)}

@@ -72,8 +72,8 @@ class RLA(TrainedHead):
         return torch.eye(d), torch.zeros(d)
 
     def head(self, task: TaskData, rng: torch.Generator) -> Linear:
-        p, shots = self.params_of(task), max(1, int(task.counts.max()))
-        return Linear(self.clip.scale, self.text(task), *self.start(), p.pull / shots**p.power)
+        p = self.params_of(task)
+        return Linear(self.clip.scale, self.text(task), *self.start(), p.pull / task.shots**p.power)
 
     def optimiser(self, parameters: list[nn.Parameter], recipe: Any) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=1, eps=1e-4)

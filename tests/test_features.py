@@ -96,10 +96,14 @@ def test_sixteen_shots_are_read_in_the_blocks_of_one_two_four_and_eight() -> Non
     from bench.draws import shards
 
     items = [Item(f"{label}/{n}", label) for label in range(3) for n in range(20)]
-    sixteen = shards(items, 16, seed=1)
+
+    def sizes(shots: int) -> list[int]:
+        return [shots] * 3
+
+    sixteen = shards(items, sizes, 16, seed=1)
     assert [len(s) for s in sixteen] == [3, 3, 6, 12, 24]
     for k, shots in enumerate((1, 2, 4, 8)):
-        assert shards(items, shots, seed=1) == sixteen[: k + 1]
+        assert shards(items, sizes, shots, seed=1) == sixteen[: k + 1]
 
 
 @pytest.mark.parametrize("method", ["coop", "plot"])

@@ -47,12 +47,13 @@ class Protocol(ABC):
     Class attributes
     ----------------
     name : what `--protocol` takes. score : what a task's final number is, in words. tests : what is scored, where a
-        method may be refused for it.
+        method may be refused for it. draws_itself : its few-shot draw is its own, so that `--draws` says nothing.
     """
 
     name: ClassVar[str]
     score: ClassVar[str]
     tests: ClassVar[str] = ""
+    draws_itself: ClassVar[bool] = False
 
     def refusal(self, method: type[Method], params: Any) -> str:
         """Why a method with these parameters cannot take part; "" where it can."""
@@ -61,6 +62,14 @@ class Protocol(ABC):
     def of(self, tasks: Sequence[Task]) -> Protocol:
         """The protocol for these tasks; itself, but where another name says the same of them."""
         return self
+
+    def judged(self, task: Task) -> Task:
+        """A task with the metric that it is scored by."""
+        return task
+
+    def sizes(self, task: Task, items: Sequence[Item], seed: int, shots: int) -> list[int]:
+        """How many of a task's training or validation images the few-shot draw takes of each class, if there are."""
+        return [shots] * len(task.class_names)
 
     def folds(self, tasks: Sequence[Task]) -> list[Fold]:
         """The trainings: each is a cell. Every task is scored in exactly one of them."""
