@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from bench.clip.backbone import Backbone
+from bench.datasets.fewshot import VAL_SHOTS
 from bench.datasets.spec import Suite
 from bench.datasets.splits import Task
 from bench.draws import Draw, RunImages
@@ -66,6 +67,7 @@ def make_cells(
     asked: int | None,
     views: int | None,
     task_names: int = 1,
+    val_shots: int = VAL_SHOTS,
 ) -> Iterator[Cell]:
     """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns.
 
@@ -73,7 +75,8 @@ def make_cells(
     is a cell; its key holds nothing of what is not trained on but names and test images.
 
     asked, views : training views per image as the run says, and as its recipe or suite says.
-    task_names : which of the suite's; told in the configuration where it is not the first.
+    task_names, val_shots : which of the suite's, and validation images of a class at most; both told in the
+        configuration where they are not the usual ones.
     """
     version, names = numerics(), [t.name for t in tasks]
     for (n, seed), draw in images.draws.items():
@@ -101,6 +104,7 @@ def make_cells(
                 **({} if backbone.precision == "float32" else {"precision": backbone.precision}),
                 **({"params_by_task": by_task} if by_task else {}),
                 **({"task_names": task_names} if task_names > 1 else {}),
+                **({"val_shots": val_shots} if n and val_shots != VAL_SHOTS else {}),
                 **({"fold": fold.name, "trained": [*fold.trained], "scored": [*fold.scored]} if fold.name else {}),
             }
             yield Cell(variant, config, cell_key(config))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from bench.datasets.fewshot import VAL_SHOTS
+
 if TYPE_CHECKING:
     from bench.methods.base import Choice
 
@@ -25,7 +27,7 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def footnote(choices: Mapping[str, Choice]) -> str:
+def footnote(choices: Mapping[str, Choice], val_shots: int = VAL_SHOTS) -> str:
     """The mark of a row whose values were chosen; "" where none were."""
     names = sorted({name for choice in choices.values() for name in choice.values})
     if not names:
@@ -33,8 +35,8 @@ def footnote(choices: Mapping[str, Choice]) -> str:
     tried = sorted({choice.tried for choice in choices.values()})
     among = f"{tried[0]} settings" if len(tried) == 1 else f"{tried[0]} to {tried[-1]} settings"
     return (
-        f"{', '.join(names)}: chosen for each task among {among} on the few-shot validation images, min(shots, 4) a "
-        "class. Rows without this note saw no labels but those of the shots."
+        f"{', '.join(names)}: chosen for each task among {among} on the few-shot validation images, "
+        f"min(shots, {val_shots}) a class. Rows without this note saw no labels but those of the shots."
     )
 
 

@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from bench.datasets.fewshot import DRAWN
+from bench.datasets.fewshot import DRAWN, VAL_SHOTS
 from bench.devices import check_device
 from bench.errors import UserError, nearest
 from bench.files import NO_TEXT, is_text, user_path
@@ -131,6 +131,14 @@ class RunConfig(Settings):
         metavar="coop|DIR",
         path="always",
         named=DRAWN,
+    )
+    val_shots: int = setting(
+        VAL_SHOTS,
+        "few-shot validation images per class at most, and never more than shots; what is chosen with search=val is "
+        "chosen on them (default: %(default)s)",
+        "on what",
+        metavar="N",
+        minimum=1,
     )
     backbone: str | None = setting(
         None,

@@ -73,10 +73,12 @@ def look_at_images(
     seeds: Sequence[int],
     like: str | Path | None,
     hide: bool | None,
+    val_shots: int = VAL_SHOTS,
 ) -> RunImages:
     """Draw the few-shot images, and hash all images of a run, under a bar.
 
     like : "coop" for CoOp's draws, the folder of the user's own, or None for the bench's.
+    val_shots : validation images of a class at most; never more than the shots.
     Copies of few-shot images among the test images are reported.
 
     Raises
@@ -84,7 +86,7 @@ def look_at_images(
     UserError : images are broken (all are named at once), or a draw's file is missing or does not fit.
     """
     sizes = [(0, 0), *((n, seed) for seed in seeds for n in shots)]
-    drawn = {size: {t.name: few_shot_set(t, protocol, *size, like) for t in tasks} for size in sizes}
+    drawn = {size: {t.name: few_shot_set(t, protocol, *size, like, val_shots) for t in tasks} for size in sizes}
     few = {t.name: _unique(b for sets in drawn.values() for blocks in sets[t.name] for b in blocks) for t in tasks}
     items = {t.name: _unique([few[t.name], t.split.test]) for t in tasks}
     paths = {t.name: [t.split.root / item.path for item in items[t.name]] for t in tasks}
@@ -137,19 +139,19 @@ Blocks = list[list[Item]]
 
 
 def few_shot_set(
-    task: Task, protocol: Protocol, shots: int, seed: int, like: str | Path | None
+    task: Task, protocol: Protocol, shots: int, seed: int, like: str | Path | None, val_shots: int = VAL_SHOTS
 ) -> tuple[Blocks, Blocks]:
     """The images to train on and those to validate on, each in the blocks that their features are kept in.
 
     task : complete, because a draw's file holds images of all classes; those the protocol trains on are taken.
-    like : as in `look_at_images`; a file that fixes the seed's own draw gives the same images.
+    like, val_shots : as in `look_at_images`; a file that fixes the seed's own draw gives the same images.
     """
     split = task.split
     if like is None or not shots:
-        parts = (split.train, shots), (split.val, min(shots, VAL_SHOTS))
+        parts = (split.train, shots), (split.val, min(shots, val_shots))
         train, val = (shards(items, partial(protocol.sizes, task, items, seed), n, seed) for items, n in parts)
     elif like == COOP:
-        train, val = ([items] for items in coop_draw(split, shots, seed))
+        train, val = ([items] for items in coop_draw(split, shots, seed, val_shots))
     else:
         folder = Path(like)
         file = find_draw(task, folder, shots, seed)

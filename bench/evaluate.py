@@ -160,7 +160,7 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         demo=plan.suite.demo,
         title=plan.suite.title,
         note=plan.suite.note,
-        footnote=" ".join(filter(None, (method.footnote, chosen.footnote(choices)))),
+        footnote=" ".join(filter(None, (method.footnote, chosen.footnote(choices, plan.config.val_shots)))),
         recipe=plan.config.recipe or "",
         run=plan.config.recorded(),
         draws=None if (whose := draws_of(plan.config)) is None else Path(whose).name,

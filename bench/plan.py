@@ -16,7 +16,7 @@ from bench.clip.backbone import Backbone, load_backbone
 from bench.config import RunConfig, many
 from bench.datasets.cache_paths import cache_folder
 from bench.datasets.demo import ensure_demo
-from bench.datasets.fewshot import COOP, NESTED
+from bench.datasets.fewshot import COOP, NESTED, VAL_SHOTS
 from bench.datasets.spec import Suite, load_suite
 from bench.datasets.splits import Task, load_tasks
 from bench.devices import find_device
@@ -180,6 +180,8 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     draws = draws_of(config)
     if draws and protocol.draws_itself:
         raise UserError(f"--draws {draws}: --protocol {protocol.name} draws its own images; leave --draws out")
+    if isinstance(draws, Path) and config.val_shots != VAL_SHOTS:
+        raise UserError(f"--val-shots {config.val_shots}: the files of --draws {draws} say what to validate on")
     suite = load_suite(config.suite or "demo")
     classes = _methods(tuple(config.methods))
     check_values(f"{suite.path}: recipe", {"all": suite.recipe}, classes)
@@ -206,9 +208,10 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     ours = ", ".join(t.name for t in tasks if not t.split.from_file)
     if draws == COOP and ours:
         note(OWN_ORDER.format(ours), hide)
-    images = look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide)
+    images = look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide, config.val_shots)
     views = config.views, recipe.views if recipe else suite.views
-    cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, *views, config.task_names))
+    more = config.task_names, config.val_shots
+    cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, *views, *more))
     return Plan(
         config=config,
         suite=suite,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench import __version__
 from bench.chosen import check as check_chosen
 from bench.curves import check
-from bench.datasets.fewshot import NESTED
+from bench.datasets.fewshot import NESTED, VAL_SHOTS
 from bench.files import file_name, from_json, write_whole
 from bench.likeness import check as check_similarity
 
@@ -34,7 +34,7 @@ SCHEMA = 1
 # weights, data (the test sets): fingerprints; code, numerics: of the method's own code and of what all share
 # (bench/numerics.py; empty in older records); times in seconds of the whole cell (all its tasks); marks: what is wrong
 # with its training (bench/curves.py), sentences joined by "; "; val_accuracy: percent, on the few-shot validation
-# images (min(shots, 4) a class; empty without them, for new classes, and in older records).
+# images (min(shots, 4) a class, or as --val-shots says; empty without them, for new classes, and in older records).
 COLUMNS = [
     "suite", "backbone", "method", "variant", "setting", "protocol", "shots", "seed", "task", "part", "metric",
     "accuracy", "n_test", "n_train", "n_classes", "params", "epochs", "views", "together", "train_seconds",
@@ -240,6 +240,7 @@ class Record:
             **{name: config.get(name, "") for name in ("code", "numerics")},
             "draws": Path(self.draws or NESTED).name,
             "searched": bool(self.chosen),
+            "val_shots": config.get("val_shots", VAL_SHOTS),
             "marks": "; ".join(self.marks),
             "defaults": self.defaults,
             "complete": bool(config.get("complete_suite", True)),

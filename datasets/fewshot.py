@@ -11,7 +11,7 @@ from bench.errors import UserError
 
 NESTED, COOP = "nested", "coop"
 DRAWN = (NESTED, COOP)  # draws that are made: the bench's own, or as CoOp's code makes them
-VAL_SHOTS = 4  # validation few-shot: at most so many images per class
+VAL_SHOTS = 4  # validation few-shot: at most so many images per class, unless a run asks for more
 
 
 def seeded_order(path: str, seed: int) -> tuple[bytes, str]:
@@ -49,18 +49,18 @@ def draw(split: Split, shots: int, seed: int, like: str = NESTED) -> tuple[list[
     return few_shot(split.train, shots, seed), few_shot(split.val, min(shots, VAL_SHOTS), seed) if split.val else []
 
 
-def coop_draw(split: Split, shots: int, seed: int) -> tuple[list[Item], list[Item]]:
+def coop_draw(split: Split, shots: int, seed: int, val_shots: int = VAL_SHOTS) -> tuple[list[Item], list[Item]]:
     """The images to train and to validate on as CoOp's code draws them: not nested, by the order of the split's lists.
 
     One generator of Python's, seeded with `seed`, samples `shots` of each class in the order in which the classes come
-    up among the training images, then min(shots, 4) of each among the validation images; a class that has fewer gives
-    all of its own. Read in github.com/KaiyangZhou/Dassl.pytorch (dassl/data/datasets/base_dataset.py,
-    dassl/utils/tools.py).
+    up among the training images, then min(shots, val_shots) of each among the validation images (theirs: 4); a class
+    that has fewer gives all of its own. Read in github.com/KaiyangZhou/Dassl.pytorch
+    (dassl/data/datasets/base_dataset.py, dassl/utils/tools.py).
     """
     if shots < 1:
         raise UserError(f"shots: {shots} images per class cannot be drawn; give 1 or more")
     rng = random.Random(seed)  # noqa: S311 - a seeded draw, no secret
     parts = []
-    for items, n in ((split.train, shots), (split.val, min(shots, VAL_SHOTS))):
+    for items, n in ((split.train, shots), (split.val, min(shots, val_shots))):
         parts.append([i for own in by_label(items).values() for i in (rng.sample(own, n) if len(own) >= n else own)])
     return parts[0], parts[1]

@@ -53,7 +53,8 @@ class TaskData:
     labels : [n]. Classes may have different numbers of images (`counts`), also none.
     test_view, flip_view : [n, d], the test view of the same images, and its mirror image.
     asked : images of each class that the run asks for; 0: unknown.
-    val : [m, d], the test view of the validation few-shot images (min(shots, 4) per class). val_labels : [m].
+    val : [m, d], the test view of the validation few-shot images (min(shots, 4) per class, unless the run says
+        otherwise). val_labels : [m].
 
     `fit` is given what the method's `needs_of` names, the rest is empty. With `image = "local"` every feature is
     a set of P local ones: [..., P, d]; with "preproj" it is what stands before the image tower's projection: [..., c].
@@ -163,7 +164,7 @@ class Searching(Parameters):
     """What methods have that may choose some of their values on the few-shot validation images."""
 
     search: Literal["none", "val"] = param(
-        "none", "val: choose on the few-shot validation images, min(shots, 4) a class", choices=("none", "val")
+        "none", "val: choose on the few-shot validation images (--val-shots)", choices=("none", "val")
     )
 
 

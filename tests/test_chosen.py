@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from bench import chosen
+from bench.errors import UserError
 from bench.methods import Method, TaskData, param
 from bench.methods.base import Choice, Searching
 from bench.records import Record
+from bench.reports import report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HERE = f"{__name__}:"
@@ -124,6 +126,24 @@ def test_validation_images_reach_a_method_only_where_it_searches(tiny: Any, tmp_
     assert len(SEEN[0].val) == len(SEEN[0].val_labels) == 3  # min(1 shot, 4) a class
     record(tiny, tmp_path / "more", Constant, "constant.search=val", shots=[6])
     assert len(SEEN[0].val) == 6  # the split has two a class
+
+
+def test_a_run_says_how_many_images_its_searches_choose_on(tiny: Any, tmp_path: Path) -> None:
+    """Two a class are there. At the default size the configuration, and so the key, says nothing of it."""
+    search, two = "constant.search=val", {"shots": [2]}
+    usual = record(tiny, tmp_path / "usual", Constant, search, **two)
+    assert len(SEEN[0].val) == 6 and "val_shots" not in usual.config
+    fewer = record(tiny, tmp_path / "fewer", Constant, search, val_shots=1, **two)
+    assert len(SEEN[0].val) == 3 and fewer.config["val_shots"] == 1 and fewer.key != usual.key
+    assert "few-shot validation images, min(shots, 1) a class. Rows" in fewer.footnote
+    captions = {}
+    for folder in ("usual", "fewer"):
+        report(str(tmp_path / folder), str(tmp_path / folder / "report"))
+        captions[folder] = (tmp_path / folder / "report" / "report.md").read_text(encoding="utf-8")
+    for folder, size in (("usual", 4), ("fewer", 1)):
+        assert f"by accuracy on the few-shot validation images, min(shots, {size}) a class;" in captions[folder]
+    with pytest.raises(UserError, match=r"--val-shots 1: the files of --draws .* say what to validate on"):
+        record(tiny, tmp_path / "draws", Constant, val_shots=1, draws=str(tmp_path), **two)
 
 
 def test_classes_of_a_task_count_their_images() -> None:

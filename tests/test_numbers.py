@@ -251,6 +251,8 @@ def test_four_validation_images_a_class_at_most(shots: int, n_val: int) -> None:
     drawn = [[item.label for block in part for item in block] for part in (train, val)]
     assert sorted(drawn[0]) == [0] * shots + [1] * shots
     assert sorted(drawn[1]) == [0] * n_val + [1] * n_val
+    _, more = few_shot_set(task, find_protocol("few-shot"), shots, 1, None, val_shots=16)
+    assert sum(map(len, more)) == 2 * min(shots, 10)  # ten of each class are there
 
 
 def test_an_official_test_list_stays_and_a_fifth_of_the_rest_is_for_validation(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ MARKED = (
 FEWER = "(n=…): measured with n seeds, not with the table's {}; not ranked with the others."
 DAGGER = "†"
 SEARCHED = (
-    f"{DAGGER}: values or settings were chosen by accuracy on the few-shot validation images, min(shots, 4) a class; "
+    "{}: values or settings were chosen by accuracy on the few-shot validation images, min(shots, {}) a class; "
     "rows without it saw no labels but those of the shots, so the two kinds are not on a par."
 )
 TEST_SHARE = 0.3  # of a data set's images, by the bench's rule and in CoOp's split files
@@ -236,7 +236,9 @@ def names(block: Block, labels: Sequence[str], notes: dict[str, int], say: Calla
 
 def searched_said(block: Block, labels: Sequence[str]) -> list[str]:
     """What the mark of such rows means, where some have it."""
-    return [SEARCHED] if block.searched & set(labels) else []
+    those = block.searched & set(labels)
+    sizes = sorted(block.rows.loc[block.rows["label"].isin(those), "val_shots"].unique())
+    return [SEARCHED.format(DAGGER, " or ".join(map(str, sizes)))] if those else []
 
 
 def used(block: Block, labels: Sequence[str], notes: dict[str, int]) -> dict[int, str]:
