@@ -171,4 +171,4 @@ def needed(cell: Cell, draw: Draw, task: str) -> dict[str, tuple[View, tuple[Ima
     all_kinds = {"views": (views, train), "test_view": (View(), train), "flip_view": (View(None, 1, 2), train)}
     all_kinds["val"] = (View(), val)
     needs = method.needs_of(params) | ({"val"} if val else set())
-    return {need: all_kinds[need] for need in sorted(needs)}
+    return {need: all_kinds[need] for need in sorted(needs - {"new_names"})}

@@ -160,7 +160,7 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         demo=plan.suite.demo,
         title=plan.suite.title,
         note=plan.suite.note,
-        footnote=" ".join(filter(None, (method.footnote, chosen.footnote(choices, plan.config.val_shots)))),
+        footnote=" ".join(filter(None, (method.notes, chosen.footnote(choices, plan.config.val_shots)))),
         recipe=plan.config.recipe or "",
         run=plan.config.recorded(),
         draws=None if (whose := draws_of(plan.config)) is None else Path(whose).name,
@@ -220,7 +220,7 @@ def _data(plan: Plan, cell: Cell) -> list[TaskData]:
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
     method = cell.variant.method
     found: dict[str, Any] = {"views": torch.zeros(1, 0, plan.backbone.embed_dim)}
-    draw, task = plan.draw(cell), plan.protocol.trained(task)
+    draw, whole, task = plan.draw(cell), task, plan.protocol.trained(task)
     for need, (view, parts) in needed(cell, draw, task.name).items():
         total = sum(map(len, parts)) * len(view)
         naming = plan.features.naming_broken(draw.images(task.name).paths, plan.hide)
@@ -233,15 +233,18 @@ def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
         labels=_labels(draw.train[task.name]),
         val_labels=_labels(draw.val[task.name]),
         asked=cell.shots,
+        new_names=tuple(name for name in whole.class_names if name not in task.class_names),
         **found,
     )
 
 
 def _seen(task: TaskData, method: Method) -> TaskData:
-    """What `fit` is given of a task: its validation images only where the method says that it reads them."""
-    if "val" in method.needs_of(method.params):
-        return task
-    return replace(task, val=task.val[:0], val_labels=task.val_labels[:0])
+    """What `fit` is given of a task: its validation images and its new classes' names only where the method says that
+    it reads them."""
+    needs = method.needs_of(method.params)
+    if "val" not in needs:
+        task = replace(task, val=task.val[:0], val_labels=task.val_labels[:0])
+    return task if "new_names" in needs else replace(task, new_names=())
 
 
 def _names(task: Task) -> dict[str, Any]:

@@ -56,6 +56,8 @@ class TaskData:
     val : [m, d], the test view of the validation few-shot images (min(shots, 4) per class, unless the run says
         otherwise). val_labels : [m].
 
+    new_names : classes that will be scored and are not trained on (base2new).
+
     `fit` is given what the method's `needs_of` names, the rest is empty. With `image = "local"` every feature is
     a set of P local ones: [..., P, d]; with "preproj" it is what stands before the image tower's projection: [..., c].
     """
@@ -72,6 +74,7 @@ class TaskData:
     descriptions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     flip_view: Tensor = field(default_factory=lambda: torch.zeros(0))
     asked: int = 0
+    new_names: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Tensor:
@@ -184,7 +187,8 @@ class Method(ABC):
     name : what the command line calls it.
     Params : dataclass of its parameters with their defaults, made with `param`.
     trains : False when nothing depends on shots and seed (one cell instead of a grid).
-    needs : which few-shot features `fit` reads: "views", "test_view", "flip_view", "val"; see `needs_of`.
+    needs : which few-shot features `fit` reads: "views", "test_view", "flip_view", "val"; or
+        "new_names"; see `needs_of`.
     own_views : training views of each image where the run does not say; None: one an epoch.
     common_recipe : whether what recipes say of "all" methods is for this one, too; `-o all.…` always is.
     image : "pooled" features, "local" ones, or "preproj": before the projection that is `clip.projection`.
@@ -277,6 +281,11 @@ class Method(ABC):
     def refuse_new_classes(cls) -> NoReturn:
         """For `predict` of a method with `no_new_classes`."""
         raise UserError(f"{cls.name} cannot score classes that it was not trained on: {cls.no_new_classes}")
+
+    @property
+    def notes(self) -> str:
+        """`footnote`, and what depends on the parameters."""
+        return self.footnote
 
     @property
     def n_params(self) -> int:

@@ -7,6 +7,9 @@ of the images + λ · mean over templates l and classes c of the cross-entropy o
 h of hand-written sentences are classified as images are, among the learned g. With probability ½ a step adds noise
 N(0, 0.05²) to h, which is not normalised again. Learned: T · (L · w + d) numbers.
 
+`names=all` puts the names of the classes that will be scored but are not trained on (base2new) among c, as the authors'
+base-to-new runs do: it learns from names that no other method is given, and its row says so.
+
 The released configuration also trains the image tower's LayerNorms, which frozen features leave out.
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +42,8 @@ TEMPLATES = (
     "a jpeg corrupted photo of the {}.", "a good photo of a {}.",
 )  # fmt: skip
 
+ALL_NAMES = "Its loss also read the names of the new classes, which the other rows' training did not."
+
 
 class LASP(CoOp):
     """CoOp with a correction vector, and a loss that classifies hand-written sentences by the learned features."""
@@ -57,12 +62,27 @@ class LASP(CoOp):
         words: str = param("a photo of a", "start from these words' embeddings; empty: from noise", by_task=True)
         text_weight: float = param(5.0, "λ, weight of the loss of hand-written sentences", minimum=0)
         noise: float = param(0.05, "standard deviation of the noise that half of the steps add to them", minimum=0)
+        names: Literal["own", "all"] = param(
+            "own", "classes of that loss: those trained on, or also those of base2new that are only scored",
+            choices=("own", "all"),
+        )  # fmt: skip
         correction: bool = param(True, "learn the vector δ that is added to the text features")
 
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
         sentences = [(template.format(name), 0) for template in TEMPLATES for name in task.class_names]
         return [*super().texts(params, task), *(sentences if params.text_weight else [])]
+
+    @classmethod
+    def needs_of(cls, params: Any) -> frozenset[str]:
+        return super().needs_of(params) | ({"new_names"} if params.names == "all" else set())
+
+    @property
+    def notes(self) -> str:
+        return super().notes + (f" {ALL_NAMES}" if any(task.new_names for task in self.tasks) else "")
+
+    def scored(self, batch: Batch) -> tuple[Batch, list[Sequence[str]]]:
+        return batch, [(*self.tasks[t].class_names, *self.tasks[t].new_names) for t in batch.present]
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         super().setup(clip, tasks, seed)
@@ -83,7 +103,8 @@ class LASP(CoOp):
         return [features + vector for features, vector in zip(encoded, own, strict=True)]
 
     def loss(self, batch: Batch, text: Sequence[Tensor]) -> Tensor:
-        loss = super().loss(batch, text)
+        own = [features[: len(self.tasks[t].class_names)] for t, features in zip(batch.present, text, strict=True)]
+        loss = super().loss(batch, own)
         if not self.params.text_weight:
             return loss
         sentences = [self._sentence_loss(self._sentences(t), g) for t, g in zip(batch.present, text, strict=True)]
@@ -98,7 +119,9 @@ class LASP(CoOp):
     def _sentences(self, t: int) -> Tensor:
         """Features [l, C, d] of a task's hand-written sentences; in half of the steps with noise."""
         if t not in self._written:
-            each = [template_features(self.clip, self.tasks[t], template=template) for template in TEMPLATES]
+            task = self.tasks[t]
+            names = [*task.class_names, *task.new_names]
+            each = [template_features(self.clip, task, names, template) for template in TEMPLATES]
             self._written[t] = torch.stack(each)
         written = self._written[t]
         rng = getattr(self, f"_noise_{t}")

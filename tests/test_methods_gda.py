@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from bench.errors import UserError
 from bench.methods import TaskData
 from bench.methods.base import Choice
-from bench.methods.gda import GDA, alpha_of, gaussians
+from bench.methods.gda import GDA, alpha_of, gaussians, synthesised
 from bench.methods.zero_shot import ZeroShot
 
 IMAGES = torch.tensor([[1.6, 1.2], [0.48, 0.14], [0.6, 0.8], [-0.84, 2.88]])
@@ -123,9 +124,59 @@ def test_the_order_of_images_does_not_matter() -> None:
     torch.testing.assert_close(fitted([other], clip).heads[0].weights, fitted([task], clip).heads[0].weights)
 
 
-def test_an_unseen_class_is_an_error_that_says_why() -> None:
-    with pytest.raises(UserError, match=r"gda cannot score .* it knows a class by its images"):
-        fitted([TOY]).predict(TOY, QUERY, ["a new class"])
+def test_a_new_class_of_two_views_by_hand() -> None:
+    """Views (1, 0) and (0, 1), text (1, 0): the mean is (17, 1)/18; the differences (0, 0) and (−1, 1) give
+    S = (1, −1 | −1, 1), so P = 2 · (S + 2I)⁻¹ = (.75, .25 | .25, .75)."""
+    views = torch.tensor([[[3.0, 0.0], [0.0, 0.5]]])
+    weights, bias = synthesised(views, torch.tensor([[1.0, 0.0]]))
+    np.testing.assert_allclose(weights.numpy(), [[13 / 18, 5 / 18]], atol=1e-12)
+    np.testing.assert_allclose(bias.numpy(), [-226 / 648], atol=1e-12)
+
+
+def test_new_classes_are_those_of_a_plain_pseudo_inverse_of_each() -> None:
+    """Of 88 views the 64 nearest to each of two new texts."""
+    task, clip = random_task(4, [9, 6, 7]), random_clip(3)
+    new = torch.randn(2, 6, generator=torch.Generator().manual_seed(8))
+    method = fitted([task], clip)
+    clip.tower.encode_texts = lambda texts: new
+    query = torch.randn(5, 6, generator=torch.Generator().manual_seed(3))
+    found = method.predict(task, query, ["moss", "fern"]).numpy()
+
+    rows = task.views.reshape(-1, 6).double().numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    texts = new.double().numpy()
+    texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    means, inverses = [], []
+    for text in texts:
+        near = rows[np.argsort(-rows @ text)[:64]]
+        means.append(np.concatenate([near, np.tile(text, (16, 1))]).mean(axis=0))
+        s = (near - text).T @ (near - text) / 63
+        inverses.append(6 * np.linalg.pinv(63 * s + np.trace(s) * np.eye(6)))
+    p = np.mean(inverses, axis=0)
+    f = query.double().numpy()
+    f = f / np.linalg.norm(f, axis=1, keepdims=True)
+    alpha = math.exp(np.interp(math.log(9), np.log([8, 16]), np.log([1, 10])))
+    for c, (text, mean) in enumerate(zip(texts, means, strict=True)):
+        expected = 50 * f @ text + alpha * (f @ p @ mean - math.log(2) - mean @ p @ mean / 2)
+        np.testing.assert_allclose(found[:, c], expected, rtol=1e-4, atol=1e-4)
+    own = method.predict(task, query)
+    assert own.shape == (5, 3)  # its own classes are as they were
+    np.testing.assert_allclose(method.predict(task, query, ["moss", "fern"]).numpy(), found)
+
+
+def test_a_saved_method_has_no_views_to_make_a_new_class_of() -> None:
+    again = GDA()
+    again.restore(CLIP, [TOY], fitted([TOY]).state())
+    with pytest.raises(UserError, match="gda makes new classes of its training views, which are not kept"):
+        again.predict(TOY, QUERY, ["a new class"])
+
+
+def test_base_to_new_scores_new_classes(tiny: Any, tmp_path: Any) -> None:
+    """Two base classes and a new one, alone among its own: right whatever it scores, if it is finite."""
+    tiny.run(tmp_path, methods=["gda"], shots=[2], seeds=[1], tasks=["Colour"], protocol="base2new", views=2)
+    (record,) = tiny.records(tmp_path).values()
+    assert [row["part"] for row in record["tasks"]] == ["base", "new", "harmonic"]
+    assert record["tasks"][1]["accuracy"] == 100
 
 
 def test_nothing_is_learned_and_what_is_kept_is_a_weight_and_a_bias_for_each_class() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ from bench.methods import find_method
 from bench.methods.lasp import LASP, TEMPLATES
 
 sys.path.append(str(Path(__file__).parent))
+import reference
+import test_methods_all
 from test_methods_all import EMBED, NAMES, Images, Parameters, check_steps, cross_entropy, fit, world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,8 +27,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def learned_features(parameters: Parameters, t: int) -> Tensor:
     """unit(E(prompt) + δ), plainly."""
-    import reference
-
     where = world()
     each = parameters["context"].expand(len(NAMES[t]), -1, -1)
     raw = reference.encode(where.model, where.tokenizer, each, list(NAMES[t])) + parameters["correction"]
@@ -46,6 +47,50 @@ def loss(parameters: Parameters, images: Images) -> Tensor:
 
 def test_ten_steps_are_those_of_the_plain_formula() -> None:
     check_steps("lasp", loss, noise=0.0)
+
+
+NEW = (("zebra",), ("moss", "yellow flag"), ())
+
+
+def loss_with_new_names(parameters: Parameters, images: Images) -> Tensor:
+    """The images among their own classes, sentences of all classes among all."""
+    t = images[0][0]
+    names = [*NAMES[t], *NEW[t]]
+    context = parameters["context"].expand(len(names), -1, -1)
+    raw = reference.encode(world().model, world().tokenizer, context, names) + parameters["correction"]
+    text = raw / raw.norm(dim=1, keepdim=True)
+    own = text[: len(NAMES[t])]
+    errors = [cross_entropy(world().scale * own @ image, label) for _, image, label in images]
+    sentences = []
+    for template in TEMPLATES:
+        raw = world().model.encode_text(world().tokenizer([template.format(name) for name in names]))
+        for c, feature in enumerate(raw):
+            sentences.append(cross_entropy(world().scale * text @ (feature / feature.norm()), c))
+    return torch.stack(errors).mean() + 5.0 * torch.stack(sentences).mean()
+
+
+def test_ten_steps_with_the_names_of_new_classes_are_those_of_the_plain_formula(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks = [replace(task, new_names=new) for task, new in zip(world().tasks, NEW, strict=True)]
+    more = replace(world(), tasks=tasks)
+    monkeypatch.setattr(test_methods_all, "world", lambda local: more)
+    check_steps("lasp", loss_with_new_names, noise=0.0, names="all")
+
+
+def test_only_a_run_that_asks_for_them_gives_it_new_names(tiny: Any, tmp_path: Path, count_calls: Any) -> None:
+    """Of three classes one is new. A row that read its name says so; without new classes there is nothing to say."""
+    seen = count_calls(LASP, "setup")
+    grid: dict[str, Any] = {"methods": ["lasp"], "shots": [1], "seeds": [1], "tasks": ["Colour"]}
+    notes = {}
+    for protocol, names in (("base2new", "own"), ("base2new", "all"), ("few-shot", "all")):
+        folder = tmp_path / f"{protocol}-{names}"
+        tiny.run(folder, protocol=protocol, options=[f"lasp.names={names}", "lasp.epochs=1"], **grid)
+        (record,) = tiny.records(folder).values()
+        notes[protocol, names] = "names of the new classes" in record["footnote"]
+    assert notes == {("base2new", "own"): False, ("base2new", "all"): True, ("few-shot", "all"): False}
+    given = [tasks[0].new_names for _, tasks, *_ in (call[1:] for call in seen)]
+    assert given == [(), ("red paint",), ()]
 
 
 def test_the_sentences_loss_of_the_specification_s_example() -> None:
