@@ -173,22 +173,27 @@ def estimates(plan: Plan) -> list[Estimate]:
 
 
 def by_setting(plan: Plan, found: Sequence[Estimate]) -> pd.DataFrame:
-    """One row for cells that differ in the seed alone: the largest memory and disk, and the time of each."""
+    """One row for cells that differ in the seed alone: the largest memory and disk, and the time of each; and how often
+    each trains for a task, where a search trains more than once."""
     rows: dict[tuple[str, ...], list[Estimate]] = {}
+    trainings: dict[tuple[str, ...], int] = {}
     for cell, e in zip(plan.cells, found, strict=True):
         rows.setdefault(_which(cell.name), []).append(e)
-    return pd.DataFrame(
+        trainings[_which(cell.name)] = cell.variant.method.trainings_of(cell.variant.params)
+    table = pd.DataFrame(
         {
             "method": which[2],
             "variant": which[3],
             "shots": which[5],
             "cells": len(own),
+            "trainings per task": trainings[which],
             "memory": f"{max(e.memory for e in own) / 1e9:.2f} GB",
             "disk": f"{max(e.disk for e in own) / 1e6:.2f} MB",
             "time of a cell": "no measured cell" if own[0].seconds is None else duration(own[0].seconds),
         }
         for which, own in rows.items()
     )
+    return table if any(n > 1 for n in trainings.values()) else table.drop(columns="trainings per task")
 
 
 def totals(found: Sequence[Estimate]) -> str:

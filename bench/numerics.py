@@ -51,6 +51,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.methods.heads": (),
     "bench.methods.prompt": (),
     "bench.methods.training": (),
+    "bench.methods.zero_shot": (),
     "bench.metrics": (),
     "bench.protocols.base": (),
     "bench.protocols.base2new": (),

@@ -293,6 +293,11 @@ class Method(ABC):
         return 0
 
     @classmethod
+    def trainings_of(cls, params: Any) -> int:
+        """How often `fit` trains for a task at most: more than once where a search trains each of its settings."""
+        return 1
+
+    @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
         """What the text tower will read of a task: each text, and how many context vectors stand with it.
 

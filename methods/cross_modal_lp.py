@@ -15,6 +15,7 @@ batch is left out where half of it is not below the numbers of texts and images;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -74,6 +75,10 @@ class CrossModalLp(HeadMethod):
         lr: float = param(1e-3, "AdamW's learning rate after its rise, before its cosine decay", minimum=0)
         weight_decay: float = param(0.01, "AdamW's", minimum=0)
         wise: float = param(0.0, "share of the text features in the weights that score", minimum=0, maximum=1)
+
+    @classmethod
+    def trainings_of(cls, params: Any) -> int:
+        return 1 if params.search == "none" else math.prod(map(len, GRID.values()))
 
     def head(self, task: TaskData, rng: torch.Generator) -> Linear:
         return Linear(self.clip.scale, self.text(task), self.params.wise)

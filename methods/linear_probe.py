@@ -48,6 +48,10 @@ class LinearProbe(Method):
         steps: int = param(8, "steps of binary search in log10 C", minimum=0)
         iterations: int = param(1000, "lbfgs iterations at most", minimum=1)
 
+    @classmethod
+    def trainings_of(cls, params: Any) -> int:
+        return len(SWEEP) + (params.steps and params.steps + 1)  # the first step tries both neighbours, the others one
+
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         self.device, self.tasks = clip.device, tasks
         self.probes: list[Any] = []

@@ -6,6 +6,7 @@ astra-vision/ProLIP, `methods/RegLinearAdapter.py`. Of an image feature f the sc
 stored views (crops of at least half of the image), Adam with ε = 1e-4, learning rate 1e-5, cosine by steps to 0; the
 last step counts. `search=val` trains the authors' 7 × 7 settings of learning rate and λ task by task and takes the best
 on the few-shot validation images alone; of equals the largest learning rate, then the largest λ, as their code does.
+Both change the training, so a search costs 49 of them.
 Learned: T · d² numbers.
 """
 
@@ -65,6 +66,10 @@ class RLA(TrainedHead):
         pull: float = param(1.0, "λ = pull / shots^power holds the map where it starts", minimum=0, by_task=True)
         power: float = param(1.0, "of the shots in λ; the authors' other rule is 2", minimum=0)
         crop: float = param(0.5, "smallest share of the image in a training view", minimum=0.01, maximum=1)
+
+    @classmethod
+    def trainings_of(cls, params: Any) -> int:
+        return 1 if params.search == "none" else len(RATES) * len(PULLS)
 
     def start(self) -> tuple[Tensor, Tensor]:
         """Weight [c, d] and bias [d] before the training."""

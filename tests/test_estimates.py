@@ -17,7 +17,7 @@ from bench import estimates
 from bench.cli import main
 from bench.config import RunConfig
 from bench.errors import UserError
-from bench.estimates import memory
+from bench.estimates import by_setting, memory
 from bench.options import bytes_of
 from bench.plan import prepare
 
@@ -178,3 +178,18 @@ def test_features_that_cells_share_count_once_in_the_total(own_tiny: Any, cache:
     assert one.encode == two.encode
     large = [replace(e, encode={k: 1000 * v for k, v in e.encode.items()}) for e in (one, two)]
     assert "on disk 4.03 MB of features to encode" in estimates.totals(large)
+
+
+def test_a_dry_run_says_how_often_a_search_trains(tiny: Any, tmp_path: Path) -> None:
+    """RLA 7 rates × 7 pulls, the cross-modal probe 2 × 3 × 2 settings, the linear probe 7 values of C and at most 9
+    between them. Without a search there is nothing to say."""
+
+    def told(*methods: str, options: tuple[str, ...] = ()) -> dict[str, int]:
+        plan = plan_of(tiny, tmp_path, methods=list(methods), options=list(options), **ONE)
+        table = by_setting(plan, estimates.estimates(plan)).set_index("method")
+        return dict(table["trainings per task"]) if "trainings per task" in table else {}
+
+    search = ("rla.search=val", "cross-modal-lp.search=val", "lp++.search=val")
+    expected = {"rla": 49, "cross-modal-lp": 12, "linear-probe": 16, "taskres": 1, "lp++": 1}
+    assert told(*expected, options=search) == expected
+    assert told("rla", "taskres") == {}
