@@ -138,8 +138,8 @@ def test_a_run_says_how_many_images_its_searches_choose_on(tiny: Any, tmp_path: 
     assert "few-shot validation images, min(shots, 1) a class. Rows" in fewer.footnote
     captions = {}
     for folder in ("usual", "fewer"):
-        report(str(tmp_path / folder), str(tmp_path / folder / "report"))
-        captions[folder] = (tmp_path / folder / "report" / "report.md").read_text(encoding="utf-8")
+        report(str(tmp_path / folder), str(tmp_path / folder / "report"), format="md")
+        captions[folder] = (tmp_path / folder / "report" / "table.md").read_text(encoding="utf-8")
     for folder, size in (("usual", 4), ("fewer", 1)):
         assert f"by accuracy on the few-shot validation images, min(shots, {size}) a class;" in captions[folder]
     with pytest.raises(UserError, match=r"--val-shots 1: the files of --draws .* say what to validate on"):

@@ -14,8 +14,9 @@ import torch
 from bench.datasets.fewshot import seeded_order
 from bench.draws import few_shot_set
 from bench.errors import UserError
-from bench.methods import TaskData, ZeroShot, find_method, method_names
+from bench.methods import TaskData, find_method, method_names
 from bench.methods.gda import gaussians
+from bench.methods.zero_shot import ZeroShot
 from bench.protocols import find_protocol
 from bench.protocols.imbalanced import rounded
 from bench.reports import report
@@ -154,7 +155,7 @@ def test_what_depends_on_the_shots_takes_those_of_the_run(asked: int, shots: int
     assert made("rla", task).heads[0].pull == pytest.approx(1 / shots)
 
 
-SHORT = {"epochs": 2, "steps": 20, "batch": 8}
+SHORT = {"epochs": 2, "steps": 20, "batch": 8, "context": 4, "words": ""}
 
 
 @pytest.mark.parametrize("name", [name for name in method_names() if find_method(name).image == "pooled"])
@@ -217,19 +218,20 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     for image in sorted((tiny.data / "colour" / "green paint").glob("*.png"))[6:]:
         image.unlink()
     for protocol in ("few-shot", "imbalanced", "imbalanced:10"):
-        tiny.run(root / "runs", methods=[Noting, "zero-shot"], shots=[2], seeds=[1], protocol=protocol)
+        tiny.run(root / "runs", methods=[f"{__name__}:Noting", "zero-shot"], shots=[2], seeds=[1], protocol=protocol)
     return tiny, root / "runs"
 
 
 def test_methods_are_given_classes_of_different_sizes_and_the_shots(ran: Any) -> None:
-    """In the last run: shares 1, .316 and .1 of 6 images make 4.2, 1.3 and .4."""
+    """In the last run: shares 1, .316 and .1 of 6 images make 4.2, 1.3 and .4; Colour's largest class has only 3."""
     assert len(SEEN) == 3
-    for task in SEEN.values():
-        assert sorted(task.counts.tolist()) == [0, 1, 4] and task.shots == 2
+    for (name, _), task in SEEN.items():
+        assert sorted(task.counts.tolist()) == [0, 1, 3 if name == "Colour" else 4] and task.shots == 2
 
 
 def test_records_and_report_tell_the_protocols_apart(ran: Any, tmp_path: Path) -> None:
-    """Of Colour 2.4, 1.2 and 2.4 images by the classes' shares, so 5 in all, of the others 6; by the ratio 4 + 1."""
+    """Of Colour 2.4, 1.2 and 2.4 images by the classes' shares, so 5 in all, of the others 6; by the ratio
+    4 + 1, but 3 + 1 of Colour, whose largest class has no more."""
     tiny, runs = ran
     records = list(tiny.records(runs).values())
     kept = {(r["cell"]["protocol"], r["cell"]["method"]): r for r in records}
@@ -238,8 +240,8 @@ def test_records_and_report_tell_the_protocols_apart(ran: Any, tmp_path: Path) -
         metrics = {row["task"]: row["metric"] for row in record["tasks"]}
         plain = {"Colour": "overall_acc", "Shade": "mean_acc", "Stripes": "overall_acc"}
         assert metrics == (plain if protocol == "few-shot" else dict.fromkeys(metrics, "mean_acc"))
-        expected = {"few-shot": [6, 6, 6], "imbalanced": [5, 6, 6], "imbalanced:10": [5, 5, 5]}[protocol]
+        expected = {"few-shot": [6, 6, 6], "imbalanced": [5, 6, 6], "imbalanced:10": [4, 5, 5]}[protocol]
         assert [row["n_train"] for row in record["tasks"]] == (expected if method == "noting" else [0, 0, 0])
-    report(str(runs), str(tmp_path))
-    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    report(str(runs), str(tmp_path), format="md")
+    page = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "imbalanced:10" in page and page.count("imbalanced") > page.count("imbalanced:10")
