@@ -142,7 +142,7 @@ def check_steps(
     loss_of: Callable[[Parameters, Images], Tensor],
     gradients_of: Callable[[Parameters, Images], Sequence[Tensor]] | None = None,
     local: bool = False,
-    names: int = 1,
+    n_names: int = 1,
     start: Parameters | None = None,
     **params: Any,
 ) -> None:
@@ -153,13 +153,13 @@ def check_steps(
     loss_of : the loss of a step's images. A method that trains each task alone has parameters for each task;
         the function then gets one task's, and that task's images.
     gradients_of : of a method that does not follow its loss's gradient.
-    names : how often optimiser and scheduler step, for each batch and each epoch.
+    n_names : how often optimiser and scheduler step, for each batch and each epoch.
     start : where the steps start from, of a method that has learned something before them.
     """
     where = world(local)
     method, made, steps = fit(name, where, **params)
     start = made if start is None else start
-    recipe = reference.Recipe(method.params.epochs, RECIPE["lr"], RECIPE["warmup_lr"], names=names)
+    recipe = reference.Recipe(method.params.epochs, RECIPE["lr"], RECIPE["warmup_lr"], names=n_names)
     trainings = [("", steps)]
     if method.separate:
         trainings = [(f"-{t}", [step for step in steps if step.images[0][0] == t]) for t in range(3)]
@@ -175,7 +175,7 @@ def check_steps(
                 gradients_of(values, step.images) if gradients_of else torch.autograd.grad(loss, list(values.values()))
             )
             for (n, value), gradient in zip(values.items(), found, strict=True):
-                for _ in range(names):
+                for _ in range(n_names):
                     speed[n] = recipe.momentum * speed[n] + gradient + recipe.weight_decay * value.detach()
                     with torch.no_grad():
                         value -= recipe.learning_rate(step.epoch) * speed[n]

@@ -166,7 +166,8 @@ def test_new_classes_are_those_of_a_plain_pseudo_inverse_of_each() -> None:
 
 def test_a_saved_method_has_no_views_to_make_a_new_class_of() -> None:
     again = GDA()
-    again.restore(CLIP, [TOY], fitted([TOY]).state())
+    bare = replace(TOY, views=torch.zeros(1, 0, 2), labels=LABELS[:0])
+    again.restore(CLIP, [bare], fitted([TOY]).state())
     with pytest.raises(UserError, match="gda makes new classes of its training views, which are not kept"):
         again.predict(TOY, QUERY, ["a new class"])
 

@@ -85,7 +85,7 @@ def test_only_a_run_that_asks_for_them_gives_it_new_names(tiny: Any, tmp_path: P
     notes = {}
     for protocol, names in (("base2new", "own"), ("base2new", "all"), ("few-shot", "all")):
         folder = tmp_path / f"{protocol}-{names}"
-        tiny.run(folder, protocol=protocol, options=[f"lasp.names={names}", "lasp.epochs=1"], **grid)
+        tiny.run(folder, protocol=protocol, options=[f"lasp.names={names}", "lasp.epochs=1", "lasp.words="], **grid)
         (record,) = tiny.records(folder).values()
         notes[protocol, names] = "names of the new classes" in record["footnote"]
     assert notes == {("base2new", "own"): False, ("base2new", "all"): True, ("few-shot", "all"): False}

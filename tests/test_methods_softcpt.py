@@ -99,7 +99,7 @@ def test_steps_of_the_public_training_loop_are_those_of_the_plain_one(
     """One gradient per batch, applied once for each registered name; so does the schedule step once for each."""
     values = load_recipe("softcpt-public").values[name]
     assert values == {"repeats": names, "schedule_steps": names}
-    check_steps(name, loss, names=names, context=LENGTH, task_context=3, **values, **params)
+    check_steps(name, loss, n_names=names, context=LENGTH, task_context=3, **values, **params)
 
 
 def test_some_of_the_absent_classes_are_scored_and_all_of_those_in_the_batch() -> None:
