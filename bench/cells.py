@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
 
@@ -82,7 +83,7 @@ def make_cells(
     for (n, seed), draw in images.draws.items():
         chosen = [v.at(n, names) for v in settings if v.method.trains == (n > 0)]
         for variant, fold in product(chosen, protocol.folds(tasks) if n else [Fold((), tuple(names))]):
-            params = asdict(variant.params)
+            params = parameters_kept(variant.params)
             by_task = variant.by_task_values()
             config = {
                 "suite": suite.name,
@@ -108,6 +109,17 @@ def make_cells(
                 **({"fold": fold.name, "trained": [*fold.trained], "scored": [*fold.scored]} if fold.name else {}),
             }
             yield Cell(variant, config, cell_key(config))
+
+
+def parameters_kept(params: Any, whole: bool = False) -> dict[str, Any]:
+    """A method's parameters as records hold them; infinity, which JSON lacks, as a text.
+
+    Those that came later than finished cells are left out at their defaults, so that these keep their keys.
+    whole : all of them.
+    """
+    given = [(f, getattr(params, f.name)) for f in fields(params)]
+    held = [(f.name, v) for f, v in given if whole or not (f.metadata.get("later") and v == f.default)]
+    return {name: "inf" if value == math.inf else value for name, value in held}
 
 
 def work_of(config: dict[str, Any]) -> int:

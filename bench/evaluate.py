@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bench import chosen, curves, likeness
-from bench.cells import Cell, needed
+from bench.cells import Cell, needed, parameters_kept
 from bench.checkpoints import Checkpoint
 from bench.clip.backbone import Backbone
 from bench.datasets.splits import Task
@@ -166,7 +166,7 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         draws=None if (whose := draws_of(plan.config)) is None else Path(whose).name,
         curves=curves.kept(trained_curves),
         marks=curves.marks(trained_curves, data),
-        similarity=likeness.kept(method),
+        similarity=likeness.kept(method, likeness.IN_RECORDS),
         chosen=chosen.kept(choices),
         under_names={name: found for name, found in named.items() if found},
         learned=learned.name if kept else None,
@@ -196,7 +196,7 @@ def _head(cell: Cell) -> dict[str, Any]:
         "key": cell.key,
         "cell": cell.name,
         "config": cell.config,
-        "defaults": asdict(cell.variant.defaults),
+        "defaults": parameters_kept(cell.variant.defaults, whole=True),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
     }

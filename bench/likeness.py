@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from bench.saved import Kept
 
 OF = ("features", "contexts")
+IN_RECORDS = 100  # tasks whose similarity a record holds, at most: 10,000 of them would fill a gigabyte
 
 
 def task_vectors(method: Method) -> dict[str, Tensor] | None:
@@ -45,9 +47,10 @@ def cosines(rows: Tensor) -> Tensor:
     return (unit @ unit.T).clamp(-1, 1)
 
 
-def kept(method: Method) -> dict[str, Any]:
-    """What a record keeps: {"tasks": names, "features": [[…]], "contexts": [[…]]}, four decimals; or {}."""
-    vectors = task_vectors(method)
+def kept(method: Method, most: float = math.inf) -> dict[str, Any]:
+    """What a record keeps: {"tasks": names, "features": [[…]], "contexts": [[…]]}, four decimals; or {}, also of more
+    than `most` tasks."""
+    vectors = task_vectors(method) if len(getattr(method, "tasks", ())) <= most else None
     if vectors is None:
         return {}
     found: dict[str, Any] = {"tasks": [task.name for task in method.tasks]}

@@ -220,11 +220,13 @@ class Record:
 
     def rows(self) -> list[dict[str, Any]]:
         """Of a finished cell, one row a task and part: COLUMNS, and what tables need beside them."""
-        config = self.config
-        parameters = config.get("params") or {}
+        config, variant = self.config, str(self.cell.get("variant") or "")
+        held = config.get("params") or {}  # without what came later, at its default (`bench.cells.parameters_kept`)
+        known = dict.fromkeys([*self.defaults, *held])
+        parameters = {k: held.get(k, self.defaults.get(k)) for k in known if k in held or f"{k}=" not in variant}
         common = {
             **{name: self.cell[name] for name in ("suite", "backbone", "method", "protocol", "shots", "seed")},
-            "variant": str(self.cell.get("variant") or ""),
+            "variant": variant,
             "setting": "",
             "params": self.n_params,
             "epochs": parameters.get("epochs"),

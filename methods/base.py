@@ -113,16 +113,19 @@ def param(
     choices: Sequence[Any] = (),
     by_task: bool = False,
     maximum: float | None = None,
+    later: bool = False,
 ) -> Any:
     """A field of a method's `Params`.
 
     Parameters
     ----------
-    help : what `python -m bench explain` says of it. minimum, maximum, choices : the values `Parameters` lets through.
+    help : what `python -m bench explain` says of it. minimum, maximum, choices : the values `Parameters` lets through;
+        infinity only as the maximum.
     by_task : a recipe may give tasks values of their own; the method reads it through `params_of`.
+    later : the parameter is younger than finished cells: at its default it is no part of a cell's key.
     """
-    about = {"help": help, "minimum": minimum, "choices": tuple(choices), "by_task": by_task, "maximum": maximum}
-    return field(default=default, metadata=about)
+    bounds = {"minimum": minimum, "choices": tuple(choices), "maximum": maximum}
+    return field(default=default, metadata={"help": help, "by_task": by_task, "later": later, **bounds})
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,10 @@ class Parameters:
     def __post_init__(self) -> None:
         for f in fields(self):
             value, minimum, choices = getattr(self, f.name), f.metadata.get("minimum"), f.metadata.get("choices")
-            if minimum is not None and not minimum <= value < math.inf:
+            maximum = f.metadata.get("maximum")
+            if minimum is not None and not (minimum <= value < math.inf or value == maximum):
                 bound = "not negative and finite" if minimum == 0 else f"at least {minimum:g}"
                 raise UserError(f"{f.name}={value}: {bound}")
-            maximum = f.metadata.get("maximum")
             if maximum is not None and value > maximum:
                 raise UserError(f"{f.name}={value}: at most {maximum:g}")
             if choices and value not in choices:

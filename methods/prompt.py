@@ -29,7 +29,7 @@ from bench.methods.training import (
     batches,
     joint_cross_entropy,
     sgd,
-    steps_per_epoch,
+    steps_of,
     train,
 )
 from bench.progress import count
@@ -157,7 +157,7 @@ class PromptMethod(Method):
         prompts = [method.prompts(batch.present, names) for method, batch, names in scored]
         features = iter(first.clip.tower.encode([p for own in prompts for p in own], first.params.position))
         for (method, batch, names), (_, given), own in zip(scored, together, prompts, strict=True):
-            noted = batch if batch is given else replace(batch, log=given.log)
+            noted = batch if batch is given else replace(batch, log=given.log, weights=given.weights)
             text = method.shifted(batch.present, list(islice(features, len(own))))
             yield method, noted, method.normalised(text, names)
 
@@ -179,6 +179,8 @@ class PromptMethod(Method):
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         """Make the parameters at their start values; alone, a task gets the values it would get among others."""
+        if self.separate and self.params.draws_tasks:
+            raise UserError("task_temperature, tasks_a_step: these are of tasks that are trained together, not alone")
         self.know(clip, tasks)
         self.learned: dict[str, Tensor] = {}
         self.logs: dict[str, Log] = {}
@@ -204,7 +206,7 @@ class PromptMethod(Method):
         groups = _side_by_side(every, SIDE_BY_SIDE["cuda" if clip.device.type == "cuda" else "cpu"])
         first = fits[0][0]
         recipe = first.params
-        steps = [max(steps_per_epoch(m.n_images(which), recipe.batch) for m, which, _ in group) for group in groups]
+        steps = [max(steps_of(m.n_images(which), recipe) for m, which, _ in group) for group in groups]
         progress = Progress(report, recipe.epochs * sum(steps))
         methods = [method for method, _, _ in fits]
         progress.done, state = first.checkpoint.resume() or (0, None)

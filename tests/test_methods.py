@@ -209,6 +209,9 @@ def test_the_paper_s_recipe_is_the_default():
         "init_std": 0.02,
         "repeats": 1,
         "schedule_steps": 1,
+        "epoch_steps": 0,
+        "task_temperature": 1,
+        "tasks_a_step": 0,
     }
     assert (find_method("coop").Params().context, find_method("coop").Params().position) == (16, "end")
     assert find_method("softcpt").Params().task_context == 4
