@@ -111,6 +111,11 @@ def test_class_conditional_count_is_the_formula_s(method: str, class_contexts: i
     assert count(method, "plant6") == expected
 
 
+@pytest.mark.parametrize(("kernel", "rows"), [("features", EMBED), ("identity", 10), ("ones", 1)])
+def test_a_kernel_counts_a_context_for_each_column_of_its_matrix(kernel: str, rows: int) -> None:
+    assert count("coop-kernel", "general10", kernel=kernel) == rows * 16 * WIDTH
+
+
 def test_methods_that_learn_nothing_count_nothing() -> None:
     assert find_method("protonet")().n_params == find_method("zero-shot")().n_params == 0
 

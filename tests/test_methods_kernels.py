@@ -1,0 +1,190 @@
+"""coop-kernel, the reference of methods that share: the identities that tie CoOp, shared CoOp and SoftCPT together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.methods import find_method
+from bench.methods.coop_kernel import CoOpKernel
+
+sys.path.append(str(Path(__file__).parent))
+from test_methods_all import NAMES, RECIPE, TASK_NAMES, Images, Parameters, check_steps, some_images, world
+from test_methods_softcpt import LENGTH, WIDTH, joint_loss
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL = {"context": LENGTH, "epochs": 3}  # twelve steps
+
+
+def learn(name: str, start: Parameters | None = None, held: Collection[str] = (), **params: Any) -> Any:
+    """A method after twelve steps. start : other start values of some parameters. held : those that do not learn."""
+    kind: Any = find_method(name)
+
+    class Started(kind):
+        def initialise(self, tasks: Any, rng: torch.Generator) -> Parameters:
+            values = super().initialise(tasks, rng)
+            assert set(start or {}) <= set(values)
+            return {**values, **{n: value.clone() for n, value in (start or {}).items()}}
+
+        def training(self, which: Any, seed: int, start: int = 0) -> Any:
+            whole = super().training(which, seed, start)
+            return replace(whole, parameters=[p for n, p in self.learned.items() if n not in held])
+
+    method = Started(kind.Params(**{**RECIPE, **SMALL, **params}))
+    method.fit(world().clip, world().tasks, 1, lambda done, total: None)
+    return method
+
+
+def contexts(method: Any) -> Tensor:
+    """[3, L·w] of the three tasks."""
+    with torch.no_grad():
+        return torch.cat([own.flatten(1) for own in method.contexts(range(3), NAMES)])
+
+
+def check_same(one: Any, other: Any, name: str) -> None:
+    """After twelve steps two methods have the same contexts, which are not those that `name` starts with."""
+    start: Any = find_method(name)
+    start = start(start.Params(**RECIPE, **SMALL))
+    start.setup(world().clip, world().tasks, seed=1)
+    assert (contexts(one) - contexts(start)).abs().max() > 1e-3, "hardly moved: this would show nothing"
+    assert (contexts(one) - contexts(other)).abs().max() < 1e-6
+
+
+class Given(CoOpKernel):
+    """Contexts of one number, and a given A."""
+
+    def __init__(self, a: Tensor) -> None:
+        super().__init__(CoOpKernel.Params(kernel="ones", context=1))
+        self.a = a
+
+    def matrix(self, tasks: Any) -> Tensor:
+        return self.a
+
+
+def given(a: Tensor, width: int = 1) -> Any:
+    method = Given(a)
+    tasks = [SimpleNamespace(name=f"task {t}", task_name="", class_names=("one", "two")) for t in range(len(a))]
+    clip = SimpleNamespace(tower=SimpleNamespace(width=width), device=torch.device("cpu"))
+    method.setup(clip, tasks, seed=1)  # type: ignore[arg-type]
+    return method
+
+
+def rows(method: Any) -> Tensor:
+    n = len(method.fixed)
+    return torch.cat([own.flatten(1) for own in method.contexts(range(n), [()] * n)])
+
+
+def test_a_step_by_hand() -> None:
+    """F = (1; 2), V = 0, loss Σ ½ (V_t − 1)², η = 0.1: ΔP = 0.3, V = (0.3, 0.6), which is −0.1 · F Fᵀ · (−1, −1)."""
+    method = given(torch.tensor([[1.0], [2.0]]))
+    z = method.learned["context"]
+    with torch.no_grad():
+        z.zero_()
+    ((rows(method) - 1) ** 2 / 2).sum().backward()
+    with torch.no_grad():
+        z -= 0.1 * z.grad
+    assert rows(method).flatten().tolist() == pytest.approx([0.3, 0.6])
+
+
+def test_steps_on_z_are_steps_on_the_contexts_with_gradients_mixed_by_the_kernel() -> None:
+    """Momentum, weight decay, a loss that is not linear: after 20 steps the same contexts, in float64."""
+    rng = torch.Generator().manual_seed(0)
+    a = torch.randn(5, 3, generator=rng, dtype=torch.float64)
+    targets = torch.randn(5, 4, generator=rng, dtype=torch.float64)
+    method = given(a, width=4)
+    z = method.learned["context"] = method.learned["context"].detach().double().requires_grad_(True)
+    v = rows(method).detach().requires_grad_(True)
+    start, speed = v.detach().clone(), torch.zeros_like(v)
+    optimiser = torch.optim.SGD([z], lr=0.05, momentum=0.9, weight_decay=5e-4)
+
+    def loss(contexts: Tensor) -> Tensor:
+        return ((contexts - targets).tanh() ** 2).sum() + contexts[0] @ contexts[1]
+
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss(rows(method)).backward()
+        optimiser.step()
+        (gradient,) = torch.autograd.grad(loss(v), v)
+        speed = 0.9 * speed + a @ a.T @ gradient + 5e-4 * v.detach()
+        with torch.no_grad():
+            v -= 0.05 * speed
+    assert (rows(method) - start).abs().max() > 0.1
+    assert (rows(method) - v).abs().max() < 1e-12
+
+
+def test_with_the_identity_it_is_coop_trained_jointly_bit_for_bit() -> None:
+    kernel, coop = learn("coop-kernel", kernel="identity"), learn("coop", joint=True)
+    assert torch.equal(kernel.learned["context"], coop.learned["context"])
+
+
+def test_with_ones_it_is_shared_coop() -> None:
+    check_same(learn("coop-kernel", kernel="ones"), learn("shared-coop"), "shared-coop")
+
+
+def test_with_the_names_features_it_is_softcpt_whose_task_context_is_held(monkeypatch: Any) -> None:
+    """A is what SoftCPT's text tower makes of names after the held u; SoftCPT's P starts as Z."""
+    softcpt = learn("softcpt", held=["task_context"])
+    start: Any = find_method("softcpt")
+    start = start(start.Params(**RECIPE, **SMALL))
+    start.setup(world().clip, world().tasks, seed=1)
+    with torch.no_grad():
+        f = start.features(range(3))
+    monkeypatch.setattr(CoOpKernel, "matrix", lambda self, tasks: f)
+    p = start.learned["projection"].detach().view(len(f[0]), LENGTH, WIDTH)
+    check_same(learn("coop-kernel", start={"context": p}), softcpt, "softcpt")
+
+
+def test_with_the_bare_names_features_it_is_star_without_its_shared_context() -> None:
+    zero = torch.zeros(1, LENGTH, WIDTH)
+    star = learn("softcpt-star", start={"context": zero}, held=["context"])
+    start: Any = find_method("softcpt-star")
+    start = start(start.Params(**RECIPE, **SMALL))
+    start.setup(world().clip, world().tasks, seed=1)
+    p = start.learned["projection"].detach()
+    check_same(learn("coop-kernel", start={"context": p.view(len(p), LENGTH, WIDTH)}), star, "softcpt-star")
+
+
+def plain(parameters: Parameters, images: Images) -> Tensor:
+    text = []
+    for task_name, names in zip(TASK_NAMES, NAMES, strict=True):
+        with torch.no_grad():
+            f = world().model.encode_text(world().tokenizer([f"{task_name}."]))[0]
+        text.append(world().text(torch.einsum("d,dlw->lw", f, parameters["context"]), names))
+    return joint_loss(text, images)
+
+
+def test_ten_steps_are_those_of_the_plain_formula() -> None:
+    check_steps("coop-kernel", plain, context=LENGTH)
+
+
+@pytest.mark.parametrize("kernel", ["features", "ones"])
+def test_an_unseen_task_has_a_row_of_a_unless_each_task_is_its_own(kernel: Any) -> None:
+    method = learn("coop-kernel", kernel=kernel)
+    for task in world().tasks:
+        torch.testing.assert_close(
+            method.predict_new(task, some_images(method)), method.predict(task, some_images(method)),
+            rtol=1e-4, atol=1e-4,
+        )  # fmt: skip
+
+
+def test_a_kernel_without_unseen_tasks_says_so_before_anything_is_trained(tiny: Any, tmp_path: Path) -> None:
+    grid: dict[str, Any] = {"methods": ["coop-kernel"], "protocol": "unseen-task", "shots": [1], "seeds": [1]}
+    with pytest.raises(UserError, match=r"leave out coop-kernel \(kernel=identity\): with kernel=identity a context"):
+        tiny.run(tmp_path, options=["coop-kernel.kernel=identity"], **grid)
+    with pytest.raises(UserError, match=r"coop-kernel cannot score task 'task 0', .* with kernel=identity"):
+        learn("coop-kernel", kernel="identity", epochs=1).predict_new(world().tasks[0], torch.zeros(1, 24))
+
+
+def test_words_make_no_sense_where_z_holds_no_contexts() -> None:
+    with pytest.raises(UserError, match=r"^words='a photo of a'"):
+        CoOpKernel.Params(words="a photo of a")
