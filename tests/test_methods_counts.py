@@ -116,6 +116,10 @@ def test_a_kernel_counts_a_context_for_each_column_of_its_matrix(kernel: str, ro
     assert count("coop-kernel", "general10", kernel=kernel) == rows * 16 * WIDTH
 
 
+def test_a_graph_adds_no_number_to_softcpt() -> None:
+    assert count("softcpt-graph", "general10") == EMBED * 16 * WIDTH + 4 * WIDTH == 8_390_656
+
+
 def test_methods_that_learn_nothing_count_nothing() -> None:
     assert find_method("protonet")().n_params == find_method("zero-shot")().n_params == 0
 

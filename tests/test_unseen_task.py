@@ -24,7 +24,8 @@ sys.path.append(str(Path(__file__).parent))
 from test_reports import put
 
 OPEN = {"zero-shot", "shared-coop", "shared-coop-matched", "softcpt", "softcpt-star", "softcpt-cata", "coop-kernel"}
-IN_ONE_PRODUCT = {"softcpt-star", "coop-kernel"}  # they encode tasks' names together: one alone rounds otherwise
+OPEN |= {"softcpt-graph"}
+IN_ONE_PRODUCT = {"softcpt-star", "coop-kernel", "softcpt-graph"}  # of several names: one alone rounds otherwise
 PARAMS = {"epochs": 2, "batch": 8, "context": 4}
 
 
