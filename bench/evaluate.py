@@ -168,6 +168,7 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         marks=curves.marks(trained_curves, data),
         similarity=likeness.kept(method, likeness.IN_RECORDS),
         chosen=chosen.kept(choices),
+        facts=method.facts(),
         under_names={name: found for name, found in named.items() if found},
         learned=learned.name if kept else None,
         predictions=predictions.name if plan.config.keep else None,

@@ -76,6 +76,7 @@ class Record:
     curves : of its trainings (`bench.curves.kept`). marks : what they say against the score, in sentences.
     similarity : of tasks (`bench.likeness.kept`); {} of methods without task features.
     chosen : what the method's search on validation images chose (`bench.chosen.kept`); {} where it chose nothing.
+    facts : numbers that say what was learned (`Method.facts`); {} of most methods.
     under_names : of tasks that were not trained on, accuracy (percent) under other names (`bench.scoring.under_names`).
     copies : test images of each task that have the same bytes as a few-shot image.
 
@@ -116,6 +117,7 @@ class Record:
     marks: list[str] = field(default_factory=list)
     similarity: dict[str, Any] = field(default_factory=dict)  # older records have none
     chosen: dict[str, Any] = field(default_factory=dict)  # older records have none
+    facts: dict[str, float] = field(default_factory=dict)  # older records have none
     under_names: dict[str, dict[str, float]] = field(default_factory=dict)  # older records have none
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -187,6 +189,8 @@ class Record:
         check(self.curves)
         check_similarity(self.similarity)
         check_chosen(self.chosen)
+        for name, number in self.facts.items():
+            _check_kind(f"{name} among the facts", number, _NUMBER)
         for task, found in self.under_names.items():
             _check_kind(f"under_names of task {task!r}", found, dict)
             for accuracy in found.values():

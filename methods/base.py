@@ -321,6 +321,10 @@ class Method(ABC):
         """What `fit` chose on validation images, by the task's name; {} where it chose nothing."""
         return {}
 
+    def facts(self) -> dict[str, float]:
+        """Numbers that say what was learned, by what they are; a record keeps them. {} of most methods."""
+        return {}
+
     def state(self) -> dict[str, Tensor] | None:
         """What was learned, by name, as `restore` takes it; None: this method keeps nothing."""
         return None

@@ -159,7 +159,7 @@ def check_steps(
     where = world(local)
     method, made, steps = fit(name, where, **params)
     start = made if start is None else start
-    recipe = reference.Recipe(method.params.epochs, RECIPE["lr"], RECIPE["warmup_lr"], names=n_names)
+    recipe = reference.Recipe(method.params.epochs, method.params.lr, method.params.warmup_lr, names=n_names)
     trainings = [("", steps)]
     if method.separate:
         trainings = [(f"-{t}", [step for step in steps if step.images[0][0] == t]) for t in range(3)]

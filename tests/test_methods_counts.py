@@ -120,6 +120,24 @@ def test_a_graph_adds_no_number_to_softcpt() -> None:
     assert count("softcpt-graph", "general10") == EMBED * 16 * WIDTH + 4 * WIDTH == 8_390_656
 
 
+@pytest.mark.parametrize(
+    ("method", "params", "expected"),
+    [
+        ("softcpt-rank", {}, 75_776),
+        ("softcpt-rank", {"rank": 10}, 94_208),
+        ("coop-mix", {}, 73_728),
+        ("coop-mix", {"task_context": 4}, 75_776),
+        ("softcpt-mix", {}, 8_390_656 + 73_728),
+        ("coop-mpt", {}, 13_472),
+        ("coop-mpt", {"conditioned": True}, 8_192 + 524_288),
+    ],
+)
+def test_methods_that_share_count_as_worked_out_for_general10(
+    method: str, params: dict[str, Any], expected: int
+) -> None:
+    assert count(method, "general10", **params) == expected
+
+
 def test_methods_that_learn_nothing_count_nothing() -> None:
     assert find_method("protonet")().n_params == find_method("zero-shot")().n_params == 0
 

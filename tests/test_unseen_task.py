@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parent))
 from test_reports import put
 
 OPEN = {"zero-shot", "shared-coop", "shared-coop-matched", "softcpt", "softcpt-star", "softcpt-cata", "coop-kernel"}
-OPEN |= {"softcpt-graph"}
+OPEN |= {"softcpt-graph", "softcpt-rank", "softcpt-mix", "coop-mix"}
 IN_ONE_PRODUCT = {"softcpt-star", "coop-kernel", "softcpt-graph"}  # of several names: one alone rounds otherwise
 PARAMS = {"epochs": 2, "batch": 8, "context": 4}
 
