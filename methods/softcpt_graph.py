@@ -53,14 +53,18 @@ class SoftCPTGraph(SoftCPT):
         super().know(clip, tasks)
         self.about = self._about(tasks)  # 2, T, d
         self.graph = self._graph() if self.host is None else self._row(self.host)  # n, T
+        self.neighbours = [row.nonzero()[:, 0].tolist() for row in self.graph] if self.params.nearest else None
 
     def task_input(self, tasks: Sequence[int]) -> Tensor:
         own = super().task_input(tasks)
         if self.params.a == 0:
             return own
         known = self.host or self
-        every = known.features(range(len(known.tasks)))
-        return own + self.params.a * (self.rows(self.graph, tasks) @ every - own)
+        which: Sequence[int] = range(len(known.tasks))
+        if self.neighbours is not None:  # the names of many tasks need not be encoded at each step
+            which = sorted({j for t in tasks for j in self.neighbours[t]})
+        weights = self.rows(self.rows(self.graph, tasks).T, which).T  # n, as many
+        return own + self.params.a * (weights @ known.features(which) - own)
 
     def _about(self, tasks: Sequence[TaskData]) -> Tensor:
         """Unit features of the tasks' names, and the unit means of their class names': [2, n, d]."""

@@ -73,7 +73,7 @@ def test_by_hand() -> None:
     f = torch.tensor([[0.0], [3.0], [6.0]])
     method.features = lambda tasks: f[list(tasks)]  # type: ignore[method-assign]
     method.about = torch.zeros(2, 3, 1)
-    method.graph = method._graph()
+    method.graph, method.neighbours = method._graph(), None
     assert method.graph.tolist() == [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
     assert method.task_input([0, 1, 2]).flatten().tolist() == [2.25, 3, 3.75]
     assert method.task_input([2]).flatten().tolist() == [3.75]  # the others count, in the batch or not
@@ -92,6 +92,18 @@ def test_weights_by_hand(shift: float) -> None:
     assert torch.allclose(of_classes, 0.5 * (1 - torch.eye(3)))  # by class names all are alike
     one = SoftCPTGraph(SoftCPTGraph.Params(temperature=0.5, nearest=1))._weights(marks, marks, itself=True)
     assert one.tolist() == [[0, 1, 0], [0.5, 0, 0.5], [0, 1, 0]]  # the nearest; equally near ones share
+
+
+def test_with_few_neighbours_no_other_name_is_encoded(count_calls: Any) -> None:
+    """The same contexts as with the whole rows, whose other weights are 0."""
+    method = learn("softcpt-graph", a=0.5, nearest=1, epochs=1)
+    (neighbour,) = method.neighbours[0]
+    asked = count_calls(method, "features")
+    with torch.no_grad():
+        made = method.task_input([0])
+        assert [list(tasks) for (tasks,) in asked] == [[0], [neighbour]]
+        f = method.features(range(3))
+        assert (made[0] - 0.5 * (f[0] + f[neighbour])).norm() < 1e-5 * made.norm()
 
 
 def test_without_smoothing_it_is_softcpt_bit_for_bit() -> None:
