@@ -153,6 +153,7 @@ def test_same_keeps_the_version_and_changed_raises_it(
 
 
 CLASS_CONDITIONAL = {"softcpt-cata", "softcpt-cats", "softcpt-csta", "softcpt-csts"}
+ON_SOFTCPT = {"softcpt-graph", "softcpt-rank", "softcpt-mix", "coop-mix"}
 
 
 def codes() -> dict[str, str]:
@@ -164,7 +165,7 @@ def codes() -> dict[str, str]:
     [
         ("kgcoop", "weight", "weigth", {"kgcoop"}),
         ("coop", "len(tasks)", "len(tasks) + 0", {"coop", "coop-cs", "prograd", "kgcoop", "lasp"}),
-        ("softcpt", '"projection"', '"matrix"', {"softcpt", "softcpt-nats", *CLASS_CONDITIONAL}),
+        ("softcpt", '"projection"', '"matrix"', {"softcpt", "softcpt-nats", *CLASS_CONDITIONAL, *ON_SOFTCPT}),
     ],
 )
 def test_an_edited_method_has_another_code_and_so_have_those_that_build_on_it(
