@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+SHOWN = 60  # valid names in a message
 WINDOWS = os.name == "nt"
 
 
@@ -29,13 +30,14 @@ class CellFailed(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The hint that ends an error about an unknown name: the nearest valid name, or all of them."""
+    """The hint that ends an error about an unknown name: the nearest valid name, and all of them or the first 60."""
     names = sorted(valid)
+    shown = ", ".join([*names[:SHOWN], *["…"] * (len(names) > SHOWN)])
     close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     if close:
         match = next(n for n in names if n.lower() == close[0])
-        return f"did you mean {match!r}? (valid: {', '.join(names)})"
-    return f"valid: {', '.join(names) or 'none'}"
+        return f"did you mean {match!r}? (valid: {shown})"
+    return f"valid: {shown or 'none'}"
 
 
 def printable(text: str) -> str:

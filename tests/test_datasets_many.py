@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import bench
+from bench.cli import main
 from bench.datasets import Suite, Task, load_suite, load_tasks, taxa
 from bench.datasets.fetch import plan
 from bench.errors import UserError
@@ -387,6 +388,15 @@ def test_a_message_names_forty_missing_tasks_and_counts_the_others(wide: Path) -
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("suite inat2021-families: data of 120 of 120 tasks is missing")
     assert len(lines) == 42 and lines[-1] == "  … and 80 more"
+
+
+def test_check_names_forty_tasks_to_mend_and_counts_the_others(wide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "--suite", "inat2021-families", "--data", str(wide)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("- Family") for line in lines) == 40
+    assert lines[-1] == "- … and of 80 more tasks; --json has all"
+    assert main(["run", "--suite", "inat2021-families:train", "--data", str(wide), "--tasks", "Nobody"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith(", …")  # 60 of the names
 
 
 def test_tasks_made_from_data_are_listed_with_it(inat: Path) -> None:

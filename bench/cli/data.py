@@ -58,6 +58,7 @@ def _check_data(argv: list[str]) -> int:
     p.add_argument("--json", action="store_true", help="for programs: a list with one object per task")
     a = p.read(argv)
     from bench.catalogue import check
+    from bench.datasets.splits import TOLD
 
     table = check(a.suite, a.data or os.environ.get("BENCH_DATA"), open_images=a.open, tasks=settings_of(a).tasks)
     code = 0 if table["state"].isin(("ready", "at first use")).all() else 1
@@ -73,8 +74,10 @@ def _check_data(argv: list[str]) -> int:
         said = table[table[column] != ""]
         if len(said):
             print(f"\n{title}")
-        for task, text in zip(said["task"], said[column], strict=True):
+        for task, text in zip(said["task"].head(TOLD), said[column].head(TOLD), strict=True):
             print(f"- {task}: {text}")
+        if len(said) > TOLD:
+            print(f"- … and of {len(said) - TOLD} more tasks; --json has all")
     return code
 
 
