@@ -107,6 +107,7 @@ def make_cells(
                 **({"task_names": task_names} if task_names > 1 else {}),
                 **({"val_shots": val_shots} if n and val_shots != VAL_SHOTS else {}),
                 **({"fold": fold.name, "trained": [*fold.trained], "scored": [*fold.scored]} if fold.name else {}),
+                **({"paths": _paths(tasks, fold)} if variant.method.reads_path else {}),
             }
             yield Cell(variant, config, cell_key(config))
 
@@ -120,6 +121,11 @@ def parameters_kept(params: Any, whole: bool = False) -> dict[str, Any]:
     given = [(f, getattr(params, f.name)) for f in fields(params)]
     held = [(f.name, v) for f, v in given if whole or not (f.metadata.get("later") and v == f.default)]
     return {name: "inf" if value == math.inf else value for name, value in held}
+
+
+def _paths(tasks: Sequence[Task], fold: Fold) -> dict[str, list[str]]:
+    """Where the tasks of a cell stand in the suite's tree."""
+    return {task.name: [*task.path] for task in tasks if task.name in (*fold.trained, *fold.scored)}
 
 
 def work_of(config: dict[str, Any]) -> int:

@@ -245,7 +245,7 @@ def _learned(plan: Plan, cell: Cell) -> float:
         return 4.0 * d * sum(len(task.class_names) for task in tasks)
     views = torch.zeros(1, 0, d)
     names = [
-        TaskData(t.name, t.task_name, t.class_names, t.template, views, none, descriptions=t.descriptions)
+        TaskData(t.name, t.task_name, t.class_names, t.template, views, none, descriptions=t.descriptions, path=t.path)
         for t in tasks
     ]
     try:

@@ -250,7 +250,8 @@ def _seen(task: TaskData, method: Method) -> TaskData:
 
 def _names(task: Task) -> dict[str, Any]:
     """Of a `TaskData`, what is known without an image."""
-    return {name: getattr(task, name) for name in ("name", "task_name", "class_names", "template", "descriptions")}
+    names = ("name", "task_name", "class_names", "template", "descriptions", "path")
+    return {name: getattr(task, name) for name in names}
 
 
 def _labels(parts: Sequence[Images]) -> torch.Tensor:

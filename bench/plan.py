@@ -18,7 +18,7 @@ from bench.datasets.cache_paths import cache_folder
 from bench.datasets.demo import ensure_demo
 from bench.datasets.fewshot import COOP, NESTED, VAL_SHOTS
 from bench.datasets.spec import Suite, load_suite
-from bench.datasets.splits import Task, load_tasks
+from bench.datasets.splits import Task, load_tasks, select_tasks
 from bench.devices import find_device
 from bench.draws import Draw, RunImages, look_at_images
 from bench.errors import UserError
@@ -48,7 +48,7 @@ class Plan:
     store: RecordStore
     cells: list[Cell]
     images: RunImages
-    left_out: dict[str, str]  # methods that the protocol cannot take, and why
+    left_out: dict[str, str]  # of all methods, those that cannot be run here, and why
 
     @property
     def hide(self) -> bool | None:
@@ -191,9 +191,11 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     contents = [{"all": suite.recipe}, recipe.values if recipe else {}]
     named = (recipe.rules, recipe.name) if recipe else (None, "")
     asked_for = variants(classes, tuple(config.options), contents, *named)
-    settings, left_out = _taking_part(asked_for, protocol, tuple(config.methods) == EVERY)
-    hide = True if config.quiet else None
     wanted = None if config.tasks is None else tuple(config.tasks)
+    tree = any(spec.path for spec in select_tasks(suite, wanted))
+    no_tree = "" if tree else f"none of suite {suite.name} has a `path` (docs/data.md)"
+    settings, left_out = _taking_part(asked_for, protocol, no_tree, tuple(config.methods) == EVERY)
+    hide = True if config.quiet else None
     root = _data_root(suite, config, hide)
     suite = suite.at(root)
     tasks = load_tasks(suite, root, wanted, config.allow_missing, missing_advice(suite, root))
@@ -246,18 +248,30 @@ def _methods(given: tuple[str, ...]) -> list[type[Method]]:
     return classes
 
 
-def _taking_part(asked_for: list[Variant], protocol: Protocol, every: bool) -> tuple[list[Variant], dict[str, str]]:
-    """Those that the protocol can take, and which of all methods it leaves out, with the reason."""
-    able, left_out = [], {}
+def _taking_part(
+    asked_for: list[Variant], protocol: Protocol, no_tree: str, every: bool
+) -> tuple[list[Variant], dict[str, str]]:
+    """Those that can be run, and which of all methods are left out, with the reason.
+
+    no_tree : why methods that read tasks' places in a tree cannot be run; "" where they can.
+    """
+    able: list[Variant] = []
+    refused: dict[str, str] = {}
+    treeless: dict[str, str] = {}
     for variant in asked_for:
+        name = variant.method.name + (f" ({variant.label})" if variant.label else "")
         if why := protocol.refusal(variant.method, variant.params):
-            left_out[variant.method.name + (f" ({variant.label})" if variant.label else "")] = why
+            refused[name] = why
+        elif no_tree and variant.method.reads_path:
+            treeless[name] = f"reads tasks' places in a tree: {no_tree}"
         else:
             able.append(variant)
-    if left_out and not every:
-        said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+    if refused and not every:
+        said = "; ".join(f"{name}: {why}" for name, why in refused.items())
         raise UserError(f"--methods: {protocol.name} tests {protocol.tests}; leave out {said}")
-    return able, left_out
+    if treeless and not every:
+        raise UserError(f"--methods: {'; '.join(f'{name} {why}' for name, why in treeless.items())}")
+    return able, {name: f"cannot score {protocol.tests}: {why}" for name, why in refused.items()} | treeless
 
 
 def _data_root(suite: Suite, config: RunConfig, hide: bool | None) -> Path:

@@ -33,7 +33,7 @@ from bench.records import KEY_SHOWN, Record, read_record
 SHOWN = 5  # keys in an error
 
 # Of a task, all that a trained method needs of it.
-NAMES = ("name", "task_name", "template", "class_names", "descriptions")
+NAMES = ("name", "task_name", "template", "class_names", "descriptions", "path")
 
 
 def keep_state(path: Path, method: Method, tasks: Sequence[TaskData], config: dict[str, Any]) -> bool:
@@ -194,8 +194,8 @@ def load_cell(
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         _check_whole(metadata, state)
         config = from_json(metadata["cell"])
-        # Files of older versions hold no descriptions.
-        tasks = [_task(**{"descriptions": {}, **task}) for task in from_json(metadata["tasks"])]
+        # Files of older versions hold no descriptions, and no paths.
+        tasks = [_task(**{"descriptions": {}, "path": [], **task}) for task in from_json(metadata["tasks"])]
         wanted, weights, params = config["method"], config["weights"], dict(config["params"])
         named, tag = config["backbone"], config["pretrained"]
         by_task = {str(t): dict(own) for t, own in config.get("params_by_task", {}).items()}
@@ -259,7 +259,12 @@ def _backbone_of(
 
 
 def _task(
-    name: str, task_name: str, template: str | list[str], class_names: list[str], descriptions: dict[str, list[str]]
+    name: str,
+    task_name: str,
+    template: str | list[str],
+    class_names: list[str],
+    descriptions: dict[str, list[str]],
+    path: list[str],
 ) -> TaskData:
     written = str(template) if isinstance(template, str) else tuple(map(str, template))
     return TaskData(
@@ -270,6 +275,7 @@ def _task(
         torch.zeros(1, 0, 0),
         torch.zeros(0, dtype=torch.long),
         descriptions={str(c): tuple(map(str, sentences)) for c, sentences in descriptions.items()},
+        path=tuple(map(str, path)),
     )
 
 

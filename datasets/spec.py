@@ -13,6 +13,7 @@ from bench.datasets.readers import COMMON_OPTIONS
 from bench.datasets.registry import READERS
 from bench.datasets.sources import Source
 from bench.datasets.splitfiles import read_json
+from bench.datasets.tree import check_paths
 from bench.datasets.types import class_name
 from bench.datasets.yamlfiles import read_yaml
 from bench.errors import UserError, nearest
@@ -40,7 +41,7 @@ TASK_KEYS = {
     **{"name": Key(str, needed=True), "folder": Key(object), "reader": Key(Mapping, {"kind": "folders"})},
     **{"metric": Key(str, next(iter(METRICS))), "template": Key(object), "descriptions": Key(str, "")},
     **{"task_name": Key(object), "classes": Key(int, minimum=2), "images": Key(int, minimum=1)},
-    **{"sources": Key(Sequence, ()), "note": Key(str, "")},
+    **{"sources": Key(Sequence, ()), "note": Key(str, ""), "path": Key(object)},
 }
 SOURCE_KEYS = {
     **dict.fromkeys(("what", "url", "size", "licence", "how", "file", "md5", "sha256"), Key(str, "")),
@@ -73,6 +74,7 @@ class TaskSpec:
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # sentences of classes, by name
     other_folders: tuple[str, ...] = ()  # where others keep it
     part: str = ""  # of `PARTS`, of a task that is made from data
+    path: tuple[str, ...] = ()  # the nodes above it in the suite's tree of tasks, from the top
 
     def folder_in(self, root: Path) -> Path:
         """The folder of its data: of those that the suite file names, the first that is there, else the first."""
@@ -192,6 +194,7 @@ def _suite(file: Path, content: Mapping[str, Any]) -> Suite:
     tasks = tuple(_task(file, {**_named(given["defaults"], entry.get("name")), **entry}) for entry in given["tasks"])
     if twice := _twice(spec.name for spec in tasks):
         raise UserError(f"{file}: two tasks have the name {twice!r}")
+    check_paths(file, {spec.name: spec.path for spec in tasks})
     title, backbone = given["title"] or file.stem, given["backbone"]
     if backbone.endswith(".json"):
         backbone = str(_beside(file, backbone))
@@ -239,6 +242,7 @@ def _task(file: Path, entry: Mapping[str, Any]) -> TaskSpec:
         sources=(*library, *_sources(f"{at}: sources", given["sources"])),
         note=given["note"],
         n_images=given["images"],
+        path=() if given["path"] is None else _texts(f"{at}: `path`", given["path"]),
     )
 
 

@@ -57,6 +57,10 @@ class Task:
         return self.spec.descriptions
 
     @property
+    def path(self) -> tuple[str, ...]:
+        return self.spec.path
+
+    @property
     def metric(self) -> str:
         return self.spec.metric
 

@@ -55,7 +55,7 @@ class TaskData:
     asked : images of each class that the run asks for; 0: unknown.
     val : [m, d], the test view of the validation few-shot images (min(shots, 4) per class, unless the run says
         otherwise). val_labels : [m].
-
+    path : the nodes above it in the suite's tree of tasks, from the top; () where the suite file gives none.
     new_names : classes that will be scored and are not trained on (base2new).
 
     `fit` is given what the method's `needs_of` names, the rest is empty. With `image = "local"` every feature is
@@ -75,6 +75,7 @@ class TaskData:
     flip_view: Tensor = field(default_factory=lambda: torch.zeros(0))
     asked: int = 0
     new_names: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Tensor:
@@ -100,6 +101,8 @@ class Names(Protocol):
     def template(self) -> str | tuple[str, ...]: ...
     @property
     def descriptions(self) -> Mapping[str, Sequence[str]]: ...
+    @property
+    def path(self) -> tuple[str, ...]: ...
 
 
 Fit = tuple[Any, Sequence[TaskData], int]
@@ -200,6 +203,7 @@ class Method(ABC):
     no_new_classes : why it cannot score classes that it was not trained on, or "" where it can.
     unseen : why it cannot score a task that it was not trained on, or "" where the task's names are enough.
     reads_names : False where a class is known by its images alone, whatever it is called.
+    reads_path : True where a task's place in the suite's tree counts; it is then part of a cell's key.
     """
 
     name: ClassVar[str] = ""
@@ -214,6 +218,7 @@ class Method(ABC):
     no_new_classes: ClassVar[str] = ""
     unseen: ClassVar[str] = "what it learns belongs to the tasks that it is trained on"
     reads_names: ClassVar[bool] = True
+    reads_path: ClassVar[bool] = False
 
     Params: ClassVar[Any] = Parameters
     tasks: Sequence[TaskData]  # set by `fit` and `restore`

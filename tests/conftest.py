@@ -33,8 +33,9 @@ recipe: {epochs: 2, lr: 0.5, batch: 8}
 defaults:
   reader: {kind: folders}
 tasks:
-  - {name: Colour, folder: colour, template: "a photo of {}.", task_name: colour recognition, classes: 3}
-  - {name: Shade, folder: shade, template: "{} things.", task_name: shade recognition, metric: mean_acc}
+  - {name: Colour, folder: colour, template: "a photo of {}.", task_name: colour recognition, classes: 3,
+     path: [paint]}
+  - {name: Shade, folder: shade, template: "{} things.", task_name: shade recognition, metric: mean_acc, path: [paint]}
   - {name: Stripes, folder: stripes, template: "a photo of {} lines.", task_name: pattern recognition}
 """
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,43 @@ def test_fashion20_templates_go_by_task_id() -> None:
     assert kinds == ["pants"] * 3 + ["tops"] * 4 + ["shoes"] * 7 + tail
     assert [task.reader["task"] for task in suite.tasks] == list(range(20))
     assert {task.metric for task in suite.tasks} == {"mean_acc"}
+
+
+def test_fashion20_is_a_tree_of_four_kinds_with_several_tasks_and_three_with_one() -> None:
+    paths = [task.path for task in load_suite("fashion20").tasks]
+    assert {path[0] for path in paths} == {"clothing"}
+    assert Counter(path[1] for path in paths) == {
+        **{"pants": 3, "tops": 5, "shoes": 7, "socks": 2},
+        **{"hat": 1, "skirt": 1, "underwear": 1},
+    }
+    kinds = {task.path[1]: task.template for task in load_suite("fashion20").tasks}
+    assert all(template == f"a photo of {{}}, a type of {kind}." for kind, template in kinds.items())
+
+
+def test_general10_s_tree_has_pairs_of_like_tasks_and_two_tasks_outside() -> None:
+    paths = {task.name: task.path for task in load_suite("general10").tasks}
+    assert paths["FGVCAircraft"] == paths["StanfordCars"] == ("objects", "vehicles")
+    assert paths["OxfordFlowers"] == paths["OxfordPets"] == ("objects", "living things")
+    assert paths["EuroSAT"] == paths["SUN397"] == ("places",)
+    assert paths["Caltech101"] == paths["Food101"] == ("objects",)
+    assert paths["DTD"] == paths["UCF101"] == ()
+
+
+def test_the_files_say_that_their_trees_are_ours() -> None:
+    for name in ("demo", "general10", "plant6", "rs8", "fashion20"):
+        text = load_suite(name).path.read_text(encoding="utf-8")
+        assert "# The paths are ours" in text
+
+
+def test_a_node_written_in_two_ways_is_refused_and_one_text_is_a_path_of_one(tmp_path: Path) -> None:
+    second = OWN_SUITE.partition("tasks:")[2].replace("Birds", "Gulls") + "    path: "
+    first = OWN_SUITE + "    path: [animals, with wings]\n"
+    suite = load_suite(str(own_suite(tmp_path, first + second + "animals\n")))
+    assert [task.path for task in suite.tasks] == [("animals", "with wings"), ("animals",)]
+    for other in ("[Animals]", "[animals, with  wings]"):
+        file = own_suite(tmp_path, first + second + f"{other}\n")
+        with pytest.raises(UserError, match=r"task Gulls: `path` has '.*' where another task has '.*'; write"):
+            load_suite(str(file))
 
 
 @pytest.mark.parametrize("name", ["general10", "plant6", "rs8", "fashion20"])
@@ -237,6 +275,10 @@ def test_suite_names_in_any_case() -> None:
         (("template: a photo of a {}, a type of bird.", "template: ['a {}.', 'a {}.']"), "'a {}.' stands twice"),
         (("template: a photo of a {}, a type of bird.", "template: []"), "`template` must be text, not []"),
         (("template: a photo of a {}, a type of bird.", "template: a {}}."), "'a {}}.' must hold one {}"),
+        (("folder: birds", "path: []"), "`path` must be text, not []"),
+        (("folder: birds", "path: [animals, no]"), "`path` must be text, not False (put it in quotes)"),
+        (("folder: birds", "path: [animals, animals]"), "`path` 'animals' stands twice"),
+        (("folder: birds", "path: [animals, ' ']"), "`path` must name the nodes above the task, from the top, not ['a"),
         (("folder: birds", "descriptions: 3"), "`descriptions` must be text, not 3"),
         (("folder: birds", "sources: [{what: [a.zip]}]"), "sources: `what` must be text, not ['a.zip']"),
         (("folder: birds", "reader: {kind: folders, camel: 1}"), "`camel` must be true or false, not 1"),

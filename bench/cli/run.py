@@ -88,7 +88,7 @@ def run(argv: list[str]) -> int:
         missing = [t.name for t in run.suite.tasks if t.name not in there]
         print(f"Left out, no data: {', '.join(missing)}")
     for name, why in run.left_out.items():
-        print(f"Left out, {name} cannot score {run.protocol.tests}: {why}")
+        print(f"Left out, {name} {why}")
     if dry_run:
         from bench.estimates import by_setting, estimates, totals
 
