@@ -244,4 +244,7 @@ def test_records_and_report_tell_the_protocols_apart(ran: Any, tmp_path: Path) -
         assert [row["n_train"] for row in record["tasks"]] == (expected if method == "noting" else [0, 0, 0])
     report(str(runs), str(tmp_path), format="md")
     page = (tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "imbalanced:10" in page and page.count("imbalanced") > page.count("imbalanced:10")
+    for protocol, shares in (("imbalanced", "its share of the data"), ("imbalanced:10", "shares that fall to 1/10 of")):
+        said = f"Protocol {protocol}, seed 1. Trained at 2 shots on classes of different sizes: as many images in all,"
+        assert f"{said} of each class by {shares}" in page
+    assert page.count("classes of different sizes") < page.count("Protocol ")  # not of few-shot's

@@ -21,6 +21,10 @@ HALVES = (
     "among its own classes. H: their harmonic mean, taken for each task and seed, then averaged; the average H in "
     "CoCoOp's paper is another number, the harmonic mean of the averaged Base and New."
 )
+UNEVEN = (
+    "Trained at {} on classes of different sizes: as many images in all, of each class by {}. Every task is scored by "
+    "the mean of its classes' accuracies."
+)
 MARKED = (
     "Bold: better than every other of its {}; underlined: second, and better than all that follow; ≈: the highest and "
     "those that are not told from it ({}, 5 %, p adjusted by Holm)."
@@ -51,6 +55,7 @@ def about(block: Block) -> list[str]:
         *missing(block),
         f"Protocol {first['protocol']}, seed{'s' * (len(block.seeds) > 1)} {', '.join(map(str, block.seeds))}.",
         HALVES.format(_shots(block)) if block.halves else "",
+        _uneven(block),
         _recipe(block),
     ]
     if block.shared:
@@ -114,6 +119,15 @@ def _shots(block: Block) -> str:
     """ "1 shot", "1, 4 shots"."""
     *first, last = block.shots or [0]
     return ", ".join([*map(str, first), count(last, "shot")])
+
+
+def _uneven(block: Block) -> str:
+    """What the imbalanced protocol did; "" of others."""
+    kind, _, ratio = str(block.rows["protocol"].iloc[0]).partition(":")
+    if kind != "imbalanced":
+        return ""
+    shares = f"shares that fall to 1/{ratio} of the largest" if ratio else "its share of the data"
+    return UNEVEN.format(_shots(block), shares)
 
 
 def _recipe(block: Block) -> str:
