@@ -219,6 +219,8 @@ def test_classes_never_seen_are_scored(name: str) -> None:
     images = some_images(method)
     scores = method.predict(method.tasks[1], images, ["zebra", "red", "a very long name of a class"])
     assert scores.shape == (6, 3) and scores.isfinite().all()
+    if name == "gda":  # its new classes share one covariance
+        return
     alone = method.predict(method.tasks[1], images, ["red"])
     torch.testing.assert_close(scores[:, 1:2], alone, rtol=1e-4, atol=1e-4)
 
