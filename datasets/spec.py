@@ -128,6 +128,7 @@ class Suite:
             raise UserError(f"suite {self.name}: none of its {len(made)} tasks below {root} is in this part")
         if twice := _twice(task.name for task in tasks):
             raise UserError(f"{self.path}: two tasks have the name {twice!r}")
+        check_paths(self.path, {task.name: task.path for task in tasks})
         return replace(self, tasks=tasks)
 
 

@@ -60,7 +60,7 @@ def tasks_of(spec: TaskSpec, folder: Path) -> Sequence[TaskSpec]:
     Without the annotation file the entry itself. In the entry's task names, {taxon} is the taxon's Latin name and
     {group} the data set's own word for the group ("birds"). The genera of a family, and the families of an order, are
     in the same part (train, val or test). A hash of that family's or order's name decides which: whatever is added or
-    missing, no other task changes sides.
+    missing, no other task changes sides. A task's path is its group and the taxa from the order down to it.
     """
     level, least = _checked(spec.name, spec.reader), spec.reader.get("least", LEAST)
     if "taxon" in spec.reader or not (folder / TRAIN).is_file():
@@ -80,8 +80,9 @@ def tasks_of(spec: TaskSpec, folder: Path) -> Sequence[TaskSpec]:
         task = replace(
             spec, name=_file_name(name), reader={**spec.reader, "taxon": "/".join(taxon)}, n_classes=len(own)
         )
+        path = tuple(node for node in (own[0].group, *taxon[3:-1]) if node.strip())
         part = part_of(taxon[:-1])
-        made.append(replace(task, task_name=task_names[0], task_names=task_names, part=part))
+        made.append(replace(task, task_name=task_names[0], task_names=task_names, path=path, part=part))
     return made
 
 

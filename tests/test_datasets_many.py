@@ -92,6 +92,7 @@ def test_a_family_of_five_species_is_a_task_and_one_of_four_is_none(inat: Path) 
         "Turdidae",
     )
     assert found["Rosaceae"].task_name == "telling plants of the family Rosaceae apart"
+    assert [task.path for task in found.values()] == [("Birds", "Passeriformes"), ("Plants", "Rosales")]
 
 
 def test_a_task_trains_on_mini_images_and_tests_on_all_validation_images(inat: Path) -> None:
@@ -121,6 +122,7 @@ def test_genera_are_tasks_by_the_same_rule(tmp_path: Path) -> None:
     found = tasks(write(tmp_path, [*SPECIES, *more]), "inat2021-genera")
     assert [(name, len(task.class_names)) for name, task in found.items()] == [("Turdus", 6)]
     assert found["Turdus"].task_name == "telling birds of the genus Turdus apart"
+    assert found["Turdus"].path == ("Birds", "Passeriformes", "Turdidae")
 
 
 def test_a_genus_of_plants_and_one_of_animals_may_share_a_name(tmp_path: Path) -> None:
@@ -428,6 +430,8 @@ def test_meta_album_has_three_sets_of_each_of_ten_domains_in_three_sizes() -> No
     for suite, size in (("meta-album", "Mini"), ("meta-album-micro", "Micro"), ("meta-album-extended", "Extended")):
         found = load_suite(suite).tasks
         assert len({task.name for task in found}) == len({task.task_name for task in found}) == 30
+        domains = [task.path[0] for task in found]
+        assert domains == sorted(domains, key=domains.index) and {domains.count(d) for d in domains} == {3}
         assert [task.folder for task in found] == [f"meta_album/{task.name}_{size}" for task in found]
         assert [task.sources[0].url.rpartition("/")[2] for task in found] == [f"{task.name}.html" for task in found]
 
