@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.config import RunConfig, Settings, as_arguments, setting
-from bench.errors import UserError, nearest
+from bench.errors import UserError
 from bench.files import user_path
 from bench.records import KEY_SHOWN, Record
 
@@ -132,6 +132,7 @@ def choose(there: Sequence[tuple[Path, Record]], config: RelateConfig) -> list[t
     UserError : there are none, or of several settings.
     """
     from bench.methods import find_method
+    from bench.methods.prompt import PromptMethod
 
     where = f"below '{config.results}'"
     if config.cell is not None:
@@ -143,7 +144,10 @@ def choose(there: Sequence[tuple[Path, Record]], config: RelateConfig) -> list[t
         of_method = [(path, record) for path, record in there if setting_of(record) == setting_of(one)]
         method = one.cell["method"]
     else:
-        method = find_method(config.method, "--method").name
+        kind = find_method(config.method, "--method")
+        if not issubclass(kind, PromptMethod):
+            raise UserError(f"--method {config.method}: learns no prompts, so it has no contexts to relate tasks by")
+        method = kind.name
         of_method = [(path, r) for path, r in there if r.cell["method"] == method and r.cell["protocol"] == "few-shot"]
         if config.shots is not None:
             of_method = [(path, record) for path, record in of_method if record.cell["shots"] == config.shots]
@@ -197,11 +201,11 @@ def _is_part(own: list[tuple[Path, Record]], settings: Sequence[list[tuple[Path,
 
 
 def _none(there: Sequence[tuple[Path, Record]], config: RelateConfig, where: str) -> str:
-    methods = sorted({record.cell["method"] for _, record in there if record.cell["protocol"] == "few-shot"})
+    """What is said where no cell is found."""
     shots = "" if config.shots is None else f" --shots {config.shots}"
     at = f" at {config.shots} shots" if shots else ""
-    others = [name for name in methods if name != config.method]
-    hint = f", or name another with --method ({nearest(config.method, others)})" if others else ""
+    others = sorted({record.cell["method"] for _, record in there} - {config.method, "zero-shot"})
+    hint = f", or name another with --method (there: {', '.join(others)})" if others else ""
     typed = f"python -m bench run --methods {config.method}{shots} --results {config.results}"
     return f"no finished few-shot cell of {config.method}{at} {where}; run `{typed}`{hint}"
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from numpy.typing import NDArray
 
 from bench.files import file_name, write_whole
 from bench.reports import fonts
@@ -27,11 +28,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 4  # matrices in a row of the picture
 ORDER = "tasks stand in the order of a dendrogram of their functional shifts (average linkage)"
-GAINS = {
-    "swap": "context swap: points over zero-shot",
-    "pair gain": "gain in pairs: points over alone",
-    "left-out gain": "gain by one more: points over all the others",
-}
+GAINS = {"swap": "context swap", "pair gain": "gain in pairs", "left-out gain": "gain by one more"}
 COSINES = {
     "text": "task names (centred)",
     "kernel": "task features (K)",
@@ -41,10 +38,10 @@ COSINES = {
     "visual": "few-shot images",
     "class names": "class names shared",
 }
-ROWS = {
-    "swap": "row: whose context; column: whose images",
-    "pair gain": "row: who gains; column: by whom",
-    "left-out gain": "row: who gains; column: by whom",
+ABOUT = {
+    "swap": "points over zero-shot; row: whose context; column: whose images",
+    "pair gain": "points over alone; row: who gains; column: by whom",
+    "left-out gain": "points over all the others; row: who gains; column: by whom",
     "kernel": "K itself; the picture shows cosines",
 }
 TABLES = {
@@ -81,7 +78,7 @@ def page(found: Relations) -> str:
             digits = 1 if name in GAINS or name == "gains" else 3
             header = [Cell(str(column)) for column in frame.columns]
             rows = [[Cell(_text(value, digits)) for value in row] for row in frame.itertuples(index=False)]
-            caption = [f"{found.about}.", *([f"{ROWS[name]}."] if name in ROWS else [])]
+            caption = [f"{found.about}.", *([f"{ABOUT[name]}."] if name in ABOUT else [])]
             caption += found.notes if name == "association" else []
             parts.append(markdown(Table(title[0].upper() + title[1:], caption, header, rows, demo=found.demo)))
     return "\n".join(parts)
@@ -94,15 +91,16 @@ def _text(value: object, digits: int) -> str:
 
 
 def drawn(found: Relations) -> Drawing:
-    """The matrices side by side; tasks stand in the order of the dendrogram of their functional similarity."""
+    """The matrices side by side, without those that are the same for every pair of tasks; tasks stand in the order of
+    the dendrogram of their functional shifts."""
     tree = grown(found.frames["functional"])
     tasks = [str(found.frames["functional"].columns[leaf]) for leaf in tree["leaves"]]
-    names = [name for name in (*GAINS, *COSINES) if name in found.frames]
-    columns = min(COLUMNS, len(names))
-    lines = math.ceil(len(names) / columns)
+    names = [name for name in (*GAINS, *COSINES) if name in found.frames and np.ptp(_of_pairs(found.frames[name]))]
+    lines = math.ceil(len(names) / COLUMNS)
+    columns = math.ceil(len(names) / lines)
     side = max(1.7, CELL * len(tasks))
     widths = [0.25 * side, *[side] * columns]
-    size = (1.9 + sum(widths), 0.7 + lines * (side + 1.2))
+    size = (1.9 + sum(widths), 0.7 + lines * (side + 1.35))
     figure, panels = grid(lines * len(widths), len(widths), size, sharey=True, width_ratios=widths)
     for place, panel in enumerate(panels):
         line, column = divmod(place, len(widths))
@@ -121,6 +119,12 @@ def drawn(found: Relations) -> Drawing:
     return figure
 
 
+def _of_pairs(matrix: pd.DataFrame) -> NDArray[np.float64]:
+    """The values off the diagonal; of gains, those that have records."""
+    values = matrix.to_numpy(dtype=float)[~np.eye(len(matrix), dtype=bool)]
+    return values[~np.isnan(values)]
+
+
 def _panel(axes: Axes, name: str, frames: Mapping[str, pd.DataFrame], tasks: list[str]) -> None:
     matrix = frames[name].loc[tasks, tasks]
     if name == "kernel":
@@ -130,4 +134,4 @@ def _panel(axes: Axes, name: str, frames: Mapping[str, pd.DataFrame], tasks: lis
     heat(axes, 100 * matrix if change else matrix, gains=name in GAINS or change)
     axes.set_title(GAINS.get(name) or COSINES[name])
     unit = "share × 100" if name == "class names" else "cosine × 100"
-    axes.set_xlabel(ROWS[name].replace("; ", ";\n") if name in GAINS else unit)
+    axes.set_xlabel(ABOUT[name].replace("; ", ";\n") if name in GAINS else unit)
