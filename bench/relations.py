@@ -27,6 +27,7 @@ from bench.features import View
 from bench.likeness import cosines, task_vectors
 from bench.methods import Clip, Method, TaskData, find_method
 from bench.methods.prompt import PromptMethod
+from bench.methods.softcpt import SoftCPT
 from bench.metrics import METRICS
 from bench.numerics import method_code, numerics
 from bench.options import restored
@@ -161,12 +162,19 @@ def start_of(kept: Kept) -> Method | None:
 
 
 def of_vectors(method: Method) -> tuple[Matrix, dict[str, Matrix]]:
-    """Of a method that makes contexts from task features: the features' spectrum [T] (`association.spectrum`); and
-    [T, T] by name, "kernel", K = F Fᵀ, by which it shares what tasks learn, and "contexts", cosines of the contexts."""
+    """Of a method that makes contexts from task features F [T, d]: the spectrum [T] of K = F Fᵀ; and [T, T] by name,
+    "kernel", K itself, by which it shares what tasks learn, and "contexts", cosines of the contexts.
+
+    F is what the meta-network reads, so a graph's smoothed features. Of other methods nothing, {}.
+    """
     vectors = task_vectors(method)
     if vectors is None:
         return np.zeros(0), {}
-    features = vectors["features"].double().cpu()
+    features = vectors["features"]
+    if isinstance(method, SoftCPT):
+        with torch.no_grad():
+            features = method.task_input(range(len(method.tasks)))
+    features = features.double().cpu()
     made = {"kernel": (features @ features.T).numpy(), "contexts": cosines(vectors["contexts"]).cpu().numpy()}
     return association.spectrum(features.numpy()), made
 

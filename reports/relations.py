@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from numpy.typing import NDArray
 
 from bench.files import file_name, write_whole
 from bench.reports import fonts
@@ -91,11 +90,13 @@ def _text(value: object, digits: int) -> str:
 
 
 def drawn(found: Relations) -> Drawing:
-    """The matrices side by side, without those that are the same for every pair of tasks; tasks stand in the order of
-    the dendrogram of their functional shifts."""
+    """The matrices side by side (shared class names where there are any); tasks stand in the order of the dendrogram of
+    their functional shifts."""
     tree = grown(found.frames["functional"])
     tasks = [str(found.frames["functional"].columns[leaf]) for leaf in tree["leaves"]]
-    names = [name for name in (*GAINS, *COSINES) if name in found.frames and np.ptp(_of_pairs(found.frames[name]))]
+    names = [name for name in (*GAINS, *COSINES) if name in found.frames]
+    if "class names" in names and not (found.frames["class names"].to_numpy() > np.eye(len(tasks))).any():
+        names.remove("class names")
     lines = math.ceil(len(names) / COLUMNS)
     columns = math.ceil(len(names) / lines)
     side = max(1.7, CELL * len(tasks))
@@ -117,12 +118,6 @@ def drawn(found: Relations) -> Drawing:
     title = f"{'DEMO: ' * found.demo}how tasks relate: {found.about}; {ORDER}"
     figure.suptitle(textwrap.fill(escaped(title), int(12 * size[0])), x=0.02, ha="left")
     return figure
-
-
-def _of_pairs(matrix: pd.DataFrame) -> NDArray[np.float64]:
-    """The values off the diagonal; of gains, those that have records."""
-    values = matrix.to_numpy(dtype=float)[~np.eye(len(matrix), dtype=bool)]
-    return values[~np.isnan(values)]
 
 
 def _panel(axes: Axes, name: str, frames: Mapping[str, pd.DataFrame], tasks: list[str]) -> None:

@@ -22,6 +22,7 @@ from bench.clip.text import Prompts
 from bench.datasets import load_suite, load_tasks
 from bench.features import ImageFeatures, View
 from bench.methods import TaskData, find_method
+from bench.reports.relations import drawn, page
 
 sys.path.append(str(Path(__file__).parent))
 from test_cli import mistake
@@ -150,6 +151,20 @@ def test_kernel_contexts_and_spectrum_are_those_of_the_learned_task_features(fou
     learned = found["spectrum"].set_index("of").loc["learned"]
     assert learned[[f"share {k}" for k in (1, 2, 3)]].to_numpy(dtype=float) == pytest.approx(shares, abs=1e-4)
     assert learned["effective rank"] == pytest.approx(ranks, abs=1e-3)
+
+
+def test_a_graph_s_kernel_is_that_of_its_smoothed_features(tiny: Any, tmp_path: Path) -> None:
+    """V = S F P, and P has a right inverse: S F = V P⁺."""
+    tiny.run(tmp_path, shots=[1], seeds=[1], methods=["softcpt-graph"], options=["softcpt-graph.a=0.5"])
+    (path,) = tmp_path.rglob("*.safetensors")
+    kept: Any = bench.load_cell(str(path))
+    with torch.no_grad():
+        v = torch.cat(kept.method.contexts(range(3), [["a"]] * 3)).flatten(1).double()
+        smoothed = (v @ torch.linalg.pinv(kept.method.learned["projection"].double())).numpy()
+        plain = kept.method.features(range(3)).double().numpy()
+    kernel = bench.relate(**asked(tmp_path, tiny, method="softcpt-graph"))["kernel"].to_numpy()
+    assert kernel == pytest.approx(smoothed @ smoothed.T, rel=1e-3)
+    assert np.abs(kernel / (plain @ plain.T) - 1).max() > 0.05
 
 
 def test_without_learning_nothing_changes_since_the_start(runs: Path, tiny: Any, tmp_path: Path) -> None:
@@ -300,6 +315,39 @@ def test_the_command_prints_tables_and_writes_them_with_a_picture(
     page = (out / "relations.md").read_text(encoding="utf-8")
     assert "# How tasks relate" in page and "Which likeness goes with which gain" in page
     assert f"{again['swap'].loc['Colour', 'Shade']:.1f}" in page
+
+
+def a_frame(*rows: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(rows, pd.Index(["a", "b<i>|", "c"], name="task"), ["a", "b<i>|", "c"])
+
+
+def test_the_picture_s_matrices_stand_in_the_order_of_the_dendrogram_of_functional_shifts() -> None:
+    """a and c are near to each other, and b is nearer to a."""
+    nan = float("nan")
+    frames = {
+        "swap": a_frame([1, 2, 3], [-4, 5, 6], [7, 8, 9]),
+        "pair gain": a_frame([nan, 12, 13], [21, nan, 23], [31, 32, nan]),
+        "kernel": a_frame([4, 2, 0], [2, 1, 0], [0, 0, 9]),
+        "functional": a_frame([1, 0.2, 0.9], [0.2, 1, 0.1], [0.9, 0.1, 1]),
+        "class names": a_frame([1, 0, 0], [0, 1, 0], [0, 0, 1]),
+    }
+    found = relations.Relations("softcpt", True, {**frames, "association": pd.DataFrame()}, ["A note."])
+    figure = drawn(found)
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert list(panels) == ["context swap", "gain in pairs", "task features (K)", "functional shifts"]  # no class name is shared
+    order = [label.get_text() for label in panels["context swap"].get_yticklabels()]
+    assert order in (["b<i>|", "a", "c"], ["c", "a", "b<i>|"])
+    wanted = {  # in the first order, nothing on the diagonal but for the swap
+        "context swap": [5, -4, 6, 2, 1, 3, 8, 7, 9],
+        "gain in pairs": [21, 23, 12, 13, 32, 31],
+        "task features (K)": [100, 0, 100, 0, 0, 0],  # 2 / √(4 · 1)
+        "functional shifts": [20, 10, 20, 90, 10, 90],
+    }
+    for title, values in wanted.items():
+        written = [int(text.get_text()) for text in panels[title].texts]
+        assert written == (values if order[0] == "b<i>|" else values[::-1]), title
+    text = page(found)
+    assert "b&lt;i&gt;\\|" in text and "<i>" not in text and "DEMO" in text
 
 
 def test_the_commands_of_the_page_run_as_printed(tiny: Any, tmp_path: Path) -> None:
