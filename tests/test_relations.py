@@ -334,7 +334,7 @@ def test_the_picture_s_matrices_stand_in_the_order_of_the_dendrogram_of_function
     found = relations.Relations("softcpt", True, {**frames, "association": pd.DataFrame()}, ["A note."])
     figure = drawn(found)
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
-    assert list(panels) == ["context swap", "gain in pairs", "task features (K)", "functional shifts"]  # no name is shared
+    assert list(panels) == ["context swap", "gain in pairs", "task features (K)", "functional shifts"]
     order = [label.get_text() for label in panels["context swap"].get_yticklabels()]
     assert order in (["b<i>|", "a", "c"], ["c", "a", "b<i>|"])
     wanted = {  # in the first order, nothing on the diagonal but for the swap
