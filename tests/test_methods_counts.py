@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bench.clip.projection import Projection
+from bench.datasets.spec import load_suite
 from bench.methods import TaskData, find_method
 
 TABLE = Path(__file__).parents[1] / "reports" / "softcpt_main_table.csv"
@@ -53,9 +54,10 @@ class StubClip:
 
 def count(method: str, suite: str, **params: Any) -> int:
     """How many numbers a method learns on a suite."""
+    paths = [spec.path for spec in load_suite(suite).tasks]
     tasks = [
-        TaskData(f"task {t}", "recognition", tuple(f"class {c}" for c in range(n)), "a {}.", torch.zeros(0), NONE)
-        for t, n in enumerate(SUITES[suite])
+        TaskData(f"task {t}", "recognition", tuple(f"class {c}" for c in range(n)), "a {}.", NONE, NONE, path=path)
+        for t, (n, path) in enumerate(zip(SUITES[suite], paths, strict=True))
     ]
     chosen = find_method(method)
     made: Any = chosen(chosen.Params(**params))
@@ -136,6 +138,16 @@ def test_methods_that_share_count_as_worked_out_for_general10(
     method: str, params: dict[str, Any], expected: int
 ) -> None:
     assert count(method, "general10", **params) == expected
+
+
+def test_trees_count_their_nodes() -> None:
+    """Fashion-20: root, pants, tops, shoes, socks, 20 leaves; 16 · 512 numbers each; two depths with inner nodes."""
+    softcpt = count("softcpt", "fashion20")
+    assert count("coop-tree", "fashion20") == 25 * 8192 == 204_800
+    assert count("softcpt-residual", "fashion20") == softcpt + 204_800
+    assert count("softcpt-tree", "fashion20") == softcpt + 2
+    assert count("coop-tree", "fashion20", nodes="root") == count("shared-coop", "fashion20")
+    assert count("coop-tree", "fashion20", nodes="leaves") == count("coop", "fashion20")
 
 
 def test_methods_that_learn_nothing_count_nothing() -> None:

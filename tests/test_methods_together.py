@@ -44,9 +44,8 @@ def make_tasks(method: Any, seed: int) -> list[TaskData]:
     for t, names in enumerate(NAMES):
         labels = torch.arange(len(names)).repeat(4)
         shape = (2, len(labels), *((PLACES,) if method.image == "local" else ()), EMBED)
-        made.append(
-            TaskData(f"task {t}", f"recognition {t}", names, "a {}.", torch.randn(shape, generator=rng), labels)
-        )
+        views, named = torch.randn(shape, generator=rng), (f"task {t}", f"recognition {t}", names, "a {}.")
+        made.append(TaskData(*named, views, labels, path=("things",)))
     return made
 
 

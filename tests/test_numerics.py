@@ -153,7 +153,7 @@ def test_same_keeps_the_version_and_changed_raises_it(
 
 
 CLASS_CONDITIONAL = {"softcpt-cata", "softcpt-cats", "softcpt-csta", "softcpt-csts"}
-ON_SOFTCPT = {"softcpt-graph", "softcpt-rank", "softcpt-mix", "coop-mix"}
+ON_SOFTCPT = {"softcpt-graph", "softcpt-rank", "softcpt-mix", "coop-mix", "softcpt-tree", "softcpt-residual"}
 
 
 def codes() -> dict[str, str]:
