@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.datasets import hub
 from bench.datasets.readers import COMMON_OPTIONS
@@ -15,20 +15,10 @@ from bench.datasets.sources import Source
 from bench.datasets.splitfiles import read_json
 from bench.datasets.tree import check_paths
 from bench.datasets.types import class_name
-from bench.datasets.yamlfiles import read_yaml
+from bench.datasets.yamlfiles import Key, check_keys, is_kind, must_be, read_yaml, values_of
 from bench.errors import UserError, nearest
 from bench.files import NO_TEXT, is_text, user_path
 from bench.metrics import METRICS
-
-
-class Key(NamedTuple):
-    """What a key's value may be: of a type (a `list` or `dict` is of texts), a number of at least `minimum`."""
-
-    kind: Any
-    default: Any = None
-    minimum: int = 0
-    needed: bool = False
-
 
 PARTS = ("train", "val", "test")  # of the tasks that a data set is divided into: `--suite NAME:test`
 SUITE_KEYS = {
@@ -50,10 +40,6 @@ SOURCE_KEYS = {
 PATH_OPTIONS = ("images", "pool", "parts", "split", "files")  # of readers: below the data root
 MAX_NAME = 200  # bytes of a task's name, which is a part of file names
 DIGITS = {"md5": 32, "sha256": 64}
-TYPE_NAMES: dict[Any, str] = {
-    **{str: "text", bool: "true or false", int: "a whole number"},
-    **{list: "a list of texts", dict: "a map of texts", Mapping: "a map", Sequence: "a list of maps"},
-}
 
 
 @dataclass(frozen=True)
@@ -168,12 +154,12 @@ def _content(file: Path) -> dict[str, Any]:
     above = content.pop("extends", None)
     if above is None:
         return content
-    _must_be(f"{file}: `extends`", above, Key(str))
+    must_be(f"{file}: `extends`", above, Key(str))
     base = dict(read_yaml(_file(above, file.parent)))
     if "extends" in base:
         raise UserError(f"{file}: `extends` {above!r}: extends another suite itself; name that one")
     for given in (base, content):
-        _must_be(f"{file}: `defaults`", given.setdefault("defaults", {}), Key(Mapping))
+        must_be(f"{file}: `defaults`", given.setdefault("defaults", {}), Key(Mapping))
     return {**base, **content, "defaults": {**base["defaults"], **content["defaults"]}}
 
 
@@ -188,10 +174,10 @@ def _folder() -> Path:
 
 
 def _suite(file: Path, content: Mapping[str, Any]) -> Suite:
-    given = _values(f"{file}: suite", content, SUITE_KEYS)
+    given = values_of(f"{file}: suite", content, SUITE_KEYS)
     if not given["tasks"]:
         raise UserError(f"{file}: `tasks` must be a list of at least one task")
-    _check_keys(f"{file}: defaults", given["defaults"], TASK_KEYS)
+    check_keys(f"{file}: defaults", given["defaults"], TASK_KEYS)
     tasks = tuple(_task(file, {**_named(given["defaults"], entry.get("name")), **entry}) for entry in given["tasks"])
     if twice := _twice(spec.name for spec in tasks):
         raise UserError(f"{file}: two tasks have the name {twice!r}")
@@ -219,7 +205,7 @@ def _beside(file: Path, name: str) -> Path:
 
 def _task(file: Path, entry: Mapping[str, Any]) -> TaskSpec:
     at = f"{file}: task {entry.get('name', '')}".rstrip()
-    given = _values(at, entry, TASK_KEYS)
+    given = values_of(at, entry, TASK_KEYS)
     name, reader = given["name"], _reader(at, given["reader"])
     if given["metric"] not in METRICS:
         raise UserError(f"{at}: unknown metric {given['metric']!r}; {nearest(given['metric'], METRICS)}")
@@ -251,7 +237,7 @@ def _texts(what: str, given: Any) -> tuple[str, ...]:
     """One text, or a list of texts that differ."""
     texts = given if isinstance(given, list) and given else [given]
     for text in texts:
-        _must_be(what, text, Key(str))
+        must_be(what, text, Key(str))
         if texts.count(text) > 1:
             raise UserError(f"{what} {text!r} stands twice")
     return tuple(texts)
@@ -277,7 +263,7 @@ def _descriptions(file: Path, name: str) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for key, texts in content.items():
         own = [texts] if isinstance(texts, str) else texts
-        if not isinstance(key, str) or not own or not _is(own, list) or not all(text.strip() for text in own):
+        if not isinstance(key, str) or not own or not is_kind(own, list) or not all(text.strip() for text in own):
             raise UserError(f"{source}: {key!r} must be a class name with a list of sentences, not {repr(texts)[:80]}")
         if odd := next((text for text in (key, *own) if not is_text(text)), None):
             raise UserError(f"{source}: {odd[:80]!r} holds {NO_TEXT}")
@@ -304,7 +290,7 @@ def _reader(at: str, reader: Mapping[str, Any]) -> dict[str, Any]:
         for key, v in reader.items()
         if v is not None or key not in types
     }
-    _values(at, given, {option: Key(kind) for option, kind in types.items()})
+    values_of(at, given, {option: Key(kind) for option, kind in types.items()})
     if given.get("task", 0) < 0:
         raise UserError(f"{at}: `task` must be a whole number from 0 up, not {given['task']}")
     for option in PATH_OPTIONS:
@@ -334,7 +320,7 @@ def _sources(at: str, given: Sequence[Mapping[str, Any]]) -> tuple[Source, ...]:
 
 def _source(at: str, entry: Mapping[str, Any]) -> Source:
     """One source: what people read as texts, what `data fetch` goes by checked."""
-    source = Source(**_values(at, entry, SOURCE_KEYS))
+    source = Source(**values_of(at, entry, SOURCE_KEYS))
     if not source.fetch:
         for key in ("file", "unpack", *DIGITS):
             if key in entry:
@@ -358,42 +344,7 @@ def _source(at: str, entry: Mapping[str, Any]) -> Source:
     return source
 
 
-# What a value may be --------------------------------------------------------------------------------------
-
-
-def _values(at: str, content: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
-    """The values of all keys, each as it must be; those that are not given have their defaults."""
-    _check_keys(at, content, keys)
-    for name, key in keys.items():
-        if content.get(name) is not None:
-            _must_be(f"{at}: `{name}`", content[name], key)
-        elif key.needed:
-            raise UserError(f"{at}: `{name}` is missing; it must be {TYPE_NAMES[key.kind]}")
-    return {name: key.default if content.get(name) is None else content[name] for name, key in keys.items()}
-
-
-def _check_keys(at: str, content: Mapping[Any, Any], keys: Mapping[str, Key]) -> None:
-    for key in content:
-        if key not in keys:
-            raise UserError(f"{at}: unknown key {str(key)!r}; {nearest(str(key), keys)}")
-
-
-def _must_be(what: str, value: object, key: Key) -> None:
-    if not _is(value, key.kind) or (key.minimum and isinstance(value, int) and value < key.minimum):
-        bound = f" from {key.minimum} up" if key.minimum else ""
-        quotes = " (put it in quotes)" if key.kind in (str, list, dict) else ""
-        raise UserError(f"{what} must be {TYPE_NAMES[key.kind]}{bound}, not {value!r}{quotes}")
-
-
-def _is(value: object, kind: Any) -> bool:
-    """Whether a YAML value is of a kind; entries of lists and maps are texts (an unquoted `no` is not)."""
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    if kind is dict:
-        return isinstance(value, dict) and all(isinstance(entry, str) for pair in value.items() for entry in pair)
-    if kind is Sequence:
-        return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
-    return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
+# Names and paths ------------------------------------------------------------------------------------------
 
 
 def _safe_name(what: str, name: str) -> str:

@@ -1,17 +1,30 @@
-"""Reading YAML files that anybody may have written."""
+"""Reading YAML files that anybody may have written, and what their values may be."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 from bench.files import NO_TEXT, is_text
 
 DEEPEST = 100  # lists and maps within each other
+TYPE_NAMES: dict[Any, str] = {
+    **{str: "text", bool: "true or false", int: "a whole number"},
+    **{list: "a list of texts", dict: "a map of texts", Mapping: "a map", Sequence: "a list of maps"},
+}
+
+
+class Key(NamedTuple):
+    """What a key's value may be: of a type (a `list` or `dict` is of texts), a number of at least `minimum`."""
+
+    kind: Any
+    default: Any = None
+    minimum: int = 0
+    needed: bool = False
 
 
 class _Loader(yaml.SafeLoader):
@@ -52,3 +65,43 @@ def read_yaml(file: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{file}: must be a map of names and values (of a suite: `title` and `tasks`)")
     return content
+
+
+# What a value may be --------------------------------------------------------------------------------------
+
+
+def values_of(at: str, content: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The values of all keys, each as it must be; those that are not given have their defaults."""
+    check_keys(at, content, keys)
+    for name, key in keys.items():
+        if content.get(name) is not None:
+            must_be(f"{at}: `{name}`", content[name], key)
+        elif key.needed:
+            raise UserError(f"{at}: `{name}` is missing; it must be {TYPE_NAMES[key.kind]}")
+    return {name: key.default if content.get(name) is None else content[name] for name, key in keys.items()}
+
+
+def check_keys(at: str, content: Mapping[Any, Any], keys: Mapping[str, Key]) -> None:
+    """Refuse a key that is none of these."""
+    for key in content:
+        if key not in keys:
+            raise UserError(f"{at}: unknown key {str(key)!r}; {nearest(str(key), keys)}")
+
+
+def must_be(what: str, value: object, key: Key) -> None:
+    """Refuse a value of another type, or a number that is too small. what : it, in the message."""
+    if not is_kind(value, key.kind) or (key.minimum and isinstance(value, int) and value < key.minimum):
+        bound = f" from {key.minimum} up" if key.minimum else ""
+        quotes = " (put it in quotes)" if key.kind in (str, list, dict) else ""
+        raise UserError(f"{what} must be {TYPE_NAMES[key.kind]}{bound}, not {value!r}{quotes}")
+
+
+def is_kind(value: object, kind: Any) -> bool:
+    """Whether a YAML value is of a kind; entries of lists and maps are texts (an unquoted `no` is not)."""
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(isinstance(entry, str) for pair in value.items() for entry in pair)
+    if kind is Sequence:
+        return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+    return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
