@@ -12,7 +12,7 @@ from bench.clip.backbone import Backbone
 from bench.datasets.fewshot import VAL_SHOTS
 from bench.datasets.spec import Suite
 from bench.datasets.splits import Task
-from bench.draws import Draw, RunImages
+from bench.draws import Draw, RunImages, seen_and_scored
 from bench.features import Images, View
 from bench.numerics import method_code, numerics
 from bench.options import Variant
@@ -69,6 +69,7 @@ def make_cells(
     views: int | None,
     task_names: int = 1,
     val_shots: int = VAL_SHOTS,
+    complete: bool = True,
 ) -> Iterator[Cell]:
     """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns.
 
@@ -77,12 +78,14 @@ def make_cells(
 
     asked, views : training views per image as the run says, and as its recipe or suite says.
     task_names, val_shots : which of the suite's, and validation images of a class at most; both told in the
-        configuration where they are not the usual ones.
+        configuration where they are not the usual ones. complete : whether all of the suite's tasks are there.
     """
-    version, names = numerics(), [t.name for t in tasks]
+    version, everything = numerics(), [t.name for t in tasks]
+    folds, (_, scored) = protocol.folds(tasks), seen_and_scored(protocol, tasks)
     for (n, seed), draw in images.draws.items():
+        names = everything if n else scored
         chosen = [v.at(n, names) for v in settings if v.method.trains == (n > 0)]
-        for variant, fold in product(chosen, protocol.folds(tasks) if n else [Fold((), tuple(names))]):
+        for variant, fold in product(chosen, folds if n else [Fold(tuple(scored), tuple(scored))]):
             params = parameters_kept(variant.params)
             by_task = variant.by_task_values()
             config = {
@@ -97,16 +100,18 @@ def make_cells(
                 "seed": seed,
                 "views": _views(variant, asked, views),
                 "tasks": names,
-                "complete_suite": len(tasks) == len(suite.tasks),
+                "complete_suite": complete,
                 "data": images.fingerprint(fold.scored),
                 "draw": draw.fingerprint(fold.trained),
                 "code": method_code(variant.method),
                 "numerics": version,
                 **({} if backbone.precision == "float32" else {"precision": backbone.precision}),
                 **({"params_by_task": by_task} if by_task else {}),
+                **({"names": "shuffled"} if variant.shuffled else {}),
                 **({"task_names": task_names} if task_names > 1 else {}),
                 **({"val_shots": val_shots} if n and val_shots != VAL_SHOTS else {}),
-                **({"fold": fold.name, "trained": [*fold.trained], "scored": [*fold.scored]} if fold.name else {}),
+                **({"fold": fold.name} if fold.name else {}),
+                **({} if fold.trained == fold.scored else {"trained": [*fold.trained], "scored": [*fold.scored]}),
                 **({"paths": _paths(tasks, fold)} if variant.method.reads_path else {}),
             }
             yield Cell(variant, config, cell_key(config))

@@ -30,6 +30,7 @@ ALIASES = {"tasks": "--task", "methods": "--method", "shots": "--shot", "seeds":
 # What a record does not keep of its run: places, and what divides its work but changes no number.
 NOT_RECORDED = ("data", "results", "quiet", "track", "retry_failed", "jobs", "backend", "address", "cells_per_gpu",
                 "shard")  # fmt: skip
+ACROSS = "suite-to-suite"  # the protocol that takes a `target`
 FILES = (".yaml", ".yml", ".json", ".safetensors", ".pt")
 
 
@@ -103,11 +104,27 @@ class RunConfig(Settings):
     protocol: str = setting(
         "few-shot",
         "few-shot; base2new: train on half of each task's classes, test on both halves; unseen-task: train on the "
-        "other tasks, test each on its names alone (unseen-task:4: in four folds of tasks); or imbalanced: as many "
-        "images, but of each class by its share of the data (imbalanced:10: of one class ten times as many as of "
-        "another) (default: %(default)s)",
+        "other tasks, test each on its names alone (unseen-task:4: in four folds of tasks); source-task:TASK: train on "
+        "that task, test all others on their names alone; suite-to-suite: train on this suite, so test those of "
+        "--target; or imbalanced: as many images, but of each class by its share of the data (imbalanced:10: of one "
+        "class ten times as many as of another) (default: %(default)s)",
         "what to run",
         metavar="NAME",
+    )
+    target: str | None = setting(
+        None,
+        "the suite to test what was trained on this one, with --protocol suite-to-suite; of its tasks those that this "
+        "suite has, too, are left out",
+        "what to run",
+        metavar="NAME|FILE",
+        path="maybe",
+    )
+    controls: bool = setting(
+        False,
+        "add the rows without which a gain by tasks' names says nothing: zero-shot with the tasks' own templates and "
+        "with 'a photo of a {}.', shared-coop-matched, and each method that reads tasks' names once more, trained with "
+        "these names exchanged among the tasks",
+        "what to run",
     )
     data: str | Path | None = setting(
         None, "the folder that holds the data sets (default: $BENCH_DATA)", "on what", metavar="ROOT", path="always"
@@ -285,6 +302,11 @@ class RunConfig(Settings):
         super().__post_init__()
         check_device(self.device)
         check_tracker(self.track)
+        if self.protocol == ACROSS and self.target is None:
+            raise UserError(f"--protocol {ACROSS}: name the suite to test with --target")
+        if self.protocol != ACROSS and self.target is not None:
+            said = f"says nothing to --protocol {self.protocol}; add --protocol {ACROSS}"
+            raise UserError(f"--target {self.target}: {said}")
         if self.memory_limit is not None:
             bytes_of(self.memory_limit)
         parts = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard or "1/1")

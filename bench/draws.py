@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -75,7 +75,8 @@ def look_at_images(
     hide: bool | None,
     val_shots: int = VAL_SHOTS,
 ) -> RunImages:
-    """Draw the few-shot images, and hash all images of a run, under a bar.
+    """Draw the few-shot images, and hash all images of a run, under a bar: of tasks that the protocol trains on their
+    few-shot images, of those that it scores their test images.
 
     like : "coop" for CoOp's draws, the folder of the user's own, or None for the bench's.
     val_shots : validation images of a class at most; never more than the shots.
@@ -86,9 +87,14 @@ def look_at_images(
     UserError : images are broken (all are named at once), or a draw's file is missing or does not fit.
     """
     sizes = [(0, 0), *((n, seed) for seed in seeds for n in shots)]
-    drawn = {size: {t.name: few_shot_set(t, protocol, *size, like, val_shots) for t in tasks} for size in sizes}
+    trained, scored = seen_and_scored(protocol, tasks)
+    none: tuple[Blocks, Blocks] = [], []
+    drawn = {
+        size: {t.name: few_shot_set(t, protocol, *size, like, val_shots) if t.name in trained else none for t in tasks}
+        for size in sizes
+    }
     few = {t.name: _unique(b for sets in drawn.values() for blocks in sets[t.name] for b in blocks) for t in tasks}
-    items = {t.name: _unique([few[t.name], t.split.test]) for t in tasks}
+    items = {t.name: _unique([few[t.name], t.split.test if t.name in scored else ()]) for t in tasks}
     paths = {t.name: [t.split.root / item.path for item in items[t.name]] for t in tasks}
     broken: dict[str, list[str]] = {}
     with bar("reading images", sum(map(len, paths.values())), "image", hide, position=0) as shown:
@@ -104,22 +110,48 @@ def look_at_images(
     def images(task: Task, chosen: Sequence[Item]) -> Images:
         return Images(task.split.root, tuple(chosen), tuple(known[task.name][item] for item in chosen))
 
-    tests = {t.name: images(t, t.split.test) for t in tasks}
-    for t in tasks:
-        learned_from, scored = images(t, few[t.name]).by_content(), tests[t.name].by_content()
-        if told := describe_copies(t.split.root, copies(learned_from, scored), "few-shot images"):
+    tested = [t for t in tasks if t.name in scored]
+    tests = {t.name: images(t, t.split.test) for t in tested}
+    for t in tested:
+        found = copies(images(t, few[t.name]).by_content(), tests[t.name].by_content())
+        if told := describe_copies(t.split.root, found, "few-shot images"):
             tqdm.write(f"warning: {t.name}: of the test images, {told}", file=sys.stderr)
-    for t in tasks:
+    for told in _copies_of_others(protocol, tasks, {t.name: images(t, few[t.name]) for t in tasks}, tests):
+        tqdm.write(f"warning: {told}", file=sys.stderr)
+    for t in [t for t in tasks if t.name in trained]:
         if without := [size for size, sets in drawn.items() if size[0] and not sets[t.name][1]]:
             tqdm.write(f"warning: {t.name}: {_unvalidated(t, without, like)}", file=sys.stderr)
     draws = {}
     for (size, seed), sets in drawn.items():
         train, val = ({t.name: tuple(images(t, block) for block in sets[t.name][i]) for t in tasks} for i in (0, 1))
         ordered = [images(t, _in_order(sets[t.name], seed)) for t in tasks]
-        trained = [protocol.trained(t) for t in tasks]
-        draws[size, seed] = Draw(train, val, _described(trained, ordered) if size else {})
-    first = [task.worded(1) for task in tasks]  # whatever the tasks are called: the tests are the same
+        halves = [protocol.trained(t) for t in tasks]
+        draws[size, seed] = Draw(train, val, _described(halves, ordered) if size else {})
+    first = [task.worded(1) for task in tested]  # whatever the tasks are called: the tests are the same
     return RunImages(tests, _described(first, list(tests.values())), draws)
+
+
+def seen_and_scored(protocol: Protocol, tasks: Sequence[Task]) -> tuple[list[str], list[str]]:
+    """The names of the tasks that a protocol trains on, and of those that it scores, in any of its folds."""
+    folds, names = protocol.folds(tasks), [task.name for task in tasks]
+    trained, scored = ({*chain(*parts)} for parts in ((f.trained for f in folds), (f.scored for f in folds)))
+    return [name for name in names if name in trained], [name for name in names if name in scored]
+
+
+def _copies_of_others(
+    protocol: Protocol, tasks: Sequence[Task], few: Mapping[str, Images], tests: Mapping[str, Images]
+) -> Iterator[str]:
+    """What to say of test images of unseen tasks that have the same bytes as images which other tasks train on."""
+    holders: dict[str, list[str]] = {}  # tasks by the content of their few-shot images
+    for task in tasks:
+        for digest in set(few[task.name].digests):
+            holders.setdefault(digest, []).append(task.name)
+    for fold in protocol.folds(tasks):
+        trained = set(fold.trained)
+        for name in (name for name in fold.scored if name not in trained):
+            found = Counter(o for d in tests[name].digests for o in holders.get(d, ()) if o in trained)
+            for other, n in found.items():
+                yield f"{name}: {count(n, 'test image')} of it, never to be seen, are few-shot images of {other}"
 
 
 def _described(tasks: Sequence[Task], given: Sequence[Images]) -> dict[str, Any]:

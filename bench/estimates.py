@@ -221,12 +221,13 @@ def _which(name: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _measured(plan: Plan) -> tuple[dict[tuple[str, ...], float], dict[tuple[str, ...], float]]:
     """Mean seconds, and bytes of what was learned, of the finished cells below the results folder."""
+    alike = [cell.config["tasks"] for cell in plan.cells]
     times: dict[tuple[str, ...], list[float]] = {}
     sizes: dict[tuple[str, ...], float] = {}
     for file in plan.store.folder.rglob("*-seed*.json"):
         try:
             record = read_record(file)
-            if record.done and record.config.get("tasks") == plan.cells[0].config["tasks"]:
+            if record.done and record.config.get("tasks") in alike:
                 took = (record.train_seconds or 0.0) + (record.test_seconds or 0.0)
                 times.setdefault(_which(record.cell), []).append(took)
                 if record.learned:

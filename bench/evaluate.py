@@ -16,6 +16,7 @@ from bench import chosen, curves, likeness
 from bench.cells import Cell, needed, parameters_kept
 from bench.checkpoints import Checkpoint
 from bench.clip.backbone import Backbone
+from bench.controls import shuffled
 from bench.datasets.splits import Task
 from bench.devices import device_name, synchronise
 from bench.errors import UserError
@@ -31,7 +32,7 @@ from bench.progress import absolute, bar, note
 from bench.protocols import Part
 from bench.records import CHECKPOINT, PeakMemory, Record, processor, versions
 from bench.saved import keep_state
-from bench.scoring import Scored, mean_over_tasks, score, under_names
+from bench.scoring import Scored, known_classes, mean_over_tasks, score, under_names
 
 NO_IMAGES: dict[str, Any] = {"views": torch.zeros(1, 0, 0), "labels": torch.zeros(0, dtype=torch.long)}
 SMALL_WIDTH = 128  # text towers up to this width train on one thread
@@ -126,13 +127,15 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
     start = time.perf_counter()
     rows: list[dict[str, Any]] = []
     said = []
-    by_name, named = {own.name: own for own in data}, {}
+    by_name, named, overlap = {own.name: own for own in data}, {}, {}
     for task, blocks in zip(plan.scored(cell), trained.tests, strict=True):
         unseen = task.name not in by_name
         own = TaskData(**_names(task), **NO_IMAGES) if unseen else by_name[task.name]
         scores, parts = score(plan.protocol, method, task, own, blocks, plan.backbone.device, unseen)
         if unseen:
-            named[task.name] = under_names(plan.protocol, method, task, own, data, blocks, plan.backbone.device)
+            others = plan.trained(cell)  # under their own names, also where they were trained under others
+            named[task.name] = under_names(plan.protocol, method, task, own, others, blocks, plan.backbone.device)
+            overlap[task.name] = known_classes(task, others, parts)
         rows += scores
         said += [_predictions(task, own, part, found) for part, found in parts]
     end = time.perf_counter()
@@ -157,9 +160,9 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         device=device_name(plan.backbone.device),
         processor=processor(),
         threads=trained.threads,
-        demo=plan.suite.demo,
+        demo=plan.demo,
         title=plan.suite.title,
-        note=plan.suite.note,
+        note=plan.note,
         footnote=" ".join(filter(None, (method.notes, chosen.footnote(choices, plan.config.val_shots)))),
         recipe=plan.config.recipe or "",
         run=plan.config.recorded(),
@@ -170,17 +173,20 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         chosen=chosen.kept(choices),
         facts=method.facts(),
         under_names={name: found for name, found in named.items() if found},
+        overlap=overlap,
         learned=learned.name if kept else None,
         predictions=predictions.name if plan.config.keep else None,
         fingerprints=plan.fingerprints(cell),
         splits={task.name: task.split.source for task in plan.tasks},
-        copies={n: _copies(plan.draw(cell).images(n), images) for n, images in plan.images.tests.items()},
+        copies={n: _copies(plan, cell, n, images) for n, images in plan.images.tests.items()},
     )
 
 
-def _copies(few: Images, tested: Images) -> int:
-    """How many test images of a task have the same bytes as one of its few-shot images."""
-    learned_from = set(few.digests)
+def _copies(plan: Plan, cell: Cell, task: str, tested: Images) -> int:
+    """How many test images of a task have the same bytes as one of its few-shot images, or, of a task that was not
+    trained on, as one of any task that was."""
+    draw, others = plan.draw(cell), sorted(cell.trained)
+    learned_from = {d for name in ([task] if task in others else others) for d in draw.images(name).digests}
     return sum(digest in learned_from for digest in tested.digests)
 
 
@@ -215,7 +221,12 @@ def features_of(plan: Plan, cell: Cell) -> None:
 
 
 def _data(plan: Plan, cell: Cell) -> list[TaskData]:
-    return [_task_data(plan, task, cell) for task in plan.trained(cell)]
+    """What a cell is trained on; of a control, under exchanged names."""
+    tasks = plan.trained(cell)
+    if cell.variant.shuffled:
+        names = shuffled([task.task_name for task in tasks], cell.seed)
+        tasks = [task.called(name) for task, name in zip(tasks, names, strict=True)]
+    return [_task_data(plan, task, cell) for task in tasks]
 
 
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:

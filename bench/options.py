@@ -35,6 +35,7 @@ class Variant:
         recipe with rules for the method: its name, and what differs from it. So all shots of a recipe are one row.
     rules : of the recipe, not yet applied; a later one stands above an earlier.
     by_task : the parameters of tasks that differ from `params`, by the task's name.
+    shuffled : a control, trained with the tasks' names exchanged among them (bench/controls.py).
     """
 
     method: type[Method]
@@ -43,6 +44,7 @@ class Variant:
     label: str = ""
     rules: tuple[Rule, ...] = ()
     by_task: Mapping[str, Any] = field(default_factory=dict)
+    shuffled: bool = False
 
     def at(self, shots: int, tasks: Sequence[str]) -> Variant:
         """The variant in cells of this shot count on these tasks: its rules applied."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,13 +14,15 @@ from bench.cells import Cell, make_cells, needed, shard_of, without_code
 from bench.claims import CLAIMS
 from bench.clip.backbone import Backbone, load_backbone
 from bench.config import RunConfig, many
+from bench.controls import METHODS as CONTROLS
+from bench.controls import can_shuffle, with_shuffled
 from bench.datasets.cache_paths import cache_folder
 from bench.datasets.demo import ensure_demo
 from bench.datasets.fewshot import COOP, NESTED, VAL_SHOTS
 from bench.datasets.spec import Suite, load_suite
 from bench.datasets.splits import Task, load_tasks, select_tasks
 from bench.devices import find_device
-from bench.draws import Draw, RunImages, look_at_images
+from bench.draws import Draw, RunImages, look_at_images, seen_and_scored
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.files import user_path
@@ -28,7 +30,7 @@ from bench.methods import Method, find_method, method_names
 from bench.names import check_names
 from bench.options import Variant, variants
 from bench.progress import absolute, bar, count, note
-from bench.protocols import Protocol, find_protocol
+from bench.protocols import Protocol, SuiteToSuite, find_protocol
 from bench.recipe import check_values, load_recipe
 from bench.records import COLUMNS, Record, RecordStore
 
@@ -41,6 +43,7 @@ class Plan:
 
     config: RunConfig
     suite: Suite
+    target: Suite | None  # of suite-to-suite
     protocol: Protocol
     tasks: list[Task]
     backbone: Backbone
@@ -49,11 +52,22 @@ class Plan:
     cells: list[Cell]
     images: RunImages
     left_out: dict[str, str]  # of all methods, those that cannot be run here, and why
+    absent: list[str]  # tasks that were asked for and have no data
 
     @property
     def hide(self) -> bool | None:
         """Of progress: True where the run is to be quiet, None where the place decides."""
         return True if self.config.quiet else None
+
+    @property
+    def demo(self) -> bool:
+        """Whether its numbers say nothing about photographs: any of its images is rendered."""
+        return self.suite.demo or (self.target is not None and self.target.demo)
+
+    @property
+    def note(self) -> str:
+        """What its suite files say of themselves."""
+        return " ".join(filter(None, (self.suite.note, self.target.note if self.target else "")))
 
     def draw(self, cell: Cell) -> Draw:
         """The few-shot images of a cell."""
@@ -69,8 +83,8 @@ class Plan:
 
     def fingerprints(self, cell: Cell) -> dict[str, str]:
         """Of what a cell shares with others that it may be compared with, all folds of its protocol included."""
-        names = [task.name for task in self.tasks]
-        data, draw = self.images.fingerprint(names), self.draw(cell).fingerprint(names)
+        trained, scored = seen_and_scored(self.protocol, self.tasks)
+        data, draw = self.images.fingerprint(scored), self.draw(cell).fingerprint(trained)
         return {"weights": self.backbone.weights, "data": data, "draw": draw}
 
     def todo(self) -> list[Cell]:
@@ -183,7 +197,10 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     if isinstance(draws, Path) and config.val_shots != VAL_SHOTS:
         raise UserError(f"--val-shots {config.val_shots}: the files of --draws {draws} say what to validate on")
     suite = load_suite(config.suite or "demo")
-    classes = _methods(tuple(config.methods))
+    target = load_suite(config.target) if config.target else None
+    if config.data and suite.demo and (target or suite).demo:
+        raise UserError(f"--data {config.data}: the demo suite renders its own images; leave --data out")
+    classes = _methods(tuple(config.methods), CONTROLS if config.controls else ())
     check_values(f"{suite.path}: recipe", {"all": suite.recipe}, classes)
     recipe = load_recipe(config.recipe, classes) if config.recipe else None
     if recipe:
@@ -191,17 +208,34 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     contents = [{"all": suite.recipe}, recipe.values if recipe else {}]
     named = (recipe.rules, recipe.name) if recipe else (None, "")
     asked_for = variants(classes, tuple(config.options), contents, *named)
-    wanted = None if config.tasks is None else tuple(config.tasks)
-    tree = any(spec.path for spec in select_tasks(suite, wanted))
-    no_tree = "" if tree else f"none of suite {suite.name} has a `path` (docs/data.md)"
-    settings, left_out = _taking_part(asked_for, protocol, no_tree, tuple(config.methods) == EVERY)
     hide = True if config.quiet else None
-    root = _data_root(suite, config, hide)
+    wanted = None if config.tasks is None else tuple(config.tasks)
+    root = _data_root(suite, config)
     suite = suite.at(root)
-    tasks = load_tasks(suite, root, wanted, config.allow_missing, missing_advice(suite, root))
+    specs = select_tasks(suite, wanted)
+    no_tree = "" if any(spec.path for spec in specs) else f"none of suite {suite.name} has a `path` (docs/data.md)"
+    settings, left_out = _taking_part(asked_for, protocol, no_tree, tuple(config.methods) == EVERY)
+    settings = with_shuffled(settings) if config.controls else settings
+    tasks = _load(suite, root, config, wanted)
+    if target and isinstance(protocol, SuiteToSuite):
+        root = _data_root(target, config)
+        target = target.at(root)
+        protocol, twice = protocol.towards(target, specs)
+        scored = [spec for spec in target.tasks if spec.name in protocol.scored]
+        if twice:
+            note(f"{protocol.name}: not scored, because {suite.name} has the same: {', '.join(twice)}", hide)
+        tasks += _load(target, root, config, [spec.name for spec in scored])
+        specs += scored
+    there = {task.name for task in tasks}
+    absent = [spec.name for spec in specs if spec.name not in there]
     tasks = [_worded(task, config.task_names) for task in tasks]
     protocol = protocol.of(tasks)
     tasks = [protocol.judged(task) for task in tasks]
+    for text in _known_names(protocol, tasks):
+        note(text, hide)
+    if any(v.shuffled for v in settings) and (why := _unshuffled(protocol, tasks)):
+        note(why, hide)
+        settings = [v for v in settings if not v.shuffled]
     name = config.backbone or suite.backbone or "RN50"
     backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision, download)
     shots, seeds = many(config.shots), many(config.seeds)
@@ -210,13 +244,17 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     ours = ", ".join(t.name for t in tasks if not t.split.from_file)
     if draws == COOP and ours:
         note(OWN_ORDER.format(ours), hide)
+    if any(v.method.trains for v in settings):
+        _check_training_images(protocol, tasks)
     images = look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide, config.val_shots)
     views = config.views, recipe.views if recipe else suite.views
-    more = config.task_names, config.val_shots
+    complete = not absent and specs[: len(suite.tasks)] == list(suite.tasks)
+    more = config.task_names, config.val_shots, complete
     cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, *views, *more))
     return Plan(
         config=config,
         suite=suite,
+        target=target,
         protocol=protocol,
         tasks=tasks,
         backbone=backbone,
@@ -225,7 +263,46 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
         cells=shard_of(cells, config.shard, config.seeds_at_once),
         images=images,
         left_out=left_out,
+        absent=absent,
     )
+
+
+def _load(suite: Suite, root: Path, config: RunConfig, names: Sequence[str] | None) -> list[Task]:
+    """A suite's tasks of these names with their images."""
+    return load_tasks(suite, root, names, config.allow_missing, missing_advice(suite, root))
+
+
+def _unshuffled(protocol: Protocol, tasks: Sequence[Task]) -> str:
+    """Why the control with exchanged names is left out; "" where every training of the protocol can have it."""
+    for fold in protocol.folds(tasks):
+        trained = [task for task in tasks if task.name in fold.trained]
+        if not can_shuffle(trained):
+            names = ", ".join(repr(task.task_name) for task in trained)
+            return f"--controls: no row with shuffled names: a task would keep its own of those trained on ({names})"
+    return ""
+
+
+def _known_names(protocol: Protocol, tasks: Sequence[Task]) -> list[str]:
+    """What to say of tasks that are scored unseen under a name that was trained on."""
+    by_name, told = {task.name: task for task in tasks}, []
+    for fold in protocol.folds(tasks):
+        known = {by_name[name].task_name.lower(): name for name in fold.trained}
+        for name in (name for name in fold.scored if name not in fold.trained):
+            if other := known.get(by_name[name].task_name.lower()):
+                told.append(f"{name} is called {by_name[name].task_name!r}, as is {other}, which is trained on: that "
+                            "name is not new to a method")  # fmt: skip
+    return told
+
+
+def _check_training_images(protocol: Protocol, tasks: Sequence[Task]) -> None:
+    """Refuse to train on tasks that have test images alone."""
+    trained, _ = seen_and_scored(protocol, tasks)
+    lacking = [task.name for task in tasks if task.name in trained and not task.split.train]
+    if lacking:
+        raise UserError(
+            f"--protocol {protocol.name}: trains on {', '.join(lacking)}, of which there are test images alone; name "
+            "other --tasks, or test what is trained elsewhere: --protocol source-task:TASK"
+        )
 
 
 def _worded(task: Task, number: int) -> Task:
@@ -239,9 +316,10 @@ def _worded(task: Task, number: int) -> Task:
     return task.worded(number)
 
 
-def _methods(given: tuple[str, ...]) -> list[type[Method]]:
-    """The classes of these names."""
-    classes = list(dict.fromkeys(find_method(name) for name in (method_names() if given == EVERY else given)))
+def _methods(given: tuple[str, ...], more: Sequence[str] = ()) -> list[type[Method]]:
+    """The classes of these names, and of more."""
+    names = method_names() if given == EVERY else given
+    classes = list(dict.fromkeys(find_method(name) for name in (*names, *more)))
     for name in {c.name for c in classes}:  # records tell methods apart by name
         if sum(c.name == name for c in classes) > 1:
             raise UserError(f"--methods: two methods are called {name!r}; give one of the classes another `name`")
@@ -274,12 +352,10 @@ def _taking_part(
     return able, {name: f"cannot score {protocol.tests}: {why}" for name, why in refused.items()} | treeless
 
 
-def _data_root(suite: Suite, config: RunConfig, hide: bool | None) -> Path:
+def _data_root(suite: Suite, config: RunConfig) -> Path:
     """The folder of the suite's data; the demo's is made."""
     if suite.demo:
-        if config.data:
-            raise UserError(f"--data {config.data}: the demo suite renders its own images; leave --data out")
-        with bar("rendering the demo's images", 0, "image", hide, position=0) as shown:
+        with bar("rendering the demo's images", 0, "image", True if config.quiet else None, position=0) as shown:
             return Path(ensure_demo(cache_folder() / "demo", absolute(shown)))
     data = config.data or os.environ.get("BENCH_DATA")
     if not data:

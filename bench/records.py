@@ -48,6 +48,8 @@ PARTS = {"all": "", "base": "Base", "new": "New", "harmonic": "H"}
 
 STABILITY = "stability.csv"  # in the folder of the records: what `bench stability` measured of their cells
 
+SHUFFLED = "names=shuffled"  # in the variant of a cell that was trained with tasks' names exchanged (bench/controls.py)
+
 KEY_SHOWN = 8  # characters of a key in messages: a beginning is enough for `words` and `predict`
 
 CHECKPOINT = ".checkpoint"  # beside where a record will be: what a stopped training goes on from (bench/checkpoints.py)
@@ -78,6 +80,7 @@ class Record:
     chosen : what the method's search on validation images chose (`bench.chosen.kept`); {} where it chose nothing.
     facts : numbers that say what was learned (`Method.facts`); {} of most methods.
     under_names : of tasks that were not trained on, accuracy (percent) under other names (`bench.scoring.under_names`).
+    overlap : of tasks that were not trained on, how much of them is not new (`bench.scoring.known_classes`).
     copies : test images of each task that have the same bytes as a few-shot image.
 
     Raises
@@ -119,6 +122,7 @@ class Record:
     chosen: dict[str, Any] = field(default_factory=dict)  # older records have none
     facts: dict[str, float] = field(default_factory=dict)  # older records have none
     under_names: dict[str, dict[str, float]] = field(default_factory=dict)  # older records have none
+    overlap: dict[str, dict[str, Any]] = field(default_factory=dict)  # older records have none
     versions: dict[str, str] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
@@ -195,6 +199,11 @@ class Record:
             _check_kind(f"under_names of task {task!r}", found, dict)
             for accuracy in found.values():
                 _check_kind("an accuracy under another name", accuracy, _NUMBER)
+        for task, found in self.overlap.items():
+            _check_kind(f"overlap of task {task!r}", found, dict)
+            _check_kind("known classes", found.get("known"), int)
+            if found.get("accuracy") is not None:
+                _check_kind("accuracy on classes that are not known", found["accuracy"], _NUMBER)
         texts = {name: self.config[name] for name in ("code", "numerics", "fold") if name in self.config}
         for name, text in [*self.fingerprints.items(), *self.splits.items(), *texts.items()]:
             _check_kind(name, text, str)
@@ -228,6 +237,7 @@ class Record:
         held = config.get("params") or {}  # without what came later, at its default (`bench.cells.parameters_kept`)
         known = dict.fromkeys([*self.defaults, *held])
         parameters = {k: held.get(k, self.defaults.get(k)) for k in known if k in held or f"{k}=" not in variant}
+        parameters |= {name: config[name] for name in ("names",) if name in config}  # a control's, in place of one
         common = {
             **{name: self.cell[name] for name in ("suite", "backbone", "method", "protocol", "shots", "seed")},
             "variant": variant,

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.datasets.splits import Task
 from bench.limits import in_halves
 from bench.methods import Method, TaskData
-from bench.methods.base import check_scores
+from bench.methods.base import Names, check_scores
 from bench.metrics import METRICS
 from bench.protocols import Part, Protocol
 
@@ -104,7 +104,7 @@ def under_names(
     method: Method,
     task: Task,
     names: TaskData,
-    others: Sequence[TaskData],
+    others: Sequence[Names],
     blocks: Sequence[Tensor],
     device: torch.device,
 ) -> dict[str, float]:
@@ -123,6 +123,21 @@ def under_names(
         return {}
     found = {"": nameless, **{other.name: under(other.task_name) for other in others}}
     return {name: METRICS[task.metric](one.predicted, part.labels) for name, one in found.items()}
+
+
+def known_classes(task: Task, trained: Sequence[Names], parts: Sequence[tuple[Part, Scored]]) -> dict[str, Any]:
+    """What of an unseen task is not new: `known`, how many of its class names (whatever their case) are class names of
+    tasks that were trained on; and `accuracy` (percent, among all its classes) on the test images of its other
+    classes, None where there are none.
+
+    parts : as from `score`.
+    """
+    seen = {name.casefold() for other in trained for name in other.class_names}
+    known = torch.tensor([name.casefold() in seen for name in task.class_names])
+    ((part, found),) = parts
+    new = ~known[part.labels]
+    accuracy = METRICS[task.metric](found.predicted[new], part.labels[new]) if new.any() else None
+    return {"known": int(known.sum()), "accuracy": accuracy}
 
 
 def val_accuracy(method: Method, metric: str, trained: TaskData, device: torch.device) -> float | None:

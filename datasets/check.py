@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NO_TRAINING = "no training images: it can only be tested, by --protocol source-task:TASK or suite-to-suite"
 NO_VALIDATION = "no validation images: a run has no validation accuracy here"
 
 
@@ -94,7 +95,8 @@ def check_task(
             return row._replace(next=advice)
     except UserError as error:
         return row._replace(state="broken", next=str(error))
-    notes = [str(task.left_out), "" if task.split.val else NO_VALIDATION]
+    lacking = NO_VALIDATION if task.split.train else NO_TRAINING
+    notes = [str(task.left_out), task.doubles, "" if task.split.val else lacking]
     if hashes:
         parts = [[task.split.root / item.path for item in items] for items in task.split.parts.values()]
         with bar(f"opening {spec.name}'s images", _images(task), "image", hide, position=0) as shown:

@@ -95,7 +95,7 @@ def read_flowers(folder: Path, options: Options) -> Listing:
     """Flowers102: `imagelabels.mat` (one label per image, in their order), `cat_to_name.json`."""
     file, named = folder / "imagelabels.mat", folder / "cat_to_name.json"
     rows: Rows = []
-    labels = _matlab(file, "labels")
+    labels = matlab_entries(file, "labels")
     if not named.is_file():
         raise MissingData(f"{named}: no such file")
     content = read_json(named)
@@ -104,7 +104,7 @@ def read_flowers(folder: Path, options: Options) -> Listing:
         raise UserError(f'{named}: must hold names by label, as in {{"1": "pink primrose"}}')
     names = {int(key): name for key, name in sorted(texts, key=lambda pair: int(pair[0]))}
     for number, value in enumerate(labels, start=1):
-        label = _whole(file, f"label of image {number}", value)
+        label = whole_entry(file, f"label of image {number}", value)
         if label not in names:
             raise UserError(f"{file}: label {label} of image {number} has no name in cat_to_name.json")
         rows.append((f"image_{number:05d}.jpg", label))
@@ -128,19 +128,19 @@ def read_cars(folder: Path, options: Options) -> Listing:
 def car_names(file: Path) -> dict[int, str]:
     """Class names by label."""
     names = {}
-    for label, text in enumerate(_matlab(file, "class_names"), start=1):
-        make_model, _, year = _text(file, f"class name {label}", text).rpartition(" ")
+    for label, text in enumerate(matlab_entries(file, "class_names"), start=1):
+        make_model, _, year = text_entry(file, f"class name {label}", text).rpartition(" ")
         names[label] = f"{year} {make_model}"
     return names
 
 
 def car_labels(file: Path, image_folder: str, names: Container[int]) -> Rows:
     rows: Rows = []
-    for number, row in enumerate(_matlab(file, "annotations"), start=1):
+    for number, row in enumerate(matlab_entries(file, "annotations"), start=1):
         if not isinstance(row, dict) or not {"fname", "class"} <= row.keys():
             raise UserError(f"{file}: `annotations` must have the fields fname and class; fetch the file again")
-        label = _whole(file, f"class of row {number}", row["class"])
-        rows.append((f"{image_folder}/{_text(file, f'fname of row {number}', row['fname'])}", label))
+        label = whole_entry(file, f"class of row {number}", row["class"])
+        rows.append((f"{image_folder}/{text_entry(file, f'fname of row {number}', row['fname'])}", label))
         if label not in names:
             raise UserError(f"{file}: label {label} has no name in cars_meta.mat")
     return rows
@@ -274,7 +274,7 @@ def _table(file: Path, columns: Sequence[str]) -> list[list[str]]:
     return cells
 
 
-def _matlab(file: Path, key: str) -> list[Any]:
+def matlab_entries(file: Path, key: str) -> list[Any]:
     """The entries of an array of a MATLAB file."""
     try:
         return read_matlab(file.read_bytes(), key)
@@ -286,13 +286,13 @@ def _matlab(file: Path, key: str) -> list[Any]:
         raise UserError(f"{file}: not a MATLAB file ({error}); fetch the file again") from None
 
 
-def _text(file: Path, what: str, value: Any) -> str:
+def text_entry(file: Path, what: str, value: Any) -> str:
     if not isinstance(value, str):
         raise UserError(f"{file}: {what} must be text, not {_shown(value)}; fetch the file again")
     return value
 
 
-def _whole(file: Path, what: str, value: Any) -> int:
+def whole_entry(file: Path, what: str, value: Any) -> int:
     """A label of a MATLAB file, where numbers are floating-point unless said otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
         raise UserError(f"{file}: {what} must be a whole number, not {_shown(value)}; fetch the file again")

@@ -28,7 +28,7 @@ from bench.datasets.types import (
 from bench.errors import UserError, nearest
 
 Options = Mapping[str, Any]
-PARTS = ({"all"}, {"trainval", "test"}, {"train", "val", "test"})  # what the option "parts" may name
+PARTS = ({"all"}, {"test"}, {"trainval", "test"}, {"train", "val", "test"})  # what the option "parts" may name
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def parts_of(options: Options) -> Mapping[str, str]:
     """Our part → the data set's name of it; without the option "parts", what is called "train" is all there is."""
     parts: Mapping[str, str] = options.get("parts", {"all": "train"})
     if set(parts) not in PARTS:
-        raise UserError(f"parts: {sorted(parts)} must be all, or trainval and test, or train, val and test")
+        raise UserError(f"parts: {sorted(parts)} must be all, or test, or trainval and test, or train, val and test")
     return parts
 
 

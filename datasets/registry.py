@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.datasets.hub import read_rows
+from bench.datasets.imagenet import IMAGES, read_imagenet
 from bench.datasets.lists import TEXT_LISTS, read_cars, read_csv, read_flowers, read_names
 from bench.datasets.readers import Reader, read_fashion20, read_folders, read_split_only
 from bench.datasets.taxa import read_taxa, tasks_of
@@ -30,6 +31,7 @@ READERS: dict[str, Reader] = {
         required=("level", "names"),
         many=tasks_of,
     ),
+    "imagenet": Reader(read_imagenet, images=IMAGES, options={"parts": dict, "numbered": bool}),
     "flowers": Reader(read_flowers, images="jpg"),
     "cars": Reader(read_cars),
     "huggingface": Reader(

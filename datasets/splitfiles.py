@@ -131,8 +131,11 @@ def check_parts(file: Path, parts: Mapping[str, Sequence[Item]], allow_leak: boo
             )
 
 
-def check_names(file: Path, by_label: Mapping[int, str]) -> tuple[str, ...]:
-    """Class names in label order; labels must be 0, 1, 2, ... and names must differ."""
+def check_names(file: Path, by_label: Mapping[int, str], twice: bool = False) -> tuple[str, ...]:
+    """Class names in label order; labels must be 0, 1, 2, ... and names must differ.
+
+    twice : but for those of an official list, which may give a name to two classes.
+    """
     gaps = sorted(set(range(len(by_label))) - set(by_label))
     if gaps:
         raise UserError(
@@ -143,7 +146,7 @@ def check_names(file: Path, by_label: Mapping[int, str]) -> tuple[str, ...]:
     if "" in names:
         raise UserError(f"{file}: label {names.index('')} has an empty class name")
     for name, count in Counter(names).items():
-        if count > 1:
+        if count > 1 and not twice:
             labels = [label for label, other in enumerate(names) if other == name]
             raise UserError(f"{file}: labels {labels} have the same class name {name!r}")
     return names

@@ -7,6 +7,7 @@ SoftCPT authors' `split_dk_<Name>.json`), the data set's own lists, the rule bel
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from bench.progress import count
 
 __all__ = ["Item", "Split", "Task", "divide", "load_task", "load_tasks", "select_tasks"]
 
+SHOWN = 5  # names in a message
 SEED = 1  # of the divisions made here; the few-shot draws have seeds of their own
 TOLD = 40  # tasks without data that a message names
 
@@ -48,6 +50,10 @@ class Task:
         """The task under the first, second, … of its task names."""
         return replace(self, spec=replace(self.spec, task_name=self.spec.task_names[number - 1]))
 
+    def called(self, task_name: str) -> Task:
+        """The task under another task's name."""
+        return replace(self, spec=self.spec.called(task_name))
+
     @property
     def template(self) -> str | tuple[str, ...]:
         return self.spec.template
@@ -59,6 +65,15 @@ class Task:
     @property
     def path(self) -> tuple[str, ...]:
         return self.spec.path
+
+    @property
+    def doubles(self) -> str:
+        """What to say of names that stand for several classes; "" where there are none."""
+        names = [name for name, n in Counter(self.class_names).items() if n > 1]
+        if not names:
+            return ""
+        said = f"{count(len(names), 'name')} of the official list {'stands' if len(names) == 1 else 'stand'}"
+        return f"{said} for several classes, of which the first alone is ever predicted: {', '.join(names[:SHOWN])}"
 
     @property
     def metric(self) -> str:
@@ -95,8 +110,8 @@ def load_tasks(
         more = [f"  … and {len(missing) - TOLD} more"] if len(missing) > TOLD else []
         raise UserError("\n".join([f"{head} below {data_root}:", *missing[:TOLD], *more, *advice]))
     for task in tasks:
-        if task.left_out:
-            print(f"warning: {task.name}: {task.left_out}", file=sys.stderr)
+        for told in filter(None, (str(task.left_out), task.doubles)):
+            print(f"warning: {task.name}: {told}", file=sys.stderr)
     return tasks
 
 
@@ -155,10 +170,13 @@ def load_task(spec: TaskSpec, data_root: Path, allow_missing: bool = False, writ
 def divide(listing: Listing) -> Split:
     """Make train, val and test of what a reader lists: by class, in an order that depends on file names alone.
 
-    "all" gives 50 % train, 20 % val and the rest test; "trainval" gives 80 % train and 20 % val.
+    "all" gives 50 % train, 20 % val and the rest test; "trainval" gives 80 % train and 20 % val; "test" alone is a set
+    to test on.
     """
     if "train" in listing.parts:
         parts = listing.parts
+    elif set(listing.parts) == {"test"}:
+        parts = {"train": [], "val": [], **listing.parts}
     elif "trainval" in listing.parts:
         train, val, _ = _divide_by_class(listing, "trainval", test_too=False)
         parts = {"train": train, "val": val, "test": listing.parts["test"]}
@@ -241,7 +259,8 @@ def _missing(listed_in: Path, root: Path, parts: Mapping[str, Sequence[Item]], a
 
 
 def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: bool) -> Split:
-    """Classes are as many as the suite says (fewer where allowed: the source then tells), and each can be learned."""
+    """Classes are as many as the suite says (fewer where allowed: the source then tells), and each can be learned, or
+    none: such a task is tested only."""
     found, wanted = len(split.class_names), spec.n_classes or len(split.class_names)
     if found > wanted:
         raise UserError(f"{folder}: {found} classes where the suite says {wanted}; remove what is no class")
@@ -249,7 +268,7 @@ def _check_complete(spec: TaskSpec, folder: Path, split: Split, allow_missing: b
         raise MissingData(f"{folder}: holds {found} of {wanted} classes")
     trained = {item.label for item in split.train}
     for label, name in enumerate(split.class_names):
-        if label not in trained:
+        if trained and label not in trained:  # without a single one it is a task to test on
             raise UserError(f"{folder}: class {name!r} has no training image ({split.source})")
     if not split.test:
         raise UserError(f"{folder}: no test images ({split.source})")

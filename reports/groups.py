@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.records import PARTS, Record
+from bench.records import PARTS, SHUFFLED, Record
 from bench.reports import reference
 from bench.reports.records import BLOCK, ROW, changes
 from bench.reports.stats import Comparison, Spread, all_pairs, half_width, over_shots, spread
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.reports.images import OverImages
 
 SHOWN = 8  # characters of a fingerprint in a title
+NAMES = SHUFFLED.partition("=")[0]  # a control's, in place of a parameter; all others have their "own"
 MAX_NAME = 60  # characters of a suite's or backbone's name in a file's, which may have 255
 
 
@@ -258,7 +259,7 @@ def _shared(rows: pd.DataFrame) -> dict[str, str]:
     """What every method that has a parameter sets it to, where that is no default and several methods have it."""
     trained = rows[rows["shots"] > 0]
     kinds = [
-        (method, {**values, "recipe": ""}, changes(variant))
+        (method, {**values, "recipe": "", NAMES: ""}, changes(variant))
         for method, values, variant in trained[["method", "parameters", "variant"]].itertuples(index=False)
     ]
     shared = {}

@@ -42,7 +42,7 @@ ZERO_SHOT = Look("zero-shot", "#000000", "", (3.5, 2.5))
 GREY = "#c9c9c9"  # of lines that are there for comparison only
 
 FAMILIES = (
-    Family("zero-shot", ("#000000", "#474747", "#707070"), 0, ("zero-shot",)),
+    Family("zero-shot", ("#000000", "#474747", "#707070"), 4, ("zero-shot", "zero-shot-generic")),
     Family(
         "probes and prototypes", ("#723e16", "#9d6131", "#c6854b"), 7,
         ("protonet", "linear-probe", "zs-lp", "lp++", "gda", "cross-modal-lp"),

@@ -90,7 +90,8 @@ def _best_on_val(rows: pd.DataFrame) -> pd.DataFrame:
     """Of every method the variant with the highest accuracy on the few-shot validation images: the mean over the tasks,
     seeds and shots that all its variants have. Of equal ones the default, else the first. Test images have no say."""
     kept = []
-    for (*_, method), group in rows.groupby([*BLOCK, "method"], sort=False):
+    control = rows["parameters"].map(lambda values: values.get("names", ""))  # never chosen instead of its method
+    for (*_, method, _), group in rows.groupby([*BLOCK, "method", control], sort=False):
         variants = sorted(group["variant"].unique(), key=lambda variant: (variant != "", variant))
         if len(variants) > 1:
             seen = group[group["part"].isin(["all", "base"])]

@@ -87,7 +87,7 @@ class Tiny:
     def run(self, results: Path, **changes: Any) -> Any:
         import bench
 
-        return bench.run(results=str(results), quiet=True, **{**self.arguments, **changes})
+        return bench.run(results=str(results), **{"quiet": True, **self.arguments, **changes})
 
     def command(self, results: Path, *more: str) -> list[str]:
         """The same grid for `python -m bench`."""

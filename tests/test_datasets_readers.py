@@ -384,7 +384,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 def test_parts_that_contradict_are_named(tmp_path: Path) -> None:
     parts_on_disk(tmp_path, train=5, test=3)
-    with pytest.raises(UserError, match="must be all, or trainval and test, or train, val and test"):
+    with pytest.raises(UserError, match="must be all, or test, or trainval and test, or train, val and test"):
         own_task(tmp_path, "{kind: folders, parts: {train: train, test: test}}")
     with pytest.raises(UserError, match="`parts` and `pool`"):
         own_task(tmp_path, "{kind: folders, parts: {all: train}, pool: [test]}")

@@ -74,6 +74,8 @@ def run(argv: list[str]) -> int:
 
     suite, data = load_suite(config.suite or "demo"), config.data or os.environ.get("BENCH_DATA")
     select_tasks(suite.at(user_path(data)) if data else suite, config.tasks)
+    if config.target:
+        load_suite(config.target)
     from bench.plan import prepare
     from bench.progress import count
     from bench.runner import OTHER_CODE, execute
@@ -82,11 +84,8 @@ def run(argv: list[str]) -> int:
     if config.suite is None and not config.data:
         print("Running the embedded demo. For real data: --suite general10|plant6|rs8|fashion20 --data ROOT")
     run = prepare(config, download=not dry_run)
-    left_out = len(run.suite.tasks) - len(run.tasks)
-    if left_out and not config.tasks:
-        there = {t.name for t in run.tasks}
-        missing = [t.name for t in run.suite.tasks if t.name not in there]
-        print(f"Left out, no data: {', '.join(missing)}")
+    if run.absent:
+        print(f"Left out, no data: {', '.join(run.absent)}")
     for name, why in run.left_out.items():
         print(f"Left out, {name} {why}")
     if dry_run:
@@ -190,7 +189,7 @@ def _print_summary(run: Any) -> None:
     per_seed = table.groupby(["row", "shots", "seed"], sort=False)["accuracy"].mean()
     means = per_seed.groupby(["row", "shots"], sort=False).mean().unstack("shots").sort_index(axis=1)
     means.columns = [count(n, "shot") if n else "no training" for n in means.columns]
-    demo = " (demo)" if run.suite.demo else ""
-    tasks = count(len(run.tasks), "task")
-    print(f"{run.protocol.score} over {tasks} of {run.suite.title}{demo}, {run.backbone.name}, percent:")
+    demo = " (demo)" if run.demo else ""
+    tasks = f"{count(table['task'].nunique(), 'task')} of {(run.target or run.suite).title}{demo}"
+    print(f"{run.protocol.score} over {tasks}, {run.backbone.name}, percent:")
     print_table(means.round(1).reset_index(names=""), floatfmt=".1f")

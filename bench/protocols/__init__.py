@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 from bench.errors import UserError, nearest
 from bench.protocols.base import Fold, Part, Protocol
 from bench.protocols.base2new import Base2New
 from bench.protocols.few_shot import FewShot
 from bench.protocols.imbalanced import Imbalanced
+from bench.protocols.source_task import SourceTask
+from bench.protocols.suite_to_suite import SuiteToSuite
 from bench.protocols.unseen_task import UnseenTask
 
-__all__ = ["PROTOCOLS", "Fold", "Part", "Protocol", "find_protocol"]
+__all__ = ["PROTOCOLS", "Fold", "Part", "Protocol", "SuiteToSuite", "find_protocol"]
 
-PROTOCOLS: dict[str, Protocol] = {p.name: p for p in (FewShot(), Base2New(), UnseenTask(), Imbalanced())}
+KINDS: tuple[type[Protocol], ...] = (FewShot, Base2New, UnseenTask, SourceTask, SuiteToSuite, Imbalanced)
+PROTOCOLS = {kind.name: kind for kind in KINDS}
 
 
 def find_protocol(name: str) -> Protocol:
@@ -21,19 +22,9 @@ def find_protocol(name: str) -> Protocol:
 
     Raises
     ------
-    UserError : there is none.
+    UserError : there is none, or what stands after the colon says nothing to it.
     """
-    kind, colon, k = name.partition(":")
-    if kind == UnseenTask.name and colon:
-        if not k.isdecimal():
-            raise UserError(f"--protocol {name!r}: write {kind}:4 for four folds of tasks")
-        return UnseenTask(int(k))
-    if kind == Imbalanced.name and colon:
-        if not re.fullmatch("[1-9][0-9]{0,2}", k) or k == "1":
-            raise UserError(
-                f"--protocol {name!r}: write {kind}:10 for classes of 10 : 1 images, or another ratio up to 999"
-            )
-        return Imbalanced(int(k))
-    if name not in PROTOCOLS:
-        raise UserError(f"--protocol {name!r} is unknown; {nearest(name, PROTOCOLS)}")
-    return PROTOCOLS[name]
+    kind, colon, argument = name.partition(":")
+    if kind not in PROTOCOLS:
+        raise UserError(f"--protocol {name!r} is unknown; {nearest(kind, PROTOCOLS)}")
+    return PROTOCOLS[kind].called(argument if colon else None)

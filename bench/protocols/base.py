@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.datasets.splits import Task
 from bench.datasets.types import Item
+from bench.errors import UserError
 from bench.methods import Method
 
 
@@ -33,7 +34,7 @@ class Part:
 class Fold:
     """One training of a protocol, by tasks' names: which are trained on, and which are scored then.
 
-    name : "2 of 4"; "" where all tasks are trained on at once.
+    name : "2 of 4"; "" of the only one.
     """
 
     trained: tuple[str, ...]
@@ -55,6 +56,18 @@ class Protocol(ABC):
     tests: ClassVar[str] = ""
     draws_itself: ClassVar[bool] = False
 
+    @classmethod
+    def called(cls, argument: str | None) -> Protocol:
+        """The protocol that `--protocol NAME` stands for, or NAME:ARGUMENT.
+
+        Raises
+        ------
+        UserError : it takes no such argument, or needs one.
+        """
+        if argument is not None:
+            raise UserError(f"--protocol {f'{cls.name}:{argument}'!r}: write {cls.name}, without a colon")
+        return cls()
+
     def refusal(self, method: type[Method], params: Any) -> str:
         """Why a method with these parameters cannot take part; "" where it can."""
         return ""
@@ -72,7 +85,7 @@ class Protocol(ABC):
         return [shots] * len(task.class_names)
 
     def folds(self, tasks: Sequence[Task]) -> list[Fold]:
-        """The trainings: each is a cell. Every task is scored in exactly one of them."""
+        """The trainings: each is a cell. No task is scored in two of them."""
         names = tuple(task.name for task in tasks)
         return [Fold(names, names)]
 

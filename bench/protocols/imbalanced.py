@@ -11,6 +11,7 @@ the smallest, by the factor R in all; the seed says which class is large.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -35,6 +36,13 @@ class Imbalanced(FewShot):
     name = "imbalanced"
     score = "Mean per-class accuracy after training on classes of different sizes"
     draws_itself = True
+
+    @classmethod
+    def called(cls, argument: str | None) -> Imbalanced:
+        if argument is not None and (not re.fullmatch("[1-9][0-9]{0,2}", argument) or argument == "1"):
+            ways = f"write {cls.name}:10 for classes of 10 : 1 images, or another ratio up to 999"
+            raise UserError(f"--protocol {f'{cls.name}:{argument}'!r}: {ways}")
+        return cls() if argument is None else cls(int(argument))
 
     def __init__(self, ratio: int | None = None) -> None:
         self.ratio = ratio

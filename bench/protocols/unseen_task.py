@@ -18,7 +18,17 @@ from bench.protocols.base import Fold
 from bench.protocols.few_shot import FewShot
 
 
-class UnseenTask(FewShot):
+class Unseen(FewShot):
+    """Base of the protocols that score tasks which were not trained on."""
+
+    score = "Mean accuracy on tasks never trained on"
+    tests = "tasks that no method was trained on"
+
+    def refusal(self, method: type[Method], params: Any) -> str:
+        return method.unseen_of(params)
+
+
+class UnseenTask(Unseen):
     """Each task is left out of one training and scored in it, among all its classes.
 
     With k folds, task number t is left out in fold t mod k, together with the others of that fold; by default each
@@ -26,16 +36,17 @@ class UnseenTask(FewShot):
     """
 
     name = "unseen-task"
-    score = "Mean accuracy on tasks never trained on"
-    tests = "tasks that no method was trained on"
+
+    @classmethod
+    def called(cls, argument: str | None) -> UnseenTask:
+        if argument is not None and not argument.isdecimal():
+            raise UserError(f"--protocol {f'{cls.name}:{argument}'!r}: write {cls.name}:4 for four folds of tasks")
+        return cls() if argument is None else cls(int(argument))
 
     def __init__(self, k: int | None = None) -> None:
         self.k = k
         if k is not None:
             self.name = f"{UnseenTask.name}:{k}"  # type: ignore[misc]
-
-    def refusal(self, method: type[Method], params: Any) -> str:
-        return method.unseen_of(params)
 
     def of(self, tasks: Sequence[Task]) -> UnseenTask:
         n = len(tasks)

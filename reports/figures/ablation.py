@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 from bench.records import PARTS
 from bench.reports.elements import Figure
 from bench.reports.figures.common import bars, escaped, grid, zero_line
-from bench.reports.groups import Block
+from bench.reports.groups import NAMES, Block
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Ablation(Figure):
             Ablation(method, parameter)
             for method, names in block.ablations.items()
             for parameter in dict.fromkeys(parameter for name in names for parameter in block.changed(name))
+            if parameter != NAMES
         ]
 
     def heading(self, block: Block) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from bench.records import PARTS
 from bench.reports import markup, stats
 from bench.reports.elements import Table
-from bench.reports.groups import Block, natural
+from bench.reports.groups import NAMES, Block, natural
 from bench.reports.markup import Cell
 from bench.reports.tables.common import about, marks_said, names, ranked, searched_said, slug, spread_said, used
 from bench.reports.tables.main import over_shots
@@ -40,7 +41,7 @@ class Settings(Table):
     def _setting(self, block: Block, parameters: Sequence[str], name: str) -> str:
         """ "epochs=50": what a label has of the parameters that vary, be it the method's default or not."""
         values = block.of(name, "parameters")
-        told = ", ".join(f"{parameter}={values.get(parameter, '—')}" for parameter in parameters)
+        told = ", ".join(f"{parameter}={_value(values, parameter)}" for parameter in parameters)
         return ", ".join(filter(None, [told, block.of(name, "setting")]))
 
     def _met(
@@ -86,7 +87,12 @@ class Settings(Table):
         table = over_shots(block, labels, f"{block.title} · {method}", notes)
         changed = dict.fromkeys(parameter for name in labels for parameter in block.changed(name))
         default = [block.of(name, "parameters") for name in labels if not block.changed(name)][:1]
-        values = ", ".join(f"{parameter}={values.get(parameter)}" for values in default for parameter in changed)
+        values = ", ".join(f"{parameter}={_value(values, parameter)}" for values in default for parameter in changed)
         if default:
             table.caption.append(f"The first row has the method's default ({values}).")
         return replace(table, name=slug(f"{block.slug}-settings-{method}"))
+
+
+def _value(values: Mapping[str, Any], parameter: str) -> Any:
+    """What a row has of a parameter."""
+    return values.get(parameter, "own" if parameter == NAMES else "—")

@@ -1,0 +1,77 @@
+"""What `--controls` adds to a run: the rows without which a gain by tasks' names says nothing.
+
+Beside rows of their own (`METHODS`), every method that reads tasks' names is trained once more with these names
+exchanged among the tasks that are trained on. What a method gains by names it loses by wrong ones; a prompt that is
+merely good does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from bench.errors import UserError
+from bench.methods.base import Names, generator
+from bench.methods.shared_coop import SharedCoOp
+from bench.options import Variant
+from bench.records import SHUFFLED
+
+METHODS = ("zero-shot", "zero-shot-generic", "shared-coop-matched")
+TRIES = 1000  # of n names that differ, one in e orders leaves none in its place
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A task without images, to ask a method what it would read of it."""
+
+    task_name: str
+    name: str = "task"
+    class_names: tuple[str, ...] = ("class",)
+    template: str | tuple[str, ...] = "{}"
+    descriptions: dict[str, Sequence[str]] = field(default_factory=dict)
+    path: tuple[str, ...] = ()
+
+
+def reads_task_names(variant: Variant) -> bool:
+    """Whether it matters to what is learned which task has which name: not where all tasks share one context."""
+    kind, params = variant.method, variant.params
+    texts = [kind.texts(params, _Named(name)) for name in ("one", "other")]
+    return kind.trains and texts[0] != texts[1] and not issubclass(kind, SharedCoOp)
+
+
+def with_shuffled(settings: Sequence[Variant]) -> list[Variant]:
+    """The settings, each that reads tasks' names followed by its control."""
+    found = []
+    for variant in settings:
+        found.append(variant)
+        if reads_task_names(variant):
+            label = ",".join(filter(None, (variant.label, SHUFFLED)))
+            found.append(replace(variant, label=label, shuffled=True))
+    return found
+
+
+def shuffled(names: Sequence[str], seed: int) -> list[str]:
+    """The names in another order, drawn by the seed, in which no place has the name that it had.
+
+    Raises
+    ------
+    UserError : there is none, because a name stands at more than half of the places.
+    """
+    if names and 2 * max(names.count(name) for name in set(names)) <= len(names):
+        rng = generator(seed, "shuffled names", *names)
+        for _ in range(TRIES):
+            order = [names[i] for i in torch.randperm(len(names), generator=rng)]
+            if all(new != old for new, old in zip(order, names, strict=True)):
+                return order
+    raise UserError(f"names cannot be shuffled so that no task keeps its own: {', '.join(map(repr, names))}")
+
+
+def can_shuffle(tasks: Sequence[Names]) -> bool:
+    """Whether tasks can exchange their names so that none keeps its own."""
+    try:
+        shuffled([task.task_name for task in tasks], 0)
+    except UserError:
+        return False
+    return True
