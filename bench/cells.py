@@ -65,20 +65,21 @@ def make_cells(
     backbone: Backbone,
     settings: Sequence[Variant],
     images: RunImages,
+    complete: bool,
     asked: int | None,
     views: int | None,
     task_names: int = 1,
     val_shots: int = VAL_SHOTS,
-    complete: bool = True,
 ) -> Iterator[Cell]:
     """All cells, seed by seed and shots ascending, so that a stopped run leaves complete columns.
 
     A method that does not train has one cell, with 0 shots and seed 0. Of one that does, each of the protocol's folds
     is a cell; its key holds nothing of what is not trained on but names and test images.
 
+    complete : whether all of the suite's tasks are there.
     asked, views : training views per image as the run says, and as its recipe or suite says.
     task_names, val_shots : which of the suite's, and validation images of a class at most; both told in the
-        configuration where they are not the usual ones. complete : whether all of the suite's tasks are there.
+        configuration where they are not the usual ones.
     """
     version, everything = numerics(), [t.name for t in tasks]
     folds, (_, scored) = protocol.folds(tasks), seen_and_scored(protocol, tasks)

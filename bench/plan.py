@@ -249,8 +249,8 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     images = look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide, config.val_shots)
     views = config.views, recipe.views if recipe else suite.views
     complete = not absent and specs[: len(suite.tasks)] == list(suite.tasks)
-    more = config.task_names, config.val_shots, complete
-    cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, *views, *more))
+    more = config.task_names, config.val_shots
+    cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, complete, *views, *more))
     return Plan(
         config=config,
         suite=suite,

@@ -77,8 +77,8 @@ class UnseenTasks(Table):
         plain = [label for label in labels if not _is_control(block, label)]
         means = means.loc[plain]
         none = pd.Series(dtype=float)
-        found = [twins.get(_but_names(block, label), none).get(task, np.nan) for label, task in means.index]
-        return means.assign(**{EXCHANGED: found}).reset_index()
+        other = [twins.get(_but_names(block, label), none).get(task, np.nan) for label, task in means.index]
+        return means.assign(**{EXCHANGED: other}).reset_index()
 
     def _table(self, block: Block, shots: int, notes: dict[str, int]) -> markup.Table:
         values = self._values(block, shots).set_index("label")
