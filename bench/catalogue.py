@@ -75,7 +75,7 @@ def _classes(suite: str | None, task: str | None, data: str | None) -> pd.DataFr
     if not suite:
         raise UserError("list classes: name a suite with --suite; `python -m bench list suites` shows them")
     loaded = load_suite(suite)
-    root = _demo_root() if loaded.demo else _root(data)
+    root = data_root(loaded, data)
     specs = select_tasks(loaded.at(root), [task] if task else None)
     rows: list[dict[str, object]] = []
     for spec in specs:
@@ -88,6 +88,11 @@ def _classes(suite: str | None, task: str | None, data: str | None) -> pd.DataFr
             row = {"task": spec.name, "label": label, "class": name}
             rows += [{**row, "prompt": sentence} for sentence in sentences(found, name)]
     return pd.DataFrame(rows).astype({"label": "Int64"})
+
+
+def data_root(suite: Suite, data: str | None) -> Path:
+    """The folder of a suite's data; the demo's is made."""
+    return _demo_root() if suite.demo else _root(data)
 
 
 def _demo_root() -> Path:
@@ -128,12 +133,21 @@ def _backbones() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def explain(method: str) -> str:
+def explain(
+    method: str,
+    suite: str | None = None,
+    data: str | None = None,
+    backbone: str | None = None,
+    pretrained: str | None = None,
+    options: Sequence[str] = (),
+) -> str:
     """What a method computes, from its file's head, and its parameters with defaults and meaning.
 
     Parameters
     ----------
     method : a name as for `--methods`.
+    suite : also how much its tasks share under the method before any training, for methods that have a kernel between
+        tasks; data, backbone, pretrained, options : as for `run`.
     """
     import textwrap
 
@@ -149,6 +163,18 @@ def explain(method: str) -> str:
     ]
     if rows:
         lines += ["", tabulate(rows, headers=["parameter", "default", "meaning"])]
+    if found.task_kernel:
+        lines += ["", f"Kernel between tasks: K = {found.task_kernel} (docs/task-sharing.md)."]
+    if suite:
+        if not found.task_kernel:
+            raise UserError(f"explain {found.name} --suite {suite}: it has no kernel between tasks; leave --suite out")
+        from bench.kernels import spectrum_of
+
+        table = spectrum_of(method, suite, data, backbone, pretrained, options)
+        lines += [f"Its spectrum in {suite}, before training. Equal shares: each task learns alone; one: all as one."]
+        lines += ["", tabulate(table.astype(object), headers="keys", floatfmt=".1f", showindex=False)]
+    elif found.task_kernel:
+        lines += ["With --suite NAME: its spectrum, that is how much the tasks share."]
     if found.source:
         lines += ["", f"Source: {found.source}"]
     if found.footnote:

@@ -23,6 +23,7 @@ class CoOp(PromptMethod):
     name = "coop"
     order = 30
     source = "CoOp, arXiv 2109.01134"
+    task_kernel = "I: tasks are unrelated"
 
     @dataclass(frozen=True)
     class Params(PromptParams):

@@ -21,6 +21,7 @@ class CoOpCS(CoOp):
     name = "coop-cs"
     order = 40
     paired = True
+    task_kernel = ""
     no_new_classes = "it learns one context for each class"
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:

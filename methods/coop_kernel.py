@@ -30,6 +30,7 @@ class CoOpKernel(PromptMethod):
     order = 52
     unseen = ""
     source = "ours: multi-task kernels (Evgeniou, Micchelli and Pontil, JMLR 2005) for CoOp's contexts"
+    task_kernel = "A Aᵀ"
 
     @dataclass(frozen=True)
     class Params(PromptParams):

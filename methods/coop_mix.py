@@ -76,6 +76,7 @@ class CoOpMix(Mixing):
     name = "coop-mix"
     order = 57
     source = "ours: soft clusters of tasks by name, after ATTEMPT, arXiv 2205.11961"
+    task_kernel = "Π Πᵀ, Π the tasks' proportions"
 
     @dataclass(frozen=True)
     class Params(MixParams, SoftCPT.Params):

@@ -47,6 +47,7 @@ class CoOpTree(PromptMethod):
     unseen = ""
     reads_path = True
     source = "ours: CoOp, arXiv 2109.01134, on a tree of tasks"
+    task_kernel = "B Bᵀ: the number of nodes that two tasks have in common"
 
     host: CoOpTree | None
     paths: list[Node]  # where the tasks stand; shuffled, where they are put

@@ -24,6 +24,7 @@ class SharedCoOp(PromptMethod):
     order = 50
     unseen = ""
     source = "SoftCPT, arXiv 2208.13474 (baseline CoOp-MT)"
+    task_kernel = "1 1ᵀ: tasks are the same"
 
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
         return {"context": self.start_context(1, rng)}  # 1, L, w

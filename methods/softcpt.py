@@ -46,6 +46,7 @@ class SoftCPT(PromptMethod):
     order = 120
     unseen = ""
     source = "SoftCPT-NATA, arXiv 2208.13474"
+    task_kernel = "F Fᵀ, F the features of the tasks' names: tasks are as related as their names"
     host: SoftCPT | None
 
     @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class SoftCPTCATA(SoftCPT):
     name = "softcpt-cata"
     order = 130
     source = "SoftCPT-CATA, arXiv 2208.13474"
+    task_kernel = ""
     paired = True
     own_class_context = False
 

@@ -30,6 +30,7 @@ class SoftCPTGraph(SoftCPT):
     name = "softcpt-graph"
     order = 121
     source = "ours: SoftCPT-NATA, arXiv 2208.13474, smoothed over a graph of tasks (APPNP, arXiv 1810.05997)"
+    task_kernel = "S F Fᵀ Sᵀ, F the features of the tasks' names, S the graph's smoothing"
 
     @dataclass(frozen=True)
     class Params(SoftCPT.Params):

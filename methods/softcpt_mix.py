@@ -24,6 +24,7 @@ class SoftCPTMix(Mixing):
     name = "softcpt-mix"
     order = 123
     source = "ours: SoftCPT-NATA, arXiv 2208.13474, with soft clusters of tasks"
+    task_kernel = "F Fᵀ + Π Πᵀ, F the features of the tasks' names, Π their proportions"
 
     @dataclass(frozen=True)
     class Params(MixParams, SoftCPT.Params):

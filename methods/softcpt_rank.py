@@ -22,6 +22,7 @@ class SoftCPTRank(SoftCPT):
     name = "softcpt-rank"
     order = 122
     source = "ours: SoftCPT-NATA, arXiv 2208.13474, with a meta-network of low rank"
+    task_kernel = "F U Uᵀ Fᵀ, F the features of the tasks' names, U as it starts"
 
     @dataclass(frozen=True)
     class Params(SoftCPT.Params):

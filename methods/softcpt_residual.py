@@ -28,6 +28,7 @@ class SoftCPTResidual(CoOpTree, SoftCPT):
     name = "softcpt-residual"
     order = 124
     source = "ours: SoftCPT-NATA, arXiv 2208.13474, on a tree of tasks"
+    task_kernel = "F Fᵀ + B Bᵀ, F the features of the tasks' names, B the tasks' nodes"
 
     host: SoftCPTResidual | None
 

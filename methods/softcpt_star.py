@@ -25,6 +25,7 @@ class SoftCPTStar(PromptMethod):
     order = 100
     unseen = ""
     source = "SoftCPT*, arXiv 2208.13474 (our interpretation)"
+    task_kernel = "F Fᵀ + 1 1ᵀ, F the features of the tasks' names: as related as these, and all alike"
     footnote = (
         "SoftCPT* is not in public code; this row is our interpretation of it, chosen to fit its parameter count."
     )

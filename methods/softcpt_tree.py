@@ -34,6 +34,7 @@ class SoftCPTTree(SoftCPT):
     order = 125
     reads_path = True
     source = "ours: SoftCPT-NATA, arXiv 2208.13474, on a tree of tasks"
+    task_kernel = "(F + S F_v)(F + S F_v)ᵀ, F_v the features of the nodes' names; at the start S = 0"
 
     host: SoftCPTTree | None
     paths: list[Node]  # where the tasks stand; shuffled, where they are put

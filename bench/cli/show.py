@@ -26,6 +26,8 @@ EXPLAIN_EXAMPLES = """\
 examples
   python -m bench explain softcpt
   python -m bench explain my_package.my_module:MyMethod
+  python -m bench explain softcpt --suite general10 --backbone RN50
+      also how much the suite's tasks share by their names: the spectrum of the method's kernel, before any training
 """
 
 
@@ -122,10 +124,18 @@ def listing_command(argv: list[str]) -> int:
 def explain_command(argv: list[str]) -> int:
     p = command_parser("explain", "What a method learns, its formula and its parameters.", EXPLAIN_EXAMPLES)
     p.add_argument("method", metavar="METHOD", help="a name, as for --methods (`python -m bench list methods`)")
+    p.add_argument("--suite", metavar="NAME|FILE", help="also the spectrum of its kernel between this suite's tasks")
+    p.add_argument("--data", metavar="ROOT", help="the data sets' folders, where names are needed that only they hold")
+    p.add_argument("--backbone", metavar="NAME|JSON", help="whose text tower reads the names (default: as for `run`)")
+    p.add_argument("--pretrained", metavar="TAG|FILE", help="its weights, as for `run`")
+    p.add_list("-o", metavar="METHOD.PARAMETER=VALUE", help="parameters, as for `run`", action="extend")
     a = p.read(argv)
     from bench.catalogue import explain
 
-    print(explain(a.method))
+    given = {"--data": a.data, "--backbone": a.backbone, "--pretrained": a.pretrained, "-o": a.o}
+    if useless := [name for name, value in given.items() if value and not a.suite]:
+        raise UserError(f"explain {a.method}: {', '.join(useless)} says nothing without --suite")
+    print(explain(a.method, a.suite, a.data, a.backbone, a.pretrained, tuple(a.o or ())))
     return 0
 
 
