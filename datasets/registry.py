@@ -27,7 +27,7 @@ READERS: dict[str, Reader] = {
     "coop": Reader(read_split_only, options={"split": str, "task": int}, required=("split",)),
     "taxa": Reader(
         read_taxa,
-        options={"level": str, "names": str, "least": int, "taxon": str},
+        options={"level": str, "names": str, "least": int, "deal": int, "taxon": str},
         required=("level", "names"),
         many=tasks_of,
     ),

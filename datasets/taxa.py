@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -47,9 +47,11 @@ class Species(NamedTuple):
     taxa: tuple[str, ...]  # by `RANKS`
 
 
-class Annotations(NamedTuple):
+@dataclass(frozen=True, eq=False)  # two are the same when they were read at the same time
+class Annotations:
     """What an annotation file says."""
 
+    file: Path
     species: tuple[Species, ...]
     images: Mapping[str, Sequence[str]]  # by the species' Latin name
 
@@ -62,25 +64,20 @@ def tasks_of(spec: TaskSpec, folder: Path) -> Sequence[TaskSpec]:
     in the same part (train, val or test). A hash of that family's or order's name decides which: whatever is added or
     missing, no other task changes sides. A task's path is its group and the taxa from the order down to it.
     """
-    level, least = _checked(spec.name, spec.reader), spec.reader.get("least", LEAST)
+    _check(spec.name, spec.reader)
     if "taxon" in spec.reader or not (folder / TRAIN).is_file():
         return (spec,)
-    by_taxon: dict[tuple[str, ...], list[Species]] = {}
-    for species in read_annotations(folder / TRAIN).species:
-        by_taxon.setdefault(species.taxa[:level], []).append(species)
-    found = {taxon: own for taxon, own in sorted(by_taxon.items()) if len(own) >= max(least, 2)}
-    if not found:
-        raise UserError(f"{folder / TRAIN}: no {RANKS[level - 1]} has {least} species or more")
+    found = species_of(folder / TRAIN, spec.reader)
     alone = Counter(taxon[-1].casefold() for taxon in found)
     made = []
-    for taxon, own in found.items():
-        task_names = tuple(_filled(name, taxon[-1], own[0].group) for name in spec.task_names)
+    for taxon, (group, own) in found.items():
+        task_names = tuple(_filled(name, taxon[-1], group) for name in spec.task_names)
         # A plant and an animal may share a genus' name.
         name = taxon[-1] if alone[taxon[-1].casefold()] == 1 else f"{taxon[-1]}-{taxon[2]}"
         task = replace(
             spec, name=_file_name(name), reader={**spec.reader, "taxon": "/".join(taxon)}, n_classes=len(own)
         )
-        path = tuple(node for node in (own[0].group, *taxon[3:-1]) if node.strip())
+        path = tuple(node for node in (group, *taxon[3:-1]) if node.strip())
         part = part_of(taxon[:-1])
         made.append(replace(task, task_name=task_names[0], task_names=task_names, path=path, part=part))
     return made
@@ -95,23 +92,43 @@ def part_of(taxon: Sequence[str]) -> str:
 def read_taxa(folder: Path, options: Options) -> Listing:
     """One task: the species of a taxon, trained on "mini" images (50 a species), tested on validation images (10).
 
-    Options: `level` (order, family or genus), `names` (common or latin), `least` (species that make a task), and
-    `taxon`, which `tasks_of` sets. Species are in the order of their Latin names. Where a common name is missing, or
-    two species of the task share it, their Latin names stand instead.
+    Options: `level` (order, family or genus), `names` (common or latin), `least` (species that make a task), `deal` (a
+    seed: the species of all tasks are dealt to them at random, as many to each as it has, so that its name says nothing
+    of its classes: a control) and `taxon`, which `tasks_of` sets. Species are in the order of their Latin names. Where
+    a common name is missing, or two species of the task share it, their Latin names stand instead.
     """
-    _checked(str(folder), options)
+    _check(str(folder), options)
     train, test = read_annotations(folder / TRAIN), read_annotations(folder / TEST)
     if "taxon" not in options:
         raise UserError(f"{folder / TRAIN}: holds many tasks; set the reader's `taxon`, as in Plantae/…/Rosaceae")
-    taxa = tuple(options["taxon"].split("/"))
-    own = sorted(species for species in train.species if species.taxa[: len(taxa)] == taxa)
-    if not own:
-        raise UserError(f"{folder / TRAIN}: has no species of {options['taxon']}")
+    found = species_of(folder / TRAIN, options).get(tuple(options["taxon"].split("/")))
+    if found is None:
+        raise UserError(f"{folder / TRAIN}: there is no task {options['taxon']}")
+    own = sorted(found[1])
     given = {
         part: [(path, species.name) for species in own for path in listed.images.get(species.name, ())]
         for part, listed in (("trainval", train), ("test", test))
     }
     return listing_of(folder / TRAIN, folder, given, class_names(own, options["names"]))
+
+
+def species_of(file: Path, options: Options) -> dict[tuple[str, ...], tuple[str, list[Species]]]:
+    """By taxon that is a task (the names from the kingdom down): its group, and the species that are its classes."""
+    return _species_of(read_annotations(file), options["level"], options.get("least", LEAST), options.get("deal", 0))
+
+
+@lru_cache(maxsize=4)
+def _species_of(read: Annotations, level: str, least: int, deal: int) -> dict[tuple[str, ...], Any]:
+    by_taxon: dict[tuple[str, ...], list[Species]] = {}
+    for species in read.species:
+        by_taxon.setdefault(species.taxa[: RANKS.index(level) + 1], []).append(species)
+    found = {taxon: (own[0].group, own) for taxon, own in sorted(by_taxon.items()) if len(own) >= max(least, 2)}
+    if not found:
+        raise UserError(f"{read.file}: no {level} has {least} species or more")
+    if deal:
+        dealt = iter(sorted((s for _, own in found.values() for s in own), key=lambda s: seeded_order(s.name, deal)))
+        found = {taxon: (group, [next(dealt) for _ in own]) for taxon, (group, own) in found.items()}
+    return found
 
 
 def class_names(own: Sequence[Species], names: str) -> dict[str, str]:
@@ -123,12 +140,10 @@ def class_names(own: Sequence[Species], names: str) -> dict[str, str]:
     }
 
 
-def _checked(at: str, options: Options) -> int:
-    """How many names, from the kingdom's down, tell a taxon of the level."""
+def _check(at: str, options: Options) -> None:
     for option, known in (("level", LEVELS), ("names", NAMES)):
         if options[option] not in known:
             raise UserError(f"{at}: reader taxa: `{option}` {options[option]!r}: {nearest(options[option], known)}")
-    return RANKS.index(options["level"]) + 1
 
 
 def _file_name(name: str) -> str:
@@ -186,7 +201,7 @@ def _annotations(file: Path, changed: int, size: int) -> Annotations:
         if (known := species.get(category_of.get(image, -1))) is None:
             raise UserError(f"{file}: image {image} ({path}) has no annotation whose category the file lists")
         images.setdefault(known.name, []).append(path)
-    return Annotations(tuple(species.values()), images)
+    return Annotations(file, tuple(species.values()), images)
 
 
 def _of(entry: Mapping[str, Any], key: str, kind: type) -> Any:

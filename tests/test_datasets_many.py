@@ -132,6 +132,18 @@ def test_a_genus_of_plants_and_one_of_animals_may_share_a_name(tmp_path: Path) -
     assert [task.name for task in found.tasks] == ["Morus-Aves", "Morus-Magnoliopsida"]
 
 
+def test_dealt_species_keep_names_and_sizes_of_tasks_and_nothing_else(wide: Path) -> None:
+    whole, dealt = load_suite("inat2021-families").at(wide), load_suite("inat2021-families-dealt").at(wide)
+    kept = [[(t.name, t.task_names, t.n_classes, t.part, t.path) for t in suite.tasks] for suite in (whole, dealt)]
+    assert kept[0] == kept[1]
+    folder = wide / "inat2021"
+    classes = [[set(taxa.read_taxa(folder, t.reader).class_names) for t in suite.tasks] for suite in (whole, dealt)]
+    assert set.union(*classes[0]) == set.union(*classes[1]) and {len(names) for names in classes[1]} == {5}
+    # By chance a task keeps 5 · 5 / 600 of its own species: 5 in all of the 120 tasks.
+    kept_own = [len(names & own) for names, own in zip(classes[1], classes[0], strict=True)]
+    assert sum(kept_own) < 20
+
+
 # The division of the tasks ------------------------------------------------------------------------------------
 
 
