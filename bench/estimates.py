@@ -18,8 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bench.cells import Cell, needed
-from bench.features import Images, View
+from bench.cells import Cell
 from bench.features.encode import BATCHES_AHEAD, CROPS_PER_BATCH, PIXELS_ON_CPU
 from bench.features.hashes import usable_cores
 from bench.limits import BOUND
@@ -59,8 +58,8 @@ def memory(plan: Plan, cells: Sequence[Cell]) -> float:
     """Bytes at the peak, of cells that are trained together."""
     kind, backbone = cells[0].variant.method, plan.backbone
     d, on_cpu = backbone.embed_dim * _places(plan, kind.image), backbone.device.type == "cpu"
-    few = [pair for cell in cells for pair in _few(plan, cell)]
-    tests = [pair for cell in cells for pair in _tests(plan, cell)]
+    few = [pair for cell in cells for pair in plan.few(cell)]
+    tests = [pair for cell in cells for pair in plan.tests(cell)]
     features = sum(len(images) * len(view) * 4 * d for images, view in few)
     total = (_now() if on_cpu else _weights(plan)) + 2 * features  # as they are mapped, and as they are put together
     if on_cpu:
@@ -99,17 +98,6 @@ def _step(plan: Plan, cells: Sequence[Cell]) -> float:
     else:
         kept = float(weight * sum(sorted(tokens)[-params.batch :]) * len(cells))
     return max(encoded, kept * len(tower.blocks) * ACTIVATIONS * tower.width * size)
-
-
-def _few(plan: Plan, cell: Cell) -> list[tuple[Images, View]]:
-    """The few-shot images of a cell, with the view that its method reads."""
-    draw = plan.draw(cell)
-    wanted = (needed(cell, draw, task.name).values() for task in plan.trained(cell))
-    return [(images, view) for parts in wanted for view, several in parts for images in several]
-
-
-def _tests(plan: Plan, cell: Cell) -> list[tuple[Images, View]]:
-    return [(plan.images.tests[task.name], View()) for task in plan.scored(cell)]
 
 
 def _places(plan: Plan, kind: str) -> int:
@@ -159,10 +147,10 @@ def estimates(plan: Plan) -> list[Estimate]:
     for cell in plan.cells:
         kind, which = cell.variant.method, _which(cell.name)
         d = plan.backbone.embed_dim * _places(plan, kind.image)
-        tests = _tests(plan, cell)
+        tests = plan.tests(cell)
         encode = {
             (images.digests, view, kind.image): 4.0 * d * len(images) * len(view)
-            for images, view in [*_few(plan, cell), *tests]
+            for images, view in [*plan.few(cell), *tests]
             if not plan.features.is_cached(images, view, kind.image)
         }
         if which not in sizes:

@@ -95,6 +95,8 @@ def _train(plan: Plan, cells: Sequence[Cell], deadline: Deadline) -> _Trained:
     memory = PeakMemory(plan.backbone.device)
     start = time.perf_counter()
     kind = cells[0].variant.method
+    for cell in cells:
+        features_of(plan, cell)
     tests = scored_features(plan, plan.scored(cells[0]), kind.image)
     data = [_data(plan, cell) for cell in cells]
     encoded = time.perf_counter()
@@ -216,8 +218,14 @@ def failure_record(cell: Cell, error: BaseException) -> Record:
 
 def features_of(plan: Plan, cell: Cell) -> None:
     """Encode what a cell needs, as far as the cache lacks it."""
-    scored_features(plan, plan.scored(cell), cell.variant.method.image)
-    _data(plan, cell)
+    _encode(plan, [*plan.tests(cell), *plan.few(cell)], cell.variant.method.image)
+
+
+def _encode(plan: Plan, wanted: Sequence[tuple[Images, View]], kind: str) -> None:
+    blocks = plan.features.missing(wanted, kind)
+    naming = plan.features.naming_broken([path for block in blocks for path in block.paths], plan.hide)
+    with bar("  encoding images", sum(map(len, blocks)), "view", plan.hide) as shown, naming:
+        plan.features.make(blocks, kind, shown.update)
 
 
 def _data(plan: Plan, cell: Cell) -> list[TaskData]:
@@ -230,14 +238,10 @@ def _data(plan: Plan, cell: Cell) -> list[TaskData]:
 
 
 def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
-    method = cell.variant.method
     found: dict[str, Any] = {"views": torch.zeros(1, 0, plan.backbone.embed_dim)}
     draw, whole, task = plan.draw(cell), task, plan.protocol.trained(task)
     for need, (view, parts) in needed(cell, draw, task.name).items():
-        total = sum(map(len, parts)) * len(view)
-        naming = plan.features.naming_broken(draw.images(task.name).paths, plan.hide)
-        with bar(f"  encoding {task.name}", total, "view", plan.hide) as shown, naming:
-            blocks = [plan.features.get(part, view, method.image, shown.update) for part in parts]
+        blocks = [plan.features.get(part, view, cell.variant.method.image) for part in parts]
         features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, plan.backbone.embed_dim)
         found[need] = features if need == "views" else features[0]
     return TaskData(
@@ -271,13 +275,9 @@ def _labels(parts: Sequence[Images]) -> torch.Tensor:
 
 def scored_features(plan: Plan, tasks: Sequence[Task], kind: str) -> list[list[torch.Tensor]]:
     """[n, d] blocks of each task's test images, mapped into memory."""
-    tests = [plan.images.tests[task.name] for task in tasks]
-    with bar("  encoding test images", sum(map(len, tests)), "view", plan.hide) as shown:
-        found = []
-        for images in tests:
-            with plan.features.naming_broken(images.paths, plan.hide):
-                found.append([block[0] for block in plan.features.blocks(images, View(), kind, shown.update)])
-        return found
+    wanted = [(plan.images.tests[task.name], View()) for task in tasks]
+    _encode(plan, wanted, kind)
+    return [[block[0] for block in plan.features.blocks(images, view, kind)] for images, view in wanted]
 
 
 @contextlib.contextmanager

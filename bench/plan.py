@@ -24,7 +24,7 @@ from bench.datasets.splits import Task, load_tasks, select_tasks
 from bench.devices import find_device
 from bench.draws import Draw, RunImages, look_at_images, seen_and_scored
 from bench.errors import UserError
-from bench.features import ImageFeatures, View
+from bench.features import ImageFeatures, Images, View
 from bench.files import user_path
 from bench.methods import Method, find_method, method_names
 from bench.names import check_names
@@ -147,13 +147,19 @@ class Plan:
             rows.append({**row, "views": c.views, "state": state, "features": self.cached(c)})
         return pd.DataFrame(rows)
 
+    def tests(self, cell: Cell) -> list[tuple[Images, View]]:
+        """The test images of the tasks that a cell is scored on."""
+        return [(self.images.tests[task.name], View()) for task in self.scored(cell)]
+
+    def few(self, cell: Cell) -> list[tuple[Images, View]]:
+        """The few-shot images of which a cell needs features, and their views."""
+        draw = self.draw(cell)
+        by_need = [need for task in self.trained(cell) for need in needed(cell, draw, task.name).values()]
+        return [(part, view) for view, parts in by_need for part in parts]
+
     def cached(self, cell: Cell) -> str:
         """How much of the features that a cell needs is there."""
-        wanted = [(images, View()) for name, images in self.images.tests.items() if name in cell.scored]
-        for task in self.trained(cell):
-            for view, parts in needed(cell, self.draw(cell), task.name).values():
-                wanted += [(part, view) for part in parts]
-        kind = cell.variant.method.image
+        wanted, kind = [*self.tests(cell), *self.few(cell)], cell.variant.method.image
         there = sum(self.features.is_cached(images, view, kind) for images, view in wanted)
         return "cached" if there == len(wanted) else f"{there} of {len(wanted)} cached" if there else "to encode"
 

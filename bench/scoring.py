@@ -42,16 +42,15 @@ def scored(
     """
 
     def chunk(block: Tensor, rows: Tensor) -> Scored:
-        asked = task, block[rows].to(device)
+        asked = task, block[rows].to(device)  # a copy: what a method does to it changes no features
         scores = method.predict_new(*asked) if unseen else method.predict(*asked, part.class_names)
         return said(check_scores(scores, method.name, task.name, len(rows), part.n_classes))
 
     found: list[Scored] = []
-    first = 0
-    for block in blocks:
-        inside = part.rows[(part.rows >= first) & (part.rows < first + len(block))] - first  # rows ascend
-        first += len(block)
-        for rows in inside.split(SCORE_CHUNK) if len(inside) else ():
+    ends = torch.tensor([0, *map(len, blocks)]).cumsum(0)
+    inside = part.rows.split(torch.searchsorted(part.rows, ends).diff().tolist())  # a block's, since rows ascend
+    for block, first, own in zip(blocks, ends, inside, strict=False):
+        for rows in (own - first).split(SCORE_CHUNK) if len(own) else ():
             found += in_halves(partial(chunk, block), rows, "test images")
     return Scored(*(torch.cat(several) for several in zip(*found, strict=True)))
 
@@ -59,9 +58,11 @@ def scored(
 def said(scores: Tensor) -> Scored:
     """What scores [n, C] say of n images."""
     best, predicted = scores.max(dim=1)
-    second = scores.topk(2, dim=1).values[:, 1] if scores.shape[1] > 1 else torch.full_like(best, float("nan"))
-    confidence = 1 / (scores - best[:, None]).float().exp().sum(dim=1)  # the largest term of the softmax
-    return Scored(predicted.cpu(), (best - second).float().cpu(), confidence.cpu())
+    below = scores - best[:, None]  # used for all that follows, since a new tensor of this size costs as much as a sum
+    column = predicted[:, None]
+    margin = below.scatter_(1, column, float("-inf")).amax(dim=1).abs() if scores.shape[1] > 1 else best * float("nan")
+    confidence = 1 / below.scatter_(1, column, 0).float().exp_().sum(dim=1)  # the largest term of the softmax
+    return Scored(predicted.cpu(), margin.float().cpu(), confidence.cpu())
 
 
 def score(

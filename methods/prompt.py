@@ -279,7 +279,8 @@ class PromptMethod(Method):
             (self._text[t, names],) = self.text_features([t], [names])
         text = self._text[t, names]
         chunks = features.split(self.at_once)
-        return torch.cat([self.scores(F.normalize(chunk.to(text.device), dim=-1), text) for chunk in chunks])
+        scores = [self.scores(F.normalize(chunk.to(text.device), dim=-1), text) for chunk in chunks]
+        return scores[0] if len(scores) == 1 else torch.cat(scores)
 
     def predict_new(self, task: TaskData, features: Tensor) -> Tensor:
         """As of `Method`: a guest, which knows the new task alone, makes its contexts with what was learned.

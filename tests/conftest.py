@@ -366,3 +366,19 @@ def forks(own_cache: Path) -> Iterator[Forks]:
     server = Forks()
     yield server
     server.close()
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many views each call of the image encoder got, from now on."""
+    import open_clip
+
+    counts: list[int] = []
+    original = open_clip.CLIP.encode_image
+
+    def counted(self: Any, image: Any, *args: Any, **kwargs: Any) -> Any:
+        counts.append(len(image))
+        return original(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(open_clip.CLIP, "encode_image", counted)
+    return counts

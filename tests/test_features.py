@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
-import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,19 +19,14 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torchvision import transforms
 
-import bench
-from bench.cli import main
 from bench.clip.backbone import Backbone, load_backbone
-from bench.datasets.demo import GENERATOR
 from bench.errors import UserError
-from bench.features import ImageFeatures, ImageHashes, View
+from bench.features import ImageFeatures, View
 from bench.features import cache as cache_module
 from bench.features import encode as encode_module
-from bench.features import hashes as hashes_module
-from bench.features.cache import cache_contents, clear_cache
+from bench.features.encode import Block
 from bench.features.views import draw_view
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,20 +35,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def backbone(tiny: Any) -> Backbone:
     return load_backbone(tiny.backbone)
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many views each call of the image encoder got, from now on."""
-    counts: list[int] = []
-    original = open_clip.CLIP.encode_image
-
-    def counted(self: Any, image: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        counts.append(len(image))
-        return original(self, image, *args, **kwargs)
-
-    monkeypatch.setattr(open_clip.CLIP, "encode_image", counted)
-    return counts
 
 
 def blocks(cache: Path) -> set[str]:
@@ -199,7 +176,8 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def encoder_inputs(features: ImageFeatures, paths: list[Path], view: View) -> torch.Tensor:
     """Everything the encoder is given, [images · views, 3, h, w]."""
-    return torch.cat(list(features.encoder.through(lambda pixels: pixels, paths, features.hashes.of(paths), view)))
+    block = Block(paths, features.hashes.of(paths), view)
+    return torch.cat([pixels for _, pixels in features.encoder.through(lambda pixels: pixels, [block])])
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["open_clip's steps", "unknown steps"])
@@ -302,8 +280,9 @@ def test_batches_and_blocks_leave_the_features_as_they_are(
 
 def test_order_of_images_and_progress(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
     features, paths, told = ImageFeatures(backbone, tmp_path), tiny.images()[:5], []
-    forward = features.get(paths, View(1, 0, 3), bar=told.append)
+    features.make(features.missing([(paths, View(1, 0, 3))]), bar=told.append)
     assert sum(told) == 15
+    forward = features.get(paths, View(1, 0, 3))
     backward = features.get(paths[::-1], View(1, 0, 3))
     torch.testing.assert_close(backward, forward.flip(1), rtol=1e-5, atol=1e-5)
     assert features.get([], View(1, 0, 3)).shape == (3, 0, 16)
@@ -426,7 +405,7 @@ def test_views_kept_before_there_were_other_crops_are_found(backbone: Backbone, 
     for view, numbers in ((View(), [None, 0, 1]), (View(3, 10, 20), [3, 10, 20])):
         key = json.dumps([1, "pooled", backbone.weights, *numbers, ["an image"]]).encode()
         name = hashlib.blake2b(key, digest_size=16).hexdigest()
-        assert ImageFeatures(backbone, tmp_path)._path(["an image"], view, "pooled").stem == name
+        assert ImageFeatures(backbone, tmp_path)._path(Block([], ["an image"], view), "pooled").stem == name
 
 
 def test_two_backbones_of_one_name_do_not_share_features(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
@@ -434,329 +413,3 @@ def test_two_backbones_of_one_name_do_not_share_features(tiny: Any, backbone: Ba
     ImageFeatures(backbone, tmp_path).get(tiny.images()[:2], View())
     other = replace(backbone, weights=backbone.weights[:8] + "0" * 24)
     assert not ImageFeatures(other, tmp_path).is_cached(tiny.images()[:2], View())
-
-
-# ---- files ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "other shape", "other content"])
-def test_damaged_block_is_made_again(tiny: Any, backbone: Backbone, tmp_path: Path, damage: str) -> None:
-    features, paths = ImageFeatures(backbone, tmp_path), tiny.images()[:6]
-    expected = features.get(paths, View(1, 0, 2)).clone()
-    (file,) = tmp_path.rglob("*.safetensors")
-    content = file.read_bytes()
-    file.unlink()  # what is mapped stays as it was
-    if damage == "other shape":
-        save_file({"features": torch.zeros(2, 5, 16)}, str(file))
-    elif damage == "other content":
-        save_file({"something": torch.zeros(2, 6, 16)}, str(file))
-    else:
-        file.write_bytes({"truncated": content[:-40], "empty": b"", "garbage": b"\xff" * 300}[damage])
-    assert torch.equal(features.get(paths, View(1, 0, 2)), expected)
-    assert torch.equal(load_file(str(file))["features"], expected)
-
-
-def test_a_block_with_a_flipped_bit_is_made_again(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
-    """Wherever it is: each eighth byte of the file, another bit of each."""
-    paths = tiny.images()[:2]
-    expected = ImageFeatures(backbone, tmp_path).get(paths, View()).clone()
-    (file,) = tmp_path.rglob("*.safetensors")
-    content = file.read_bytes()
-    numbers = content.index(b"}", content.index(b'"features"')) + 1
-    for place in range(numbers, len(content), 8):
-        damaged = bytearray(content)
-        damaged[place] ^= 1 << place // 8 % 8
-        file.unlink()
-        file.write_bytes(damaged)
-        got = ImageFeatures(backbone, tmp_path).get(paths, View())
-        assert torch.equal(got, expected), f"byte {place}"
-
-
-def test_a_block_without_a_checksum_is_read(
-    tiny: Any, backbone: Backbone, tmp_path: Path, encoded: list[int]
-) -> None:
-    """Older versions wrote such blocks."""
-    paths = tiny.images()[:2]
-    ImageFeatures(backbone, tmp_path).get(paths, View())
-    (file,) = tmp_path.rglob("*.safetensors")
-    file.unlink()
-    save_file({"features": torch.full((1, 2, 16), 3.0)}, str(file), metadata={"what": "pooled, test view"})
-    assert torch.equal(ImageFeatures(backbone, tmp_path).get(paths, View()), torch.full((1, 2, 16), 3.0))
-    assert sum(encoded) == 2
-
-
-def test_a_block_is_checked_once_by_each_process_and_again_when_its_file_changes(
-    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checked = []
-    original = cache_module._content
-    monkeypatch.setattr(cache_module, "_content", lambda path: (checked.append(path), original(path))[1])
-    features, paths = ImageFeatures(backbone, tmp_path), tiny.images()[:2]
-    for _ in range(3):
-        features.get(paths, View())
-    assert len(checked) == 1
-    (file,) = tmp_path.rglob("*.safetensors")
-    os.utime(file)
-    features.get(paths, View())
-    assert len(checked) == 2
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_checking_a_block_does_not_fill_memory(tmp_path: Path) -> None:
-    block = torch.zeros(10, 2048, 512)  # 42 MB
-    cache_module.write_block(tmp_path / "block.safetensors", block, "zeros")
-    del block
-    Path("/proc/self/clear_refs").write_text("5")
-
-    def peak() -> int:
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
-
-    before = peak()
-    assert cache_module.read_block(tmp_path / "block.safetensors") is not None
-    assert peak() - before < 16_000  # kB
-
-
-def test_features_of_an_image_that_changed_after_its_hashing_are_not_kept(
-    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not even where its size and all its times are as before."""
-    paths = [Path(shutil.copy(path, tmp_path)) for path in tiny.images()[:3]]
-    features = ImageFeatures(backbone, tmp_path / "cache")
-    before = features.hashes.of(paths)
-    content = bytearray(paths[1].read_bytes())
-    content[-1] ^= 1  # behind the image's own end
-    stats = {path: path.stat() for path in paths}
-    paths[1].write_bytes(content)
-    original = Path.stat
-    monkeypatch.setattr(Path, "stat", lambda self, **how: stats.get(self) or original(self, **how))
-    with pytest.raises(UserError, match=r"changed since this run first read it; run again") as caught:
-        features.get(paths, View())
-    assert str(paths[1]) in str(caught.value)
-    assert not blocks(tmp_path)
-    after = features.hashes.of(paths)  # the next run reads it again
-    assert after[0] == before[0] and after[2] == before[2]
-    assert after[1] == hashlib.blake2b(content, digest_size=16).hexdigest()
-    assert features.get(paths, View()).shape == (1, 3, 16)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_blocks_are_mapped_not_read(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
-    features, paths = ImageFeatures(backbone, tmp_path), tiny.images()[:6]
-    features.get(paths, View())
-    (file,) = tmp_path.rglob("*.safetensors")
-    held = features.get(paths, View())
-    assert str(file) in Path("/proc/self/maps").read_text()
-    del held
-    assert str(file) not in Path("/proc/self/maps").read_text()
-
-
-def test_threads_writing_the_same_block_do_not_disturb_each_other(
-    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a disk that keeps no claims: there several encode the same."""
-    paths, all_written, got, errors = tiny.images(), threading.Barrier(4, timeout=60), [], []
-    monkeypatch.setattr(cache_module.CLAIMS, "waiting", lambda path: contextlib.nullcontext())
-    save = cache_module.save_file
-
-    def save_and_wait(*args: Any, **kwargs: Any) -> None:
-        save(*args, **kwargs)
-        all_written.wait()  # nobody gives the block its name before all have written it
-
-    monkeypatch.setattr(cache_module, "save_file", save_and_wait)
-
-    def work() -> None:
-        try:
-            features = ImageFeatures(backbone, tmp_path)
-            got.append(features.get(paths, View(1, 0, 3)))
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert len(got) == 4
-    assert all(torch.equal(g, got[0]) for g in got)
-    assert len(blocks(tmp_path)) == 1
-    assert not list(tmp_path.rglob("*.part"))
-
-
-def test_failed_write_leaves_nothing_behind(
-    tiny: Any, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        ImageFeatures(backbone, tmp_path).get(tiny.images()[:2], View())
-    assert not list(tmp_path.rglob("*.part"))
-
-
-# ---- hashes of image files -----------------------------------------------------------------------------------
-
-
-def test_hashes_are_remembered_and_changed_files_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [tmp_path / f"{n}.png" for n in range(3)]
-    for n, path in enumerate(paths):
-        path.write_bytes(bytes([n]) * 10)
-    read = []
-    original = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: (read.append(self.name), original(self))[1])
-    first = ImageHashes(tmp_path / "cache").of(paths)
-    assert first == [hashlib.blake2b(bytes([n]) * 10, digest_size=16).hexdigest() for n in range(3)]
-    assert ImageHashes(tmp_path / "cache").of(paths) == first  # another process, later
-    assert len(read) == 3
-    paths[0].write_bytes(b"x" * 11)  # another size
-    stat = paths[1].stat()
-    paths[1].write_bytes(b"y" * 10)  # the same size, another time
-    os.utime(paths[1], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    os.utime(paths[2], (1, 1))  # the same bytes
-    second = ImageHashes(tmp_path / "cache").of(paths)
-    assert second[0] != first[0] and second[1] != first[1] and second[2] == first[2]
-    assert len(read) == 6
-
-
-def test_hashing_tells_its_progress_and_keeps_what_it_has_when_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hashes_module, "HASHES_PER_COMMIT", 2)
-    paths = [tmp_path / f"{n}.png" for n in range(5)]
-    for path in paths[:4]:
-        path.write_bytes(path.name.encode())
-    told: list[int] = []
-    with pytest.raises(OSError):
-        ImageHashes(tmp_path).of(paths, told.append)  # the last is not there
-    assert told == [2, 2]
-    rows = sqlite3.connect(tmp_path / "hashes.sqlite").execute("SELECT count(*) FROM file").fetchone()
-    assert rows == (4,)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="its ctime is the time of making")
-def test_a_file_changed_in_place_with_its_size_and_time_as_before_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(b"x" * 10)
-    os.utime(path, ns=(1, 1))
-    (first,) = ImageHashes(tmp_path / "cache").of([path])
-    time.sleep(0.02)  # more than a tick of the clock that the file system reads
-    path.write_bytes(b"y" * 10)
-    os.utime(path, ns=(1, 1))
-    (second,) = ImageHashes(tmp_path / "cache").of([path])
-    assert first == hashlib.blake2b(b"x" * 10, digest_size=16).hexdigest()
-    assert second == hashlib.blake2b(b"y" * 10, digest_size=16).hexdigest()
-
-
-@pytest.mark.parametrize("digest", [b"\x00\x01", "no hash", 7, None, "A" * 32])
-@pytest.mark.parametrize("state", [1, 9, "sound"])
-def test_remembered_hashes_that_no_bench_wrote_are_made_anew(tmp_path: Path, digest: Any, state: Any) -> None:
-    path, content = tmp_path / "a.png", b"1"
-    path.write_bytes(content)
-    expected = ImageHashes(tmp_path).of([path])
-    with sqlite3.connect(tmp_path / "hashes.sqlite") as db:
-        db.execute("UPDATE file SET digest = ?", (digest,))
-        db.execute("DELETE FROM image")
-        db.execute("INSERT INTO image VALUES (?, ?)", (digest, state))
-    assert ImageHashes(tmp_path).of([path]) == expected
-    assert json.dumps(ImageHashes(tmp_path).of([path]))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_file_names_that_are_no_text_are_hashed(tmp_path: Path) -> None:
-    path = tmp_path / os.fsdecode(b"caf\xe9.png")
-    path.write_bytes(b"1")
-    hashes = ImageHashes(tmp_path / "cache")
-    assert hashes.of([path]) == hashes.of([path])
-
-
-def test_damaged_hash_file_is_named_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "hashes.sqlite").write_bytes(b"this is no database" * 100)
-    with pytest.raises(UserError, match=r"hashes\.sqlite: .*delete it") as caught:
-        ImageHashes(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-# ---- `python -m bench cache` ---------------------------------------------------------------------------------
-
-
-def own_and_foreign(tiny: Any, backbone: Backbone, root: Path) -> tuple[dict[Path, int], list[Path]]:
-    """Files of the bench with their sizes, and files of somebody else, all below one folder."""
-    features = ImageFeatures(backbone, root)
-    features.get(tiny.images()[:6], View(1, 0, 2))
-    features.get(tiny.images(), View())
-    block = next(root.rglob("*.safetensors"))
-    (block.parent / f".{block.stem}.0.part").write_bytes(b"1" * 100)
-    data = f"splits/aid-{'0a' * 8}"  # as `cache_place` names it
-    for name in (f"demo/{GENERATOR}/colour/images/red/0.png", f"demo/.{GENERATOR}-k1lled/shape/0.png",
-                 f"{data}/split_bench_AID.json", f"{data}/files-huggingface-01234567/train/0/0.png",
-                 f"{data}/.files-huggingface-01234567.draft/train/0/0.png", f"{data}/.fetch.lock"):  # fmt: skip
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"2" * 200)
-    own = {path: path.stat().st_size for path in root.rglob("*") if path.is_file()}
-    foreign = []
-    for name in ("notes.txt", "features/notes.txt", f"features/{block.parent.name}/notes.md", "demo/holiday/000.png",
-                 "demo/readme.md", "splits/aid/split_bench_AID.json", f"{data}/mine.json",
-                 "features.safetensors"):  # fmt: skip
-        foreign.append(root / name)
-        foreign[-1].parent.mkdir(parents=True, exist_ok=True)
-        foreign[-1].write_text("mine")
-    return own, foreign
-
-
-def test_clear_deletes_what_is_its_own_and_nothing_else(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
-    own, foreign = own_and_foreign(tiny, backbone, tmp_path)
-    assert clear_cache(tmp_path) == sum(own.values())
-    assert not any(path.exists() for path in own)
-    assert all(path.read_text() == "mine" for path in foreign)
-    assert clear_cache(tmp_path) == 0
-    for path in foreign:
-        path.unlink()
-
-
-def test_clear_leaves_no_empty_folders_of_its_own(tiny: Any, backbone: Backbone, tmp_path: Path) -> None:
-    ImageFeatures(backbone, tmp_path).get(tiny.images()[:2], View())
-    clear_cache(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    assert clear_cache(tmp_path / "never made") == 0
-
-
-def test_cache_report_counts_every_byte_once_by_kind(
-    tiny: Any, backbone: Backbone, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    own, foreign = own_and_foreign(tiny, backbone, cache)
-    assert sum(row["MB"] for row in cache_contents()) == pytest.approx(sum(own.values()) / 1e6)
-    table = bench.cache()
-    kinds = dict(zip(table["what"], table["files"], strict=True))
-    assert kinds == {
-        "pooled, test view": 1, "pooled, training views 0-1 of seed 1": 1, "hashes of image files": 1,
-        "left by a stopped run": 1, "rendered demo images": 2, "divisions of images": 1, "fetched images": 3,
-    }  # fmt: skip
-    assert main(["cache"]) == 0
-    shown = capsys.readouterr().out
-    assert "pooled, training views 0-1 of seed 1" in shown
-    assert f"MB below {cache}" in shown
-    assert all(path.exists() for path in own)
-    assert main(["cache", "--clear"]) == 0
-    assert "Deleted: " in capsys.readouterr().out
-    assert not any(path.exists() for path in own)
-    assert all(path.exists() for path in foreign)
-    assert main(["cache"]) == 0
-    assert f"Kept: 0.0 MB below {cache}" in capsys.readouterr().out
-
-
-def test_cache_report_names_damaged_blocks(tiny: Any, backbone: Backbone, cache: Path) -> None:
-    ImageFeatures(backbone).get(tiny.images()[:2], View())
-    next(cache.rglob("*.safetensors")).write_bytes(b"")
-    assert "damaged; will be made again" in set(bench.cache()["what"])
-
-
-def test_features_are_encoded_again_after_clear(
-    tiny: Any, cache: Path, tmp_path: Path, encoded: list[int]
-) -> None:
-    tiny.run(tmp_path / "runs", methods=["zero-shot"])
-    before = tiny.numbers(tmp_path / "runs")
-    bench.cache(clear=True)
-    tiny.run(tmp_path / "again", methods=["zero-shot"])
-    assert sum(encoded) == 2 * 36
-    assert tiny.numbers(tmp_path / "again") == before

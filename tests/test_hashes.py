@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import os
+import sqlite3
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,3 +132,85 @@ def test_a_file_of_hashes_whose_texts_are_none_is_refused_in_a_line(tmp_path: Pa
     file.write_bytes(file.read_bytes().replace(b"tablefilefile", b"tablefi\x1f\x8b\x08lefile"))
     with pytest.raises(UserError, match="delete it, or name another folder with BENCH_CACHE"):
         ImageHashes(tmp_path)
+
+
+# ---- what is remembered ---------------------------------------------------------------------------------------
+
+
+def test_hashes_are_remembered_and_changed_files_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{n}.png" for n in range(3)]
+    for n, path in enumerate(paths):
+        path.write_bytes(bytes([n]) * 10)
+    read = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: (read.append(self.name), original(self))[1])
+    first = ImageHashes(tmp_path / "cache").of(paths)
+    assert first == [hashlib.blake2b(bytes([n]) * 10, digest_size=16).hexdigest() for n in range(3)]
+    assert ImageHashes(tmp_path / "cache").of(paths) == first  # another process, later
+    assert len(read) == 3
+    paths[0].write_bytes(b"x" * 11)  # another size
+    stat = paths[1].stat()
+    paths[1].write_bytes(b"y" * 10)  # the same size, another time
+    os.utime(paths[1], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    os.utime(paths[2], (1, 1))  # the same bytes
+    second = ImageHashes(tmp_path / "cache").of(paths)
+    assert second[0] != first[0] and second[1] != first[1] and second[2] == first[2]
+    assert len(read) == 6
+
+
+def test_hashing_tells_its_progress_and_keeps_what_it_has_when_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes_module, "HASHES_PER_COMMIT", 2)
+    paths = [tmp_path / f"{n}.png" for n in range(5)]
+    for path in paths[:4]:
+        path.write_bytes(path.name.encode())
+    told: list[int] = []
+    with pytest.raises(OSError):
+        ImageHashes(tmp_path).of(paths, told.append)  # the last is not there
+    assert told == [2, 2]
+    rows = sqlite3.connect(tmp_path / "hashes.sqlite").execute("SELECT count(*) FROM file").fetchone()
+    assert rows == (4,)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its ctime is the time of making")
+def test_a_file_changed_in_place_with_its_size_and_time_as_before_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x" * 10)
+    os.utime(path, ns=(1, 1))
+    (first,) = ImageHashes(tmp_path / "cache").of([path])
+    time.sleep(0.02)  # more than a tick of the clock that the file system reads
+    path.write_bytes(b"y" * 10)
+    os.utime(path, ns=(1, 1))
+    (second,) = ImageHashes(tmp_path / "cache").of([path])
+    assert first == hashlib.blake2b(b"x" * 10, digest_size=16).hexdigest()
+    assert second == hashlib.blake2b(b"y" * 10, digest_size=16).hexdigest()
+
+
+@pytest.mark.parametrize("digest", [b"\x00\x01", "no hash", 7, None, "A" * 32])
+@pytest.mark.parametrize("state", [1, 9, "sound"])
+def test_remembered_hashes_that_no_bench_wrote_are_made_anew(tmp_path: Path, digest: Any, state: Any) -> None:
+    path, content = tmp_path / "a.png", b"1"
+    path.write_bytes(content)
+    expected = ImageHashes(tmp_path).of([path])
+    with sqlite3.connect(tmp_path / "hashes.sqlite") as db:
+        db.execute("UPDATE file SET digest = ?", (digest,))
+        db.execute("DELETE FROM image")
+        db.execute("INSERT INTO image VALUES (?, ?)", (digest, state))
+    assert ImageHashes(tmp_path).of([path]) == expected
+    assert json.dumps(ImageHashes(tmp_path).of([path]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_file_names_that_are_no_text_are_hashed(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    path.write_bytes(b"1")
+    hashes = ImageHashes(tmp_path / "cache")
+    assert hashes.of([path]) == hashes.of([path])
+
+
+def test_damaged_hash_file_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "hashes.sqlite").write_bytes(b"this is no database" * 100)
+    with pytest.raises(UserError, match=r"hashes\.sqlite: .*delete it") as caught:
+        ImageHashes(tmp_path)
+    assert "\n" not in str(caught.value)

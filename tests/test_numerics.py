@@ -17,6 +17,7 @@ from bench import numerics
 from bench.clip.backbone import load_backbone
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
+from bench.features.encode import Block
 from bench.methods import find_method, method_names
 
 FORMULA = '''"""What it is."""
@@ -110,7 +111,7 @@ def test_features_of_code_that_nobody_confirmed_are_not_taken_from_the_cache(edi
     backbone = load_backbone("demo-clip")
 
     def file() -> Path:
-        return ImageFeatures(backbone, tmp_path)._path(["an image"], View(), "pooled")
+        return ImageFeatures(backbone, tmp_path)._path(Block([], ["an image"], View()), "pooled")
 
     before = file()
     edit("bench.metrics", "100 *", "99 *")

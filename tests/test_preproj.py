@@ -80,9 +80,9 @@ def counted(features: ImageFeatures, monkeypatch: pytest.MonkeyPatch) -> list[st
     encoded: list[str] = []
     inner = features.encoder.features
 
-    def count(paths: Any, digests: Any, view: Any, kind: str, bar: Any = None) -> Any:
+    def count(blocks: Any, kind: str, bar: Any = None) -> Any:
         encoded.append(kind)
-        return inner(paths, digests, view, kind, bar)
+        return inner(blocks, kind, bar)
 
     monkeypatch.setattr(features.encoder, "features", count)
     return encoded

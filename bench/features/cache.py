@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -21,7 +22,7 @@ from bench.claims import CLAIMS
 from bench.clip.backbone import Backbone
 from bench.datasets.cache_paths import cache_folder
 from bench.errors import UserError
-from bench.features.encode import Encoder
+from bench.features.encode import Block, Encoder
 from bench.features.hashes import HASHES, Bar, ImageChanged, ImageHashes, Images, named
 from bench.features.views import View
 from bench.files import write_whole
@@ -69,40 +70,56 @@ class ImageFeatures:
         self._format = f"{FORMAT}{edit}" if edit else FORMAT
         self._checked: dict[Path, tuple[int, int]] = {}  # blocks whose checksum this process has seen to be right
 
-    def get(
-        self, images: Images | Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None
-    ) -> Tensor:
+    def get(self, images: Images | Sequence[Path], view: View, kind: str = "pooled") -> Tensor:
         """Features [views, n, d] ("pooled"), [views, n, P, d] ("local") or [views, n, c] ("preproj": before the image
         tower's projection), raw (not normalised), float32, from disk."""
         if not len(images):
             return torch.zeros(len(view), 0, self.backbone.embed_dim)
         rows = []
         for part in _view_blocks(view):
-            columns = list(self.blocks(images, part, kind, bar))
+            columns = list(self.blocks(images, part, kind))
             rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, dim=1))
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
-    def blocks(
-        self, images: Images | Sequence[Path], view: View, kind: str = "pooled", bar: Bar | None = None
-    ) -> Iterator[Tensor]:
+    def blocks(self, images: Images | Sequence[Path], view: View, kind: str = "pooled") -> Iterator[Tensor]:
         """`get` in blocks of images, [views, n, …] each, mapped into memory; of at most VIEWS_PER_BLOCK views."""
-        paths, digests = self._known(images)
-        for i in range(0, len(paths), IMAGES_PER_BLOCK):
-            part = slice(i, i + IMAGES_PER_BLOCK)
-            try:
-                yield self._block(paths[part], digests[part], view, kind, bar)
-            except ImageChanged as changed:
-                self.hashes.forget(changed.path)  # size and times may be the old ones
-                raise
+        for block in self._cut(images, view):
+            yield self._block(block, kind)
+
+    def missing(
+        self, wanted: Iterable[tuple[Images | Sequence[Path], View]], kind: str = "pooled"
+    ) -> list[Block]:
+        """The blocks that `get` would have to encode for these."""
+        blocks = [
+            block for images, view in wanted for part in _view_blocks(view) for block in self._cut(images, part)
+        ]
+        return [block for block in blocks if not self._path(block, kind).is_file()]
+
+    def make(self, blocks: Iterable[Block], kind: str = "pooled", bar: Bar | None = None) -> None:
+        """Encode blocks, all in one go, so that cores need not wait at the end of each, and keep each as soon as it is
+        made. One that another process encodes just now is left to it: `get` waits for it."""
+        held: deque[contextlib.ExitStack] = deque()
+
+        def claimed() -> Iterator[Block]:
+            for block in blocks:
+                path = self._path(block, kind)
+                with contextlib.ExitStack() as claim:
+                    (own,) = claim.enter_context(CLAIMS.taking([path.with_suffix(".claim")]))
+                    if own and self._of_shape(path, block) is None:
+                        held.append(claim.pop_all())
+                        yield block
+
+        try:
+            for block, features in self._encode(claimed(), kind, bar):
+                self._keep(block, kind, features)
+                held.popleft().close()
+        finally:
+            for claim in held:
+                claim.close()
 
     def is_cached(self, images: Images | Sequence[Path], view: View, kind: str = "pooled") -> bool:
         """Whether every block that `get` would read is there."""
-        _, digests = self._known(images)
-        return all(
-            self._path(digests[i : i + IMAGES_PER_BLOCK], part, kind).is_file()
-            for part in _view_blocks(view)
-            for i in range(0, len(digests), IMAGES_PER_BLOCK)
-        )
+        return not self.missing([(images, view)], kind)
 
     @contextlib.contextmanager
     def naming_broken(self, paths: Sequence[Path], hide: bool | None = None) -> Iterator[None]:
@@ -121,48 +138,56 @@ class ImageFeatures:
                 raise UserError(f"{len(faults)} images cannot be read: {named(faults)}") from error
             raise
 
-    def _known(self, images: Images | Sequence[Path]) -> tuple[Sequence[Path], Sequence[str]]:
+    def _cut(self, images: Images | Sequence[Path], view: View) -> Iterator[Block]:
         if isinstance(images, Images):
-            return images.paths, images.digests
-        return images, self.hashes.of(images)
+            paths, digests = images.paths, images.digests
+        else:
+            paths, digests = list(images), tuple(self.hashes.of(images))
+        for i in range(0, len(paths), IMAGES_PER_BLOCK):
+            part = slice(i, i + IMAGES_PER_BLOCK)
+            yield Block(paths[part], digests[part], view)
 
-    def _path(self, digests: Sequence[str], view: View, kind: str) -> Path:
-        key = [self._format, kind, self.backbone.weights, view.seed, view.first, view.last, list(digests)]
+    def _path(self, block: Block, kind: str) -> Path:
+        view = block.view
+        key = [self._format, kind, self.backbone.weights, view.seed, view.first, view.last, list(block.digests)]
         crop = [] if view.crop == View.crop else [view.crop]  # blocks from before there were others are found
         name = hashlib.blake2b(json.dumps([*key, *crop]).encode(), digest_size=16).hexdigest()
         backbone = f"{self.backbone.name.replace('/', '_')}-{self.backbone.weights[:8]}"
         return self.folder / backbone / f"{name}.safetensors"
 
-    def _block(
-        self, paths: Sequence[Path], digests: Sequence[str], view: View, kind: str, bar: Bar | None
-    ) -> Tensor:
-        path, shape = self._path(digests, view, kind), (len(view), len(paths))
-        block = self._of_shape(path, shape)
-        if block is None:
+    def _block(self, block: Block, kind: str) -> Tensor:
+        path = self._path(block, kind)
+        found = self._of_shape(path, block)
+        if found is None:
             with CLAIMS.waiting(path.with_suffix(".claim")):  # what another process encodes just now is waited for
-                block = self._of_shape(path, shape)
-                if block is None:
-                    return self._encoded(path, paths, digests, view, kind, bar)
-        if bar:
-            bar(len(view) * len(paths))
-        return block
+                found = self._of_shape(path, block)
+                if found is None:
+                    ((_, features),) = self._encode([block], kind)
+                    found = self._keep(block, kind, features)
+        return found
 
-    def _encoded(
-        self, path: Path, paths: Sequence[Path], digests: Sequence[str], view: View, kind: str, bar: Bar | None
-    ) -> Tensor:
-        features = self.encoder.features(paths, digests, view, kind, bar)
+    def _encode(self, blocks: Iterable[Block], kind: str, bar: Bar | None = None) -> Iterator[tuple[Block, Tensor]]:
+        try:
+            yield from self.encoder.features(blocks, kind, bar)
+        except ImageChanged as changed:
+            self.hashes.forget(changed.path)  # size and times may be the old ones
+            raise
+
+    def _keep(self, block: Block, kind: str, features: Tensor) -> Tensor:
+        """Write a block's features; they come back as they are mapped."""
+        path = self._path(block, kind)
         if kind == "preproj":  # the pooled ones come with them: whoever asks for these encodes nothing
             features, pooled = features.split([features.shape[2] - self.backbone.embed_dim, self.backbone.embed_dim], 2)
-            beside = self._path(digests, view, "pooled")
+            beside = self._path(block, "pooled")
             if self._read(beside) is None:
-                write_block(beside, pooled, f"pooled, {view}")
-        write_block(path, features, f"{kind}, {view}")
+                write_block(beside, pooled, f"pooled, {block.view}")
+        write_block(path, features, f"{kind}, {block.view}")
         mapped = self._read(path)
         return features if mapped is None else mapped
 
-    def _of_shape(self, path: Path, shape: tuple[int, int]) -> Tensor | None:
+    def _of_shape(self, path: Path, wanted: Block) -> Tensor | None:
         block = self._read(path)
-        return block if block is not None and block.shape[:2] == shape else None
+        return block if block is not None and block.shape[:2] == (len(wanted.view), len(wanted.paths)) else None
 
     def _read(self, path: Path) -> Tensor | None:
         """A block, whose checksum is computed once for each state of its file."""

@@ -25,6 +25,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from bench.features import ImageFeatures, View
+from bench.features.encode import Block
 from bench.features.hashes import usable_cores
 
 sys.path.append(str(Path(__file__).parent))
@@ -76,7 +77,8 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> ImageFeatures:
 
 
 def ours(features: ImageFeatures, paths: list[Path], view: View, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    return torch.cat(list(features.encoder.through(encode, paths, features.hashes.of(paths), view)))
+    block = Block(paths, features.hashes.of(paths), view)
+    return torch.cat([found for _, found in features.encoder.through(encode, [block])])
 
 
 def plain_test_views(features: ImageFeatures, paths: list[Path]) -> list[Tensor]:
