@@ -373,8 +373,10 @@ def predict(kept: Kept, images: Sequence[str | Path], task: str | None = None, t
         if not paths:
             raise UserError(said)
         warnings.warn(f"left out, {said}", stacklevel=2)
-    with bar("encoding", len(paths), "image", None, position=0) as shown:
-        features = encoder.get(paths, View(), kept.method.image, shown.update)[0]
+    blocks = encoder.missing([(paths, View())], kept.method.image)
+    with bar("encoding", sum(map(len, blocks)), "image", None, position=0) as shown:
+        encoder.make(blocks, kept.method.image, shown.update)
+    features = encoder.get(paths, View(), kept.method.image)[0]
     with torch.no_grad():
         scores = kept.method.predict(kept.tasks[t], features.to(kept.backbone.device))
     check_scores(scores, kept.method.name, kept.tasks[t].name, len(paths), len(kept.tasks[t].class_names))
