@@ -312,10 +312,11 @@ def test_what_two_encode_at_the_same_time_is_encoded_once(
     plan, views, encoded, found = plan_of(tiny, tmp_path), View(1, 0, 2), [], []
     original = Encoder.features
 
-    def slowly(self: Encoder, paths: Any, *args: Any) -> torch.Tensor:
-        encoded.append(len(paths))
-        time.sleep(0.3)
-        return original(self, paths, *args)
+    def slowly(self: Encoder, blocks: Any, *args: Any) -> Any:
+        for block, features in original(self, blocks, *args):
+            encoded.append(len(block.paths))
+            time.sleep(0.3)
+            yield block, features
 
     monkeypatch.setattr(Encoder, "features", slowly)
     monkeypatch.setattr(claims, "POLL", 0.05)
