@@ -13,7 +13,7 @@ from torch import Tensor
 from bench import limits
 from bench.clip.backbone import load_backbone
 from bench.features import View
-from bench.features.encode import Encoder
+from bench.features.encode import Block, Encoder
 from bench.features.hashes import ImageHashes
 from bench.limits import in_halves, out_of_memory
 from bench.methods.cocoop import CoCoOp
@@ -68,8 +68,8 @@ def test_a_single_row_that_does_not_fit_fails_and_so_does_any_other_error() -> N
 
 def test_images_are_encoded_in_halves_with_the_same_features(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, paths = load_backbone(tiny.backbone), tiny.images()[:7]
-    digests, view = ImageHashes().of(paths), View(1, 0, 2)
-    whole = Encoder(backbone).features(paths, digests, view, "pooled")
+    block = Block(paths, ImageHashes().of(paths), View(1, 0, 2))
+    ((_, whole),) = Encoder(backbone).features([block], "pooled")
     encode, sizes = backbone.model.encode_image, []
 
     def small_machine(images: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def test_images_are_encoded_in_halves_with_the_same_features(tiny: Any, monkeypa
         return encode(images)
 
     monkeypatch.setattr(backbone.model, "encode_image", small_machine)
-    halves = Encoder(backbone).features(paths, digests, view, "pooled")
+    ((_, halves),) = Encoder(backbone).features([block], "pooled")
     assert sorted(sizes) == [3, 3, 4, 4]  # 14 views, of which 7, of which 4 and 3
     torch.testing.assert_close(halves, whole, rtol=1e-5, atol=1e-6)
 
