@@ -114,6 +114,8 @@ def make_cells(
                 **({"fold": fold.name} if fold.name else {}),
                 **({} if fold.trained == fold.scored else {"trained": [*fold.trained], "scored": [*fold.scored]}),
                 **({"paths": _paths(tasks, fold)} if variant.method.reads_path else {}),
+                **({"train_tasks": fold.train_tasks} if fold.train_tasks else {}),
+                **({"sample": [*fold.sample]} if fold.sample else {}),
             }
             yield Cell(variant, config, cell_key(config))
 

@@ -126,6 +126,22 @@ class RunConfig(Settings):
         "these names exchanged among the tasks",
         "what to run",
     )
+    train_tasks: Numbers | None = setting(
+        None,
+        "with unseen-task and the like: train on so many of the tasks, once for each number; all score the same tasks, "
+        "so that the report can draw a learning curve (default: on all; -o all.epoch_steps=N gives every number of "
+        "tasks the same number of steps)",
+        "what to run",
+        metavar="N",
+        minimum=1,
+    )
+    score_tasks: int | None = setting(
+        None,
+        "where tasks are many: score a fixed sample of so many of them (default: all)",
+        "what to run",
+        metavar="N",
+        minimum=1,
+    )
     data: str | Path | None = setting(
         None, "the folder that holds the data sets (default: $BENCH_DATA)", "on what", metavar="ROOT", path="always"
     )

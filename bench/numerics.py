@@ -58,6 +58,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.protocols.base2new": (),
     "bench.protocols.few_shot": (),
     "bench.protocols.imbalanced": (),
+    "bench.protocols.sampled": (),
     "bench.protocols.source_task": (),
     "bench.protocols.suite_to_suite": (),
     "bench.protocols.unseen_task": (),

@@ -31,6 +31,7 @@ from bench.names import check_names
 from bench.options import Variant, variants
 from bench.progress import absolute, bar, count, note
 from bench.protocols import Protocol, SuiteToSuite, find_protocol
+from bench.protocols.sampled import sampled
 from bench.recipe import check_values, load_recipe
 from bench.records import COLUMNS, Record, RecordStore
 
@@ -236,6 +237,8 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     absent = [spec.name for spec in specs if spec.name not in there]
     tasks = [_worded(task, config.task_names) for task in tasks]
     protocol = protocol.of(tasks)
+    if config.train_tasks or config.score_tasks:
+        protocol = sampled(protocol, many(config.train_tasks or ()), config.score_tasks)
     tasks = [protocol.judged(task) for task in tasks]
     for text in _known_names(protocol, tasks):
         note(text, hide)
@@ -254,7 +257,7 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
         _check_training_images(protocol, tasks)
     images = look_at_images(tasks, protocol, features.hashes, shots, seeds, draws, hide, config.val_shots)
     views = config.views, recipe.views if recipe else suite.views
-    complete = not absent and specs[: len(suite.tasks)] == list(suite.tasks)
+    complete = not absent and config.score_tasks is None and specs[: len(suite.tasks)] == list(suite.tasks)
     more = config.task_names, config.val_shots
     cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, complete, *views, *more))
     return Plan(

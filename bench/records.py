@@ -209,6 +209,8 @@ class Record:
             _check_kind(name, text, str)
         if "fold" in texts:
             _check_kind("tasks", self.config.get("tasks"), list)
+            _check_kind("sample", self.config.get("sample", []), list)
+        _check_kind("train_tasks", self.config.get("train_tasks", 1), int)
         for mark in self.marks:
             _check_kind("marks", mark, str)
         if not self.tasks:
@@ -263,9 +265,10 @@ class Record:
             "parameters": parameters,
             "config": config,
             "fold": str(config.get("fold", "")),
+            "train_tasks": config.get("train_tasks"),
             # What the mean is taken over is what the record holds, not what its configuration promised; of a fold it is
             # what all folds hold together, which a report sees to.
-            "tasks": json.dumps(config["tasks"] if config.get("fold") else self.tested),
+            "tasks": json.dumps(config.get("sample", config["tasks"]) if config.get("fold") else self.tested),
         }
         names = ("task", "part", "metric", "accuracy", "val_accuracy", "n_test", "n_train", "n_classes")
         return [{**common, **{name: row.get(name) for name in names}} for row in self.tasks]

@@ -290,11 +290,11 @@ class PromptMethod(Method):
         if self.unseen_of(self.params):
             return super().predict_new(task, features)
         names = (task.name, task.task_name, task.class_names)
-        if names not in self._guests:
+        if names not in self._guests:  # the last one alone is kept: a task's images come one after the other
             guest = copy(self)
             guest.host = self
             guest.know(self.clip, [task])
-            self._guests[names] = guest
+            self._guests = {names: guest}
         return self._guests[names].predict(task, features)
 
     @property

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.reports.calibration import Calibration
     from bench.reports.images import OverImages
 
+EACH_TASK = 100  # tasks that tables and figures show one by one, at most
 SHOWN = 8  # characters of a fingerprint in a title
 NAMES = SHUFFLED.partition("=")[0]  # a control's, in place of a parameter; all others have their "own"
 MAX_NAME = 60  # characters of a suite's or backbone's name in a file's, which may have 255
@@ -59,6 +60,12 @@ class Block:
     @property
     def n_tasks(self) -> str:
         return f"{len(self.tasks)} task{'s' * (len(self.tasks) > 1)}"
+
+    @property
+    def too_many(self) -> str:
+        """Why the tasks are not shown one by one; "" where they are."""
+        n = len(self.tasks)
+        return f"{n} tasks, more than {EACH_TASK}: records.csv has every one" if n > EACH_TASK else ""
 
     @cached_property
     def parts(self) -> list[str]:

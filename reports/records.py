@@ -28,7 +28,7 @@ TEXTS = ("note", "footnote")
 
 # Settings that are part of the cell's name or of BLOCK: no reason to tell two records of a method apart.
 _NAMED = {"suite", "backbone", "method", "protocol", "shots", "seed", "tasks", "pretrained"}
-_NAMED |= {"weights", "data", "draw", "complete_suite", "code", "numerics", "fold", "trained", "scored"}
+_NAMED |= {"weights", "data", "draw", "complete_suite", "code", "numerics", "fold", "trained", "scored", "sample"}
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,9 @@ def _whole(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows without those of trainings in folds of tasks of which some are missing: a mean over the rest would stand
     beside means over all tasks."""
     by = ["suite", "backbone", "weights", "protocol", "method", "variant", "shots", "seed", "code", "numerics", "draws"]
+    by += ["train_tasks"]
     left_out = []
-    for _, group in rows[rows["fold"] != ""].groupby(by, sort=False):
+    for _, group in rows[rows["fold"] != ""].groupby(by, sort=False, dropna=False):
         tasks = json.loads(group["tasks"].iloc[0])
         if gone := sorted(set(tasks) - set(group["task"])):
             left_out += group.index.tolist()
@@ -248,7 +249,7 @@ def _distinct(rows: pd.DataFrame) -> pd.DataFrame:
         told = f", {unlike} of them by different code" if unlike else ""
         warnings.warn(f"{twice.sum()} results are recorded twice{told}; the latest finished are used", stacklevel=3)
     rows = rows[~twice].drop(columns=["config", "recipe", "defaults"])
-    for name in ("params", "epochs", "views", "n_test", "n_train", "n_classes"):
+    for name in ("params", "epochs", "views", "train_tasks", "n_test", "n_train", "n_classes"):
         rows[name] = pd.to_numeric(rows[name], errors="coerce").astype("Int64")
     for name in ("train_seconds", "feature_seconds", "test_seconds", "peak_memory_mb", "val_accuracy"):
         rows[name] = pd.to_numeric(rows[name], errors="coerce")

@@ -35,11 +35,15 @@ class Fold:
     """One training of a protocol, by tasks' names: which are trained on, and which are scored then.
 
     name : "2 of 4"; "" of the only one.
+    train_tasks : how many tasks were asked for (`--train-tasks`). sample : the tasks that all folds together score,
+        where these were drawn (`--score-tasks`).
     """
 
     trained: tuple[str, ...]
     scored: tuple[str, ...]
     name: str = ""
+    train_tasks: int = 0
+    sample: tuple[str, ...] = ()
 
 
 class Protocol(ABC):

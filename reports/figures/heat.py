@@ -31,7 +31,7 @@ class Heat(Figure):
         return f"{self.title} at {count(max(block.shots), 'shot')} (points)"
 
     def why_not(self, block: Block) -> str:
-        return "" if "zero-shot" in set(block.rows["method"]) else "no zero-shot to compare with"
+        return block.too_many or ("" if "zero-shot" in set(block.rows["method"]) else "no zero-shot to compare with")
 
     def draw(self, block: Block) -> Drawing:
         gains = over_zero_shot(block).iloc[::-1]

@@ -39,7 +39,7 @@ class Similarity(Figure):
 
     def why_not(self, block: Block) -> str:
         why = "the records have no similarities (earlier versions kept none): run the cells again"
-        return "" if found(block)[0] else why
+        return block.too_many or ("" if found(block)[0] else why)
 
     def draw(self, block: Block) -> Drawing:
         name, shots, matrices = found(block)

@@ -26,7 +26,8 @@ class Tasks(Figure):
         return [self] if marked(block) and not block.halves and len(block.tasks) > 1 else []
 
     def why_not(self, block: Block) -> str:
-        return "" if len(block.shots) > 1 else "a single shot count; the gain of every task is another figure"
+        few = "" if len(block.shots) > 1 else "a single shot count; the gain of every task is another figure"
+        return block.too_many or few
 
     def draw(self, block: Block) -> Drawing:
         names = leaders(block, trained(block))

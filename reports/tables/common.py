@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.progress import count
 from bench.reports import stats
-from bench.reports.groups import Block
+from bench.reports.groups import EACH_TASK, Block
 from bench.reports.markup import Cell
 from bench.reports.steadiness import sentences
 
@@ -51,7 +51,7 @@ def about(block: Block) -> list[str]:
     weights = f"{first['pretrained']} ({first['weights'][:8] or 'no fingerprint'})".strip()
     said = [
         f"Suite {first['title']}, backbone {first['backbone']}, weights {weights}.",
-        f"{block.n_tasks}{_part_of(block)}: {', '.join(block.tasks)}.",
+        f"{block.n_tasks}{_part_of(block)}: {listed(block.tasks)}.",
         *missing(block),
         f"Protocol {first['protocol']}, seed{'s' * (len(block.seeds) > 1)} {', '.join(map(str, block.seeds))}.",
         HALVES.format(_shots(block)) if block.halves else "",
@@ -74,6 +74,12 @@ def about(block: Block) -> list[str]:
         said.append("Not all methods were trained on the same few-shot images: do not compare them.")
     chosen = [text for text in block.rows["selected"].unique() if text]
     return [*filter(None, said), *chosen, *(note for note in block.rows["note"].unique() if note)]
+
+
+def listed(tasks: Sequence[str]) -> str:
+    """Their names; of many the first."""
+    more = len(tasks) - EACH_TASK
+    return ", ".join(tasks[:EACH_TASK]) + (f" and {more} more (records.csv has all)" if more > 0 else "")
 
 
 def _part_of(block: Block) -> str:

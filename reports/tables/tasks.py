@@ -34,7 +34,8 @@ class Tasks(Table):
     order = 20
 
     def why_not(self, block: Block) -> str:
-        return "" if block.main else "every method was run in several settings, none of which is its default"
+        varied = "" if block.main else "every method was run in several settings, none of which is its default"
+        return block.too_many or varied
 
     def build(self, block: Block, notes: dict[str, int]) -> list[markup.Table]:
         largest = max(block.shots, default=0)

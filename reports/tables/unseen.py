@@ -90,7 +90,10 @@ class UnseenTasks(Table):
         if values[GENERIC].notna().any():
             controls[GENERIC] = values[GENERIC]
         if not matched.empty:
-            controls[MATCHED] = values["task"].map(matched.groupby("task")["accuracy"].mean())
+            trained_on = matched["train_tasks"].fillna(0)  # as many tasks as the row that it controls
+            means = matched.groupby([trained_on, "task"])["accuracy"].mean().to_dict()
+            places = [(_n_trained(block, label), task) for label, task in values["task"].items()]
+            controls[MATCHED] = pd.Series([means.get(place, np.nan) for place in places], values.index)
         gains = chain(*((f"own − {name}", "p") for name in controls))
         told_new = [NEW] * bool((values[KNOWN] > 0).any())
         header = ["method", OWN, OTHERS, NONE, *gains, "tasks that gain", *told_new]
@@ -125,6 +128,12 @@ class UnseenTasks(Table):
         cells = [Cell(text) for text in header]
         own = f"{block.slug}-{self.name}-{shots}"
         return markup.Table(title, caption, cells, rows, used(block, labels, notes), block.demo, own, about=of(labels))
+
+
+def _n_trained(block: Block, label: str) -> int:
+    """How many tasks a row was trained on where it was asked for some (--train-tasks), else 0."""
+    n = block.of(label, "train_tasks")
+    return 0 if pd.isna(n) else int(n)
 
 
 def _overlap_said(values: pd.DataFrame) -> list[str]:

@@ -1,0 +1,69 @@
+"""Accuracy on tasks that were never trained on, over the number of tasks that were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+
+from bench.progress import count
+from bench.reports.elements import Figure
+from bench.reports.figures.common import INTERVALS, NAME, bars, grid, marked, short, style, zero_line
+from bench.reports.groups import Block
+from bench.reports.stats import spread
+
+
+class LearningCurve(Figure):
+    """A line per method at the largest shot count, from cells of `--train-tasks`: does an unseen task profit from more
+    tasks? All points are means over the same scored tasks."""
+
+    name = "learning-curve"
+    title = "accuracy on unseen tasks over training tasks"
+    order = 12
+
+    def each(self, block: Block) -> Sequence[LearningCurve]:
+        return [self] if block.rows["train_tasks"].notna().any() else []
+
+    def heading(self, block: Block) -> str:
+        return f"{self.title}, {count(max(block.shots), 'shot')}"
+
+    def why_not(self, block: Block) -> str:
+        return "" if curve(block)["train_tasks"].nunique() > 1 else "one number of training tasks (--train-tasks)"
+
+    def draw(self, block: Block) -> Drawing:
+        points = curve(block)
+        sizes = sorted(points["train_tasks"].unique())
+        figure, (axes,) = grid(1, 1, (6.4, 3.6))
+        lines = points.groupby(["method", "variant"], sort=False)
+        for place, ((method, variant), line) in enumerate(lines):
+            apart = 2 ** (0.03 * (place - (len(lines) - 1) / 2))  # so that no bar hides another
+            look = {**style(block, line["label"].iloc[0]), "label": short(f"{method} {variant}".strip(), NAME)}
+            axes.errorbar(line["train_tasks"] * apart, line["mean"], yerr=bars(line), elinewidth=0.8, **look)
+        zero_line(axes, block, label="zero-shot")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(n) for n in sizes])
+        axes.minorticks_off()
+        low, high = axes.dataLim.y0, axes.dataLim.y1
+        shown = [*points["mean"], *block.scores.loc[block.scores["method"] == "zero-shot", "mean"]]
+        edge = 2 + 0.3 * (max(shown) - min(shown))
+        axes.set_ylim(max(low - 1, min(shown) - edge), min(high + 1, max(shown) + edge))
+        axes.set_xlabel(f"training tasks ({INTERVALS}, cut at the panel's edge)")
+        axes.set_ylabel(f"accuracy (%), mean of {count(len(block.tasks), 'unseen task')}")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        return figure
+
+
+def curve(block: Block) -> pd.DataFrame:
+    """method, variant, label, train_tasks (ascending), and mean and half (of the 95 % interval over seeds) of the mean
+    over tasks, percent."""
+    rows = block.rows[(block.rows["shots"] == max(block.shots)) & block.rows["train_tasks"].notna()]
+    rows = rows[rows["label"].isin(marked(block))]
+    seeds = rows.groupby(["method", "variant", "label", "train_tasks", "seed"], sort=False)["accuracy"].mean()
+    points = []
+    for (method, variant, label, n), own in seeds.groupby(level=[0, 1, 2, 3], sort=False):
+        found = spread(own.to_numpy())
+        named = {"method": method, "variant": variant, "label": label, "train_tasks": int(n)}
+        points.append({**named, "mean": found.mean, "half": found.half})
+    columns = ["method", "variant", "label", "train_tasks", "mean", "half"]
+    return pd.DataFrame(points, columns=columns).sort_values("train_tasks", kind="stable")
