@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHOWN = 4  # settings that an error names
 # Of a cell's configuration, what may differ between cells that are compared: their draws, and the code's version.
 DRAWN = ("seed", "draw", "code", "numerics")
+AS_RUN = ("draws", "val_shots", "task_names", "precision", "allow_missing")  # settings that say what was trained on
 TASKS = ("tasks", "complete_suite", "data")  # what differs with the tasks
 
 
@@ -217,18 +218,22 @@ def plan_of(records: Sequence[Record], config: RelateConfig) -> Plan:
     ------
     UserError : with these settings they are not those that the cells were trained on and tested with.
     """
+    from bench.datasets import suite_names
     from bench.plan import prepare
     from bench.saved import source_of
 
     first = records[0]
     name, tag, weights = (str(first.config[k]) for k in ("backbone", "pretrained", "weights"))
     backbone, pretrained = source_of(name, tag, weights, (config.backbone, config.pretrained))
-    run = {name: first.run[name] for name in ("draws", "task_names", "precision", "allow_missing") if name in first.run}
+    run = {name: first.run[name] for name in AS_RUN if name in first.run}
+    suite = config.suite or first.cell["suite"]
+    if config.suite is None and suite.partition(":")[0] not in suite_names():
+        raise UserError(f"--suite: that of the cells, {suite!r}, was a file, and records hold no paths; give it again")
     if config.draws is not None:
         run["draws"] = config.draws
     plan = prepare(
         RunConfig(
-            **run, suite=config.suite or first.cell["suite"], data=config.data, tasks=first.config["tasks"],
+            **run, suite=suite, data=config.data, tasks=first.config["tasks"],
             methods="zero-shot", shots=first.cell["shots"], seeds=[record.cell["seed"] for record in records],
             backbone=backbone, pretrained=pretrained, results=config.results, device=config.device, quiet=config.quiet,
         )

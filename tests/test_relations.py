@@ -400,6 +400,14 @@ def test_other_images_than_the_cells_are_refused(runs: Path, tiny: Any, tmp_path
     assert "with these settings its backbone, names or images are others" in mistake(["relate", *typed], capsys)
 
 
+def test_a_run_s_own_settings_are_taken_and_its_suite_file_is_asked_for(tiny: Any, tmp_path: Path, capsys: Any) -> None:
+    """One validation image a class, where two shots have two: another draw."""
+    tiny.run(tmp_path, shots=[2], seeds=[1], methods=["softcpt"], val_shots=1)
+    assert bench.relate(**asked(tmp_path, tiny))["visual"].shape == (3, 3)
+    said = mistake(["relate", "--results", str(tmp_path), "--data", str(tiny.data)], capsys)
+    assert said == "error: --suite: that of the cells, 'tiny', was a file, and records hold no paths; give it again"
+
+
 def test_cells_without_their_parameters_and_of_one_task(tiny: Any, tmp_path: Path, capsys: Any) -> None:
     where = ["--suite", tiny.suite, "--data", str(tiny.data)]
     tiny.run(tmp_path / "bare", shots=[1], seeds=[1], methods=["softcpt"], keep=False)
