@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from bench.relations import Relations
 
 SHOWN = 4  # settings that an error names
-# Of a cell's configuration, what may differ between cells that are compared: their draws, and the code's version.
-DRAWN = ("seed", "draw", "code", "numerics")
+DRAWN = ("seed", "draw")  # what differs between the seeds of one setting
+CODE = ("code", "numerics")
 AS_RUN = ("draws", "val_shots", "task_names", "precision", "allow_missing")  # settings that say what was trained on
 TASKS = ("tasks", "complete_suite", "data")  # what differs with the tasks
 
@@ -166,6 +167,7 @@ def choose(there: Sequence[tuple[Path, Record]], config: RelateConfig) -> list[t
     settings = [[own[seed] for seed in sorted(own)] for own in groups.values()]
     most = max(own[0][1].cell["shots"] for own in settings)
     settings = [own for own in settings if own[0][1].cell["shots"] == most and not _is_part(own, settings)]
+    settings = _latest(settings)
     if len(settings) > 1:
         named = "; ".join(f"{own[0][1].key[:KEY_SHOWN]} ({described(own[0][1])})" for own in settings[:SHOWN])
         more = f"; and {len(settings) - SHOWN} more" if len(settings) > SHOWN else ""
@@ -173,10 +175,10 @@ def choose(there: Sequence[tuple[Path, Record]], config: RelateConfig) -> list[t
     return settings[0]
 
 
-def setting_of(record: Record, tasks: bool = True, joint: bool = True) -> str:
-    """What cells have in common that differ in the seed alone, whichever `tasks` they were trained on and whether all
-    together (`joint`), where these do not count."""
-    left_out = {*DRAWN, *(() if tasks else TASKS)}
+def setting_of(record: Record, tasks: bool = True, joint: bool = True, code: bool = True) -> str:
+    """What cells have in common that differ in the seed alone, whichever `tasks` they were trained on, whether all
+    together (`joint`), and by which version of the `code`, where these do not count."""
+    left_out = {*DRAWN, *(() if tasks else TASKS), *(() if code else CODE)}
     config = {name: value for name, value in record.config.items() if name not in left_out}
     if not joint:
         config["params"] = {name: value for name, value in config.get("params", {}).items() if name != "joint"}
@@ -191,6 +193,18 @@ def described(record: Record) -> str:
     name = f"{cell['method']} {cell.get('variant') or ''}".strip()
     tasks = count(len(record.tested), "task")
     return f"{name}, {count(cell['shots'], 'shot')}, {tasks} of {cell['suite']}, {cell['backbone']}"
+
+
+def _latest(settings: Sequence[list[tuple[Path, Record]]]) -> list[list[tuple[Path, Record]]]:
+    """Of settings that differ in the version of the code alone, the one that was finished last."""
+    from bench.progress import count
+
+    found = {}
+    for own in sorted(settings, key=lambda own: max(record.finished for _, record in own)):
+        found[setting_of(own[0][1], code=False)] = own
+    if n := sum(map(len, settings)) - sum(map(len, found.values())):
+        warnings.warn(f"{count(n, 'cell')} made by other code left out; --cell names one of them", stacklevel=2)
+    return list(found.values())
 
 
 def _is_part(own: list[tuple[Path, Record]], settings: Sequence[list[tuple[Path, Record]]]) -> bool:

@@ -6,6 +6,7 @@ All of it is read from learned parameters, image features and records; nothing i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -242,6 +243,8 @@ def measure(
             }
             for name, matrix in found.items():
                 seeds.setdefault(name, []).append(matrix)
+    if len(spectra.get("start", [])) < len(chosen):  # not of every seed
+        spectra.pop("start", None), seeds.pop("contexts change", None)
     held = _trainings(first, there, plan, kept.method)
     for name, of in ((PAIRS, gains.pairs), (LEFT_OUT, gains.left_out)):
         seeds[name] = [of(own, tasks) for own in held.values()]
@@ -252,7 +255,8 @@ def measure(
         if name in means
     }
     if spectra:
-        frames["spectrum"] = pd.DataFrame(_spectrum(when, several) for when, several in spectra.items())
+        frames["spectrum"] = pd.DataFrame({when: _spectrum(several) for when, several in spectra.items()})
+        frames["spectrum"].insert(0, "of K", ["effective rank", *(f"share {k}" for k in range(1, len(tasks) + 1))])
     if len(more := gains.alone(held, tasks)):
         frames["gains"] = more
     frames["association"] = associated({name: seeds[name] for name in means})
@@ -287,11 +291,10 @@ def _is_whole(matrix: Matrix) -> bool:
     return not np.isnan(association.pairs(matrix)).any()
 
 
-def _spectrum(when: str, seeds: Sequence[Matrix]) -> dict[str, object]:
-    """A row of the spectrum: means over seeds."""
-    rank = float(np.mean([association.effective_rank(shares) for shares in seeds]))
-    shares = np.mean(seeds, axis=0)
-    return {"of": when, "effective rank": rank, **{f"share {k}": own for k, own in enumerate(shares, start=1)}}
+def _spectrum(seeds: Sequence[Matrix]) -> list[float]:
+    """Effective rank and shares, means over seeds."""
+    rank = np.mean([association.effective_rank(shares) for shares in seeds])
+    return [float(rank), *map(float, np.mean(seeds, axis=0))]
 
 
 def _tests(plan: Plan, tasks: Sequence[str], kind: str) -> list[TaskTest]:
@@ -308,12 +311,15 @@ def _few_shot(plan: Plan, tasks: Sequence[str], record: Record) -> list[Tensor]:
     return [torch.cat([plan.features.get(part, View())[0] for part in draw.train[name]]) for name in tasks]
 
 
-def _trainings(
-    like: Record, there: Sequence[Record], plan: Plan, method: Method
-) -> dict[int, gains.Accuracies]:
+def _trainings(like: Record, there: Sequence[Record], plan: Plan, method: Method) -> dict[int, gains.Accuracies]:
     """Of cells that differ from one in the tasks that were trained together: accuracies by seed and tasks."""
-    mine = setting_of(like, tasks=False, joint=False)
-    same = [record for record in there if setting_of(record, tasks=False, joint=False) == mine and fits(record, plan)]
+    setting = partial(setting_of, tasks=False, joint=False)
+    alike = [record for record in there if setting(record, code=False) == setting(like, code=False)]
+    same = [record for record in alike if setting(record) == setting(like) and fits(record, plan)]
+    used = {record.key for record in same}
+    fewer = [record for record in alike if record.key not in used and {*record.tested} < {*like.tested}]
+    if fewer:
+        warnings.warn(f"gains: {count(len(fewer), 'cell')} of other seeds, images or code left out", stacklevel=3)
 
     def separate(record: Record) -> bool:
         made: Any = type(method)(restored(type(method), record.config["params"], record.key))
@@ -336,7 +342,7 @@ def _notes(frames: Mapping[str, pd.DataFrame], n: int, n_seeds: int, off: float)
         notes.append(f"No correlation of {', '.join(same)}: the same for every pair of tasks.")
     if n_seeds == 1:
         notes.append("One seed: nothing is known of noise, so there is no ceiling.")
-    if "spectrum" in frames and "start" not in set(frames["spectrum"]["of"]):
+    if "spectrum" in frames and "start" not in frames["spectrum"]:
         notes.append("Start values are left out: the code that makes them has changed since the cells were trained.")
     if "gains" in frames:
         lost = int((frames["gains"]["gain"] < 0).sum())

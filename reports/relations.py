@@ -74,7 +74,7 @@ def page(found: Relations) -> str:
         if name in found.frames and len(found.frames[name]):
             matrix = name in GAINS or name in COSINES
             frame = found.frames[name].reset_index() if matrix else found.frames[name]
-            digits = 1 if name in GAINS or name == "gains" else 3
+            digits = 1 if name in GAINS or name == "gains" else 4 if name == "association" else 3
             header = [Cell(str(column)) for column in frame.columns]
             rows = [[Cell(_text(value, digits)) for value in row] for row in frame.itertuples(index=False)]
             caption = [f"{found.about}.", *([f"{ABOUT[name]}."] if name in ABOUT else [])]

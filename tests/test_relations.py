@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,9 +150,8 @@ def test_kernel_contexts_and_spectrum_are_those_of_the_learned_task_features(fou
             ranks += np.exp(-(own * np.log(own)).sum()) / 2
     assert found["kernel"].to_numpy() == pytest.approx(kernel, rel=1e-4)
     assert found["contexts"].to_numpy() == pytest.approx(cosine, abs=1e-4)
-    learned = found["spectrum"].set_index("of").loc["learned"]
-    assert learned[[f"share {k}" for k in (1, 2, 3)]].to_numpy(dtype=float) == pytest.approx(shares, abs=1e-4)
-    assert learned["effective rank"] == pytest.approx(ranks, abs=1e-3)
+    assert found["spectrum"]["of K"].tolist() == ["effective rank", "share 1", "share 2", "share 3"]
+    assert found["spectrum"]["learned"].to_numpy() == pytest.approx(np.array([ranks, *shares]), abs=1e-3)
 
 
 def test_a_graph_s_kernel_is_that_of_its_smoothed_features(tiny: Any, tmp_path: Path) -> None:
@@ -171,8 +172,7 @@ def test_without_learning_nothing_changes_since_the_start(runs: Path, tiny: Any,
     tiny.run(tmp_path, shots=[1], seeds=[1], methods=["softcpt"], options=["softcpt.lr=0", "softcpt.warmup_lr=0"])
     still = bench.relate(**asked(tmp_path, tiny))
     assert still["contexts change"].to_numpy() == pytest.approx(np.zeros((3, 3)), abs=1e-6)
-    start, learned = (row.to_numpy(dtype=float) for _, row in still["spectrum"].set_index("of").iterrows())
-    assert start == pytest.approx(learned, abs=1e-5)
+    assert still["spectrum"]["start"].to_numpy() == pytest.approx(still["spectrum"]["learned"].to_numpy(), abs=1e-5)
     moved = bench.relate(**asked(runs, tiny))["contexts change"].to_numpy()
     assert np.abs(moved).max() > 1e-3 and np.diag(moved) == pytest.approx(np.zeros(3), abs=1e-6)
 
@@ -180,7 +180,7 @@ def test_without_learning_nothing_changes_since_the_start(runs: Path, tiny: Any,
 def test_start_values_of_other_code_are_left_out(runs: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relations, "numerics", lambda: "0")
     table = bench.relate(**asked(runs, tiny))
-    assert "contexts change" not in table and table["spectrum"]["of"].tolist() == ["learned"]
+    assert "contexts change" not in table and "start" not in table["spectrum"]
     assert any(note.startswith("Start values are left out") for note in table["association"].attrs["notes"])
 
 
@@ -391,13 +391,32 @@ def test_what_cannot_be_related_is_one_line(more: list[str], said: str, runs: Pa
 
 
 def test_other_images_than_the_cells_are_refused(runs: Path, tiny: Any, tmp_path: Path, capsys: Any) -> None:
-    import shutil
-
     shutil.copytree(tiny.data, tmp_path / "data")
     lost = sorted((tmp_path / "data" / "colour").glob("*/*.png"))[-1]
     lost.unlink()
     typed = ["--results", str(runs), "--suite", tiny.suite, "--data", str(tmp_path / "data")]
     assert "with these settings its backbone, names or images are others" in mistake(["relate", *typed], capsys)
+
+
+def test_of_cells_made_by_several_versions_of_the_code_the_last_are_taken(tiny: Any, tmp_path: Path) -> None:
+    tiny.run(tmp_path, shots=[1], seeds=[1, 2], methods=["softcpt"])
+    plain = bench.relate(**asked(tmp_path, tiny))
+    (path,) = tmp_path.rglob("1shot-seed1-*.json")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["checksum"]
+    record["config"]["numerics"], record["key"], record["finished"] = "0", "0" * 24, "2020-01-01T00:00:00+00:00"
+    record["tasks"][0]["accuracy"] = 0.0
+    other = path.with_name(f"1shot-seed1-{record['key']}.json")
+    other.write_text(json.dumps(record), encoding="utf-8")
+    shutil.copy(path.with_suffix(".safetensors"), other.with_suffix(".safetensors"))
+    with pytest.warns(UserWarning, match="1 cell made by other code left out; --cell names one of them"):
+        again = bench.relate(**asked(tmp_path, tiny))
+    pd.testing.assert_frame_equal(plain["swap"], again["swap"])
+    tiny.run(tmp_path, shots=[1], seeds=[3], methods=["softcpt"], tasks=["Shade"])
+    with pytest.warns(UserWarning, match="gains: 1 cell of other seeds, images or code left out"):
+        alone = bench.relate(**asked(tmp_path, tiny, cell="0" * 24))["association"]
+    assert set(alone["seeds"]) == {1}
+    assert any(note.startswith("Accuracies differ by up to") for note in alone.attrs["notes"])
 
 
 def test_a_run_s_own_settings_are_taken_and_its_suite_file_is_asked_for(tiny: Any, tmp_path: Path, capsys: Any) -> None:

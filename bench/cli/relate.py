@@ -50,7 +50,7 @@ def relate_command(argv: list[str]) -> int:
     ):
         if name in frames and len(frames[name]):
             print(f"\n{told}")
-            print_table(frames[name], floatfmt=".3f" if name != "gains" else ".1f")
+            print_table(frames[name], floatfmt=".1f" if name == "gains" else ".4f" if name == "association" else ".3f")
     for note in found.notes:
         print(note)
     print(f"Tables and the picture are in {config.out}.")
