@@ -192,18 +192,24 @@ def test_a_part_follows_from_the_name_one_level_up_alone(wide: Path, tmp_path: P
     assert all(task.part == of[task.name] for task in fewer.tasks) and len(fewer.tasks) == 21
 
 
-def test_a_run_takes_a_part_and_its_records_say_so(tmp_path: Path, inat: Path, tiny: Any) -> None:
-    of = {name: task.spec.part for name, task in tasks(inat).items()}
-    part = of["Turdidae"]
+def test_a_method_learns_from_one_part_and_is_scored_on_another(tmp_path: Path, tiny: Any) -> None:
+    root = write(tmp_path / "data", [species for species in world(2) if species[3][4].endswith("f0")])
+    train, test = (load_suite(f"inat2021-families:{part}").at(root).tasks for part in ("train", "test"))
+    assert [[task.name for task in part] for part in (train, test)] == [["Family0f0"], ["Family1f0"]]
     results = bench.run(
-        suite=f"inat2021-families:{part}",
-        data=str(inat),
+        suite="inat2021-families:train",
+        target="inat2021-families:test",
+        protocol="suite-to-suite",
+        data=str(root),
         backbone=tiny.backbone,
-        methods="zero-shot",
-        results=str(tmp_path),
+        methods="shared-coop",
+        shots=1,
+        seeds=1,
+        options=["shared-coop.epochs=1"],
+        results=str(tmp_path / "runs"),
     )
-    assert set(results["task"]) == {name for name, own in of.items() if own == part}
-    assert set(results["suite"]) == {f"inat2021-families:{part}"}
+    assert set(results["suite"]) == {"inat2021-families:train"}
+    assert set(results["task"]) == {"Family1f0"}
 
 
 @pytest.mark.parametrize(
