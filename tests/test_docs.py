@@ -77,7 +77,8 @@ def test_every_call_of_the_python_section_returns_a_table(tiny, tmp_path) -> Non
     assert all(isinstance(table, pd.DataFrame) and len(table) for table in tables)
 
 
-def test_the_readme_names_every_method_and_counts_the_suites_right() -> None:
+def test_the_readme_names_and_counts_every_method_and_counts_the_suites_right() -> None:
+    assert f": {len(method_names())} methods (" in README
     for name in method_names():
         assert f"`{name}`" in README or name.startswith(("softcpt-ca", "softcpt-cs")), name
     for name in ("general10", "plant6", "rs8", "fashion20", "demo"):

@@ -131,17 +131,37 @@ def test_with_ones_it_is_shared_coop() -> None:
     check_same(learn("coop-kernel", kernel="ones"), learn("shared-coop"), "shared-coop")
 
 
-def test_with_the_names_features_it_is_softcpt_whose_task_context_is_held(monkeypatch: Any) -> None:
-    """A is what SoftCPT's text tower makes of names after the held u; SoftCPT's P starts as Z."""
-    softcpt = learn("softcpt", held=["task_context"])
-    start: Any = find_method("softcpt")
+def mixed_too(method: Any, f: Tensor) -> Tensor:
+    return torch.cat([f, method.proportions(f, range(3))], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "matrix", "free"),
+    [
+        ("softcpt", ["task_context"], lambda method, f: f, ["projection"]),
+        ("softcpt-graph", ["task_context"], lambda method, f: f, ["projection"]),
+        (
+            "softcpt-rank",
+            ["task_context", "reduction"],
+            lambda method, f: f @ method.learned["reduction"],
+            ["projection"],
+        ),
+        ("coop-mix", ["keys"], lambda method, f: method.proportions(f, range(3)), ["contexts"]),
+        ("softcpt-mix", ["task_context", "keys"], mixed_too, ["projection", "contexts"]),
+    ],
+)
+def test_with_its_other_numbers_held_a_method_is_the_kernel_of_its_matrix(
+    name: str, held: list[str], matrix: Any, free: list[str], monkeypatch: Any
+) -> None:
+    """F, S F, F U, Π, and F beside Π: what stands before the numbers that learn is A, and these are Z."""
+    start: Any = find_method(name)
     start = start(start.Params(**RECIPE, **SMALL))
     start.setup(world().clip, world().tasks, seed=1)
     with torch.no_grad():
-        f = start.features(range(3))
-    monkeypatch.setattr(CoOpKernel, "matrix", lambda self, tasks: f)
-    p = start.learned["projection"].detach().view(len(f[0]), LENGTH, WIDTH)
-    check_same(learn("coop-kernel", start={"context": p}), softcpt, "softcpt")
+        a = matrix(start, start.task_input(range(3)))
+    z = torch.cat([start.learned[part].detach().view(-1, LENGTH, WIDTH) for part in free])
+    monkeypatch.setattr(CoOpKernel, "matrix", lambda self, tasks: a)
+    check_same(learn("coop-kernel", start={"context": z}), learn(name, held=held), name)
 
 
 def test_with_the_bare_names_features_it_is_star_without_its_shared_context() -> None:
