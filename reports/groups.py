@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.reports.images import OverImages
 
 EACH_TASK = 100  # tasks that tables and figures show one by one, at most
+DAGGER = "†"  # behind the name of a row in `Block.searched`
 SHOWN = 8  # characters of a fingerprint in a title
 NAMES = SHUFFLED.partition("=")[0]  # a control's, in place of a parameter; all others have their "own"
 MAX_NAME = 60  # characters of a suite's or backbone's name in a file's, which may have 255

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bench.reports import figures, looks
 from bench.reports.figures.common import LOOK, bars, spaced
@@ -21,7 +22,7 @@ sys.path.append(str(Path(__file__).parent))
 from test_figures_data import a_block, dashed, draw
 from test_reports import put
 
-NAMES = [name for family in looks.FAMILIES for name in family.methods if name != "zero-shot"]
+NAMES = [name for family in looks.FAMILIES[1:] for name in family.methods]
 THIRTY = [*NAMES[:23], *NAMES[-7:]]  # of every family
 
 
@@ -195,3 +196,23 @@ def test_a_loss_that_rounds_to_nothing_is_written_without_a_sign(tmp_path: Path)
     put(tmp_path, "softcpt", 4, 1, {"a": 39.8, "b": 80.0})
     top, _ = draw(a_block(tmp_path), "heat").axes
     assert [text.get_text() for text in top.texts] == ["30", "0"]
+
+
+def test_rows_that_used_validation_labels_are_marked_in_every_figure_that_names_them(tmp_path: Path) -> None:
+    choice = {"values": {"alpha": 0.25}, "accuracy": 71.5, "images": 20, "tried": 21, "ties": 3}
+    tasks = dict.fromkeys("abcdefgh", 60.0)
+    put(tmp_path / "runs", "zero-shot", 0, 0, tasks)
+    for seed in (1, 2):
+        for shots in (1, 4):
+            put(tmp_path / "runs", "tip-adapter", shots, seed, tasks, chosen=dict.fromkeys(tasks, choice))
+            put(tmp_path / "runs", "coop", shots, seed, {task: 50.0 + seed for task in tasks})
+    block, seen = a_block(tmp_path / "runs"), set()
+    for figure in figures.drawable(block):
+        texts = [text.get_text() for text in figures.drawn(figure, block).findobj(Text)]
+        naming = [text for text in texts if text.startswith("tip-adapter")]
+        assert all(text.startswith("tip-adapter †") for text in naming), (figure.name, naming)
+        assert not any(text.startswith("coop †") for text in texts)
+        said = [text for text in texts if "†chosenbyaccuracyonthefew-shotvalidationimages" in "".join(text.split())]
+        assert len(said) == bool(naming), figure.name
+        seen |= {figure.name} if naming else set()
+    assert {"accuracy", "heat", "critical-difference", "improvement", "profile"} <= seen, seen

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure as Drawing
+from matplotlib.text import Text
 
 from bench.files import write_whole
 from bench.reports import fonts
 from bench.reports.elements import Figure, find
 from bench.reports.figures.common import LOOK, escaped
-from bench.reports.groups import Block
+from bench.reports.groups import DAGGER, Block
+
+SEARCHED = "chosen by accuracy on the few-shot validation images"
 
 # No dates or version numbers: the same records give the same bytes.
 METADATA = {
@@ -63,6 +66,8 @@ def drawn(figure: Figure, block: Block, titles: bool = True) -> Drawing:
         drawing = figure.draw(block)
         if titles:
             said = f"{_title(block)}: {figure.heading(block)}"
+            if any(DAGGER in text.get_text() for text in drawing.findobj(Text)):
+                said += f"; {DAGGER} {SEARCHED}"
             drawing.suptitle(textwrap.fill(escaped(said), int(12 * drawing.get_figwidth())), x=0.02, ha="left")
         return drawing
 

@@ -11,14 +11,13 @@ from bench.progress import count
 from bench.reports.elements import Figure
 from bench.reports.figures.common import (
     INTERVALS,
-    NAME,
     bars,
     families,
     grid,
     label_ends,
     marked,
+    named,
     over_shots,
-    short,
     style,
     trained,
     zero_line,
@@ -70,6 +69,6 @@ def dots(block: Block) -> Drawing:
         axes.errorbar(line["mean"], [place], xerr=bars(line), elinewidth=1, **style(block, name, points=True))
     for name, mean in zero_line(axes, block, upright=True).items():
         axes.annotate(name, (mean, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
-    axes.set_yticks(range(len(scores)), [short(name, NAME) for name in scores["label"]])
+    axes.set_yticks(range(len(scores)), [named(block, name) for name in scores["label"]])
     axes.set(xlabel=f"accuracy (%), mean of {block.n_tasks} ({INTERVALS})", ylim=(-0.6, len(scores) - 0.4))
     return figure

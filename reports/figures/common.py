@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from bench.reports.groups import Block
+from bench.reports.groups import DAGGER, Block
 from bench.reports.looks import GREY, ZERO_SHOT, looks, order
 from bench.reports.looks import family as family_of
 
@@ -170,7 +170,7 @@ def label_ends(figure: Figure, axes: Axes, block: Block, ends: dict[str, float])
         leader = {**look, "linestyle": "-", "linewidth": 0.5, "markevery": [1]}
         outside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
         axes.plot([1, 1 + away / width], [at / height, place / height], **outside, **leader)
-        axes.text(1 + (away + 6) / width, place / height, short(name, NAME), color=look["color"], fontsize=size,
+        axes.text(1 + (away + 6) / width, place / height, named(block, name), color=look["color"], fontsize=size,
                   va="center", **outside)  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def legend(
 
     zero : whether zero-shot's line is among those drawn.
     """
-    handles = [Line2D([], [], label=short(n, NAME), **style(block, n, points=points)) for n in names]
+    handles = [Line2D([], [], label=named(block, n), **style(block, n, points=points)) for n in names]
     if zero and "zero-shot" in {block.of(name, "method") for name in block.main}:
         handles.insert(0, Line2D([], [], **ZERO, label="zero-shot"))
     handles += more
@@ -216,6 +216,11 @@ def legend(
 def escaped(text: str) -> str:
     """Text from records shown as it is: a dollar sign would begin a formula."""
     return " ".join(text.split()).replace("$", r"\$")
+
+
+def named(block: Block, label: str, width: int = NAME) -> str:
+    """A label as figures print it, with the mark of those that used the labels of validation images."""
+    return f"{short(label, width)} {DAGGER}" if label in block.searched else short(label, width)
 
 
 def short(text: str, width: int) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from bench.reports import stats
-from bench.reports.figures.common import grid, short, style
+from bench.reports.figures.common import grid, named, style
 from bench.reports.figures.compared import Compared
 from bench.reports.groups import Block
 
@@ -74,6 +74,6 @@ def _name(axes: Axes, block: Block, name: str, rank: float, y: float, left: bool
     colour = look.get("color", "black")
     axes.plot([rank, rank, edge], [0, y, y], color=colour, linewidth=0.8, clip_on=False)
     axes.plot([rank], [0], color=colour, marker=look.get("marker", "|"), markersize=5, clip_on=False, zorder=3)
-    text = f"{short(name, 34)}  {rank:.2f}"
+    text = f"{named(block, name, 34)}  {rank:.2f}"
     axes.text(edge + 0.01 * away * (high - low), y, text, ha="right" if left else "left", va="center", fontsize=8,
               color=colour)  # fmt: skip

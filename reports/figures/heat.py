@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Drawing
 
 from bench.progress import count
 from bench.reports.elements import Figure
-from bench.reports.figures.common import NAME, grid, marked, short, style
+from bench.reports.figures.common import grid, marked, named, short, style
 from bench.reports.figures.gain import over_zero_shot
 from bench.reports.groups import Block
 
@@ -36,7 +36,7 @@ class Heat(Figure):
     def draw(self, block: Block) -> Drawing:
         gains = over_zero_shot(block).iloc[::-1]
         mean = pd.DataFrame([gains.mean().rename("mean of the tasks")])
-        names = [short(str(name), NAME) for name in gains.columns]
+        names = [named(block, str(name)) for name in gains.columns]
         size = (1.9 + 0.38 * max(len(names), 8), 0.8 + 0.075 * max(map(len, names)) + 0.22 * (len(gains) + 1))
         figure, (top, below) = grid(2, 1, size, sharex=True, height_ratios=[len(gains), 1])
         furthest = float(gains.abs().max().max())

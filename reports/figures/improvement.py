@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure as Drawing
 
 from bench.reports import stats
-from bench.reports.figures.common import grid, short, style
+from bench.reports.figures.common import grid, named, style
 from bench.reports.figures.compared import Compared
 from bench.reports.groups import Block
 
@@ -37,7 +37,7 @@ class Improvement(Compared):
         axes.grid(False)
         for which, rotation in (("x", 90), ("y", 0)):
             ticks = [place + 0.5 for place in range(len(names))]
-            getattr(axes, f"set_{which}ticks")(ticks, [short(name, 32) for name in names], rotation=rotation)
+            getattr(axes, f"set_{which}ticks")(ticks, [named(block, name, 32) for name in names], rotation=rotation)
             for text, name in zip(getattr(axes, f"get_{which}ticklabels")(), names, strict=True):
                 zero = block.of(name, "method") == "zero-shot"
                 text.set_color("black" if zero else style(block, name)["color"])

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from bench.progress import count
 from bench.reports import stats
-from bench.reports.figures.common import ZERO, families, grid, short, style
+from bench.reports.figures.common import ZERO, families, grid, named, style
 from bench.reports.figures.compared import Compared
 from bench.reports.groups import Block
 from bench.reports.looks import GREY
@@ -52,7 +52,7 @@ class Profile(Compared):
             for name in own:
                 look = {**style(block, name), "marker": ""}
                 panel.step(steps, lines[name], where="post", **look)
-                handles.append(Line2D([], [], label=short(name, 30), **look))
+                handles.append(Line2D([], [], label=named(block, name, 30), **look))
             panel.legend(handles=handles, loc="lower left", fontsize=7, handlelength=2.4, frameon=False)
             panel.set_title(family, loc="left")
             panel.set_ylim(-0.03, 1.03)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Drawing
 from bench.predictions import BINS
 from bench.progress import count
 from bench.reports.elements import Figure
-from bench.reports.figures.common import INTERVALS, NAME, ZERO, bars, grid, leaders, marked, short, style
+from bench.reports.figures.common import INTERVALS, ZERO, bars, grid, leaders, marked, named, short, style
 from bench.reports.groups import Block
 from bench.reports.looks import GREY
 
@@ -57,7 +57,7 @@ class Reliability(Figure):
             look = {**ZERO, "marker": "o", "markersize": 5.5} if zero else style(block, label)
             line = errors[errors["label"] == label]
             right.errorbar(line["mean"], [place], xerr=bars(line), elinewidth=1, **{**look, "linestyle": ""})
-        right.set_yticks(range(len(errors)), [short(label, NAME) for label in errors["label"]])
+        right.set_yticks(range(len(errors)), [named(block, label) for label in errors["label"]])
         right.set(xlim=(0, 1.08 * errors[["mean", "half"]].sum(axis=1).max()), ylim=(-0.6, len(errors) - 0.4))
         lacking = f"\nwithout {short(', '.join(found.lacking), 60)}: predictions missing" if found.lacking else ""
         right.set_xlabel(f"expected calibration error (points),\nmean of {block.n_tasks}\n{INTERVALS}{lacking}")

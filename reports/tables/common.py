@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.progress import count
 from bench.reports import stats
-from bench.reports.groups import EACH_TASK, Block
+from bench.reports.groups import DAGGER, EACH_TASK, Block
 from bench.reports.markup import Cell
 from bench.reports.steadiness import sentences
 
@@ -30,7 +30,6 @@ MARKED = (
     "those that are not told from it ({}, 5 %, p adjusted by Holm)."
 )
 FEWER = "(n=…): measured with n seeds, not with the table's {}; not ranked with the others."
-DAGGER = "†"
 SEARCHED = (
     "{}: values or settings were chosen by accuracy on the few-shot validation images, min(shots, {}) a class; "
     "rows without it saw no labels but those of the shots, so the two kinds are not on a par."
