@@ -134,7 +134,7 @@ def load_suite(name_or_path: str) -> Suite:
         return suite
     if not suite.from_data:
         raise UserError(f"suite {text!r}: the tasks of {suite.name} are not divided into parts; write {whole}")
-    return replace(suite, name=f"{suite.name}:{part}", part=part)
+    return replace(suite, name=f"{suite.name}:{part}", title=f"{suite.title}: {part}", part=part)
 
 
 def _file(text: str, beside: Path = Path()) -> Path:

@@ -196,6 +196,7 @@ def test_a_method_learns_from_one_part_and_is_scored_on_another(tmp_path: Path, 
     root = write(tmp_path / "data", [species for species in world(2) if species[3][4].endswith("f0")])
     train, test = (load_suite(f"inat2021-families:{part}").at(root).tasks for part in ("train", "test"))
     assert [[task.name for task in part] for part in (train, test)] == [["Family0f0"], ["Family1f0"]]
+    assert load_suite("inat2021-families:test").title == "iNaturalist 2021, families: test"  # reports' headings
     results = bench.run(
         suite="inat2021-families:train",
         target="inat2021-families:test",
