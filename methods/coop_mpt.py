@@ -36,7 +36,8 @@ class CoOpMPT(PromptMethod):
 
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
-        return [*super().texts(params, task), (f"{task.task_name}.", 0)]
+        read = [(f"{task.task_name}.", 0)] if params.conditioned else []
+        return [*super().texts(params, task), *read]
 
     @classmethod
     def unseen_of(cls, params: Any) -> str:

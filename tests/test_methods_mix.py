@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.controls import with_shuffled
 from bench.errors import UserError
 from bench.methods import find_method
 from bench.methods.coop_mix import CoOpMix, proportions
 from bench.methods.coop_mpt import CoOpMPT
+from bench.options import Variant
 
 sys.path.append(str(Path(__file__).parent))
 from test_methods_all import EMBED, NAMES, RECIPE, TASK_NAMES, Images, Parameters, check_steps, some_images, world
@@ -240,6 +242,24 @@ def test_scaling_made_from_names_serves_unseen_tasks() -> None:
 def test_scaling_of_its_own_leaves_an_unseen_task_without_one() -> None:
     with pytest.raises(UserError, match=r"coop-mpt cannot score task 'new', .*conditioned=true makes them from"):
         learn("coop-mpt", epochs=1).predict_new(new_task(), torch.zeros(1, EMBED))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "read"),
+    [
+        ("coop-mpt", {}, False),
+        ("coop-mpt", {"conditioned": True}, True),
+        ("coop-kernel", {"kernel": "ones"}, False),
+        ("coop-kernel", {"kernel": "features"}, True),
+        ("coop-mix", {}, True),
+    ],
+)
+def test_a_method_that_does_not_read_tasks_names_has_no_control_with_shuffled_ones(
+    name: str, params: dict[str, Any], read: bool
+) -> None:
+    kind: Any = find_method(name)
+    variant = Variant(kind, kind.Params(**params), kind.Params())
+    assert [v.shuffled for v in with_shuffled([variant])] == ([False, True] if read else [False])
 
 
 # ---- all ---------------------------------------------------------------------------------------------------------
