@@ -403,6 +403,7 @@ def test_of_cells_made_by_several_versions_of_the_code_the_last_are_taken(tiny: 
     plain = bench.relate(**asked(tmp_path, tiny))
     (path,) = tmp_path.rglob("1shot-seed1-*.json")
     record = json.loads(path.read_text(encoding="utf-8"))
+    record_key = record["key"]
     del record["checksum"]
     record["config"]["numerics"], record["key"], record["finished"] = "0", "0" * 24, "2020-01-01T00:00:00+00:00"
     record["tasks"][0]["accuracy"] = 0.0
@@ -412,9 +413,12 @@ def test_of_cells_made_by_several_versions_of_the_code_the_last_are_taken(tiny: 
     with pytest.warns(UserWarning, match="1 cell made by other code left out; --cell names one of them"):
         again = bench.relate(**asked(tmp_path, tiny))
     pd.testing.assert_frame_equal(plain["swap"], again["swap"])
-    tiny.run(tmp_path, shots=[1], seeds=[3], methods=["softcpt"], tasks=["Shade"])
+    tiny.run(tmp_path, shots=[1], seeds=[1], methods=["softcpt"], tasks=["Shade"])
+    assert bench.relate(**asked(tmp_path, tiny, cell=record_key))["gains"]["task"].tolist() == ["Shade"]
     with pytest.warns(UserWarning, match="gains: 1 cell of other seeds, images or code left out"):
-        alone = bench.relate(**asked(tmp_path, tiny, cell="0" * 24))["association"]
+        of_other_code = bench.relate(**asked(tmp_path, tiny, cell="0" * 24))
+    assert "gains" not in of_other_code
+    alone = of_other_code["association"]
     assert set(alone["seeds"]) == {1}
     assert any(note.startswith("Accuracies differ by up to") for note in alone.attrs["notes"])
 
