@@ -63,7 +63,9 @@ def load(config: ReportConfig) -> Loaded:
         raise UserError(f"no finished cell below '{results}': {n} failed, the first with: {first}")
     if not rows:
         raise UserError(f"no records below '{results}': run `python -m bench run` first, or name its --results folder")
-    table = _with_variants(_asked_for(_whole(pd.DataFrame(rows)), config)).assign(selected="")
+    # All rows of a record share one text with the names of its tasks; as pandas' own texts each would have a copy.
+    tasks = pd.Series([row.pop("tasks") for row in rows], dtype=object)
+    table = _with_variants(_asked_for(_whole(pd.DataFrame(rows).assign(tasks=tasks)), config)).assign(selected="")
     if config.best_on:
         table = _best_on_val(table)
     found = _distinct(_with_settings(table))

@@ -207,3 +207,5 @@ def test_a_report_on_hundreds_of_tasks_stays_small(tmp_path: Path) -> None:
     assert "accuracy" in drawn and not {"tasks", "gain", "heat"} & drawn
     text = (tmp_path / "out" / "table.md").read_text()
     assert "and 200 more (records.csv has all)" in text and len(text) < 60_000
+    shared = load(ReportConfig(results=tmp_path / "runs")).rows["tasks"]
+    assert len({id(names) for names in shared}) == 5  # 300 names once for each record, not for each of its 300 rows
