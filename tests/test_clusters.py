@@ -16,17 +16,11 @@ import bench
 from bench.errors import UserError
 
 sys.path.append(str(Path(__file__).parent))
-from test_parallel import User, learned
+from test_parallel import User, learned, user
+
+__all__ = ["user"]
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
-
-
-@pytest.fixture
-def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
-    made = User(tmp_path / "user")
-    monkeypatch.syspath_prepend(made.folder)
-    monkeypatch.chdir(made.folder)
-    return made
 
 
 def library(backend: str) -> Any:

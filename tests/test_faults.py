@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 BROKEN = ("lost", "doubled", "wrong", "crashed")
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from faults import FAULTS, Tally, World, damages  # noqa: E402 - a script, not a package
+from faults import FAULTS, Tally, World  # noqa: E402 - scripts, not a package
+from faults_damage import damages  # noqa: E402
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, and what /proc tells of processes")
 

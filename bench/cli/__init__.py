@@ -19,7 +19,7 @@ from bench.errors import WINDOWS, UserError, nearest, printable
 __all__ = ["main"]
 
 TOP = """\
-Compare prompt-tuning methods for CLIP: one harness, one recipe, one report.
+Compare prompt-tuning methods for CLIP: one harness, every recipe stored with its result, one report.
 
   python -m bench run       train and test a grid of methods, shots and seeds
   python -m bench report    tables and figures from what was run
