@@ -300,7 +300,7 @@ def _known_names(protocol: Protocol, tasks: Sequence[Task]) -> list[str]:
             if other := known.get(by_name[name].task_name.lower()):
                 told.append(f"{name} is called {by_name[name].task_name!r}, as is {other}, which is trained on: that "
                             "name is not new to a method")  # fmt: skip
-    return told
+    return list(dict.fromkeys(told))
 
 
 def _check_training_images(protocol: Protocol, tasks: Sequence[Task]) -> None:
