@@ -7,7 +7,8 @@ docs/task-sharing.md has the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -54,8 +55,6 @@ def spectrum(a: Tensor) -> pd.DataFrame:
 
     One that holds everything: the tasks learn as one. T equal ones: each learns alone.
     """
-    if not a.isfinite().all():
-        raise UserError("K depends on the tasks' class names, which stand in the data: give --data ROOT")
     shares = 100 * association.spectrum(a.numpy())
     numbers = range(1, len(shares) + 1)
     return pd.DataFrame({"eigenvalue": numbers, "% of the trace": shares, "together": shares.cumsum()})
@@ -86,13 +85,20 @@ def spectrum_of(
     if len(settings) > 1:
         raise UserError(f"explain {kind.name}: one value of each parameter, not a sweep ({' '.join(options)})")
     tasks = _tasks(suite, data)
-    read = [text for task in tasks if not task.task_name for text, _ in kind.texts(settings[0].params, task)]
-    if read and not data:
+    unnamed = [replace(task, class_names=()) for task in tasks if not task.task_name]
+    if any(kind.texts(settings[0].params, task) for task in unnamed):
         raise UserError(f"suite {suite}: its tasks' names stand in the data: give --data ROOT")
     name = backbone or loaded.backbone or "RN50"
     made: Any = settings[0].make()
     made.setup(load_backbone(name, pretrained), tasks, seed=1)
     return spectrum(mixing(made))
+
+
+class _InTheData(tuple[str, ...]):
+    """The class names of a task whose data is not at hand: whoever reads them is told to give it."""
+
+    def __iter__(self) -> Iterator[str]:
+        raise UserError("this kernel depends on the tasks' class names, which stand in the data: give --data ROOT")
 
 
 def _tasks(suite: str, data: str | None) -> list[TaskData]:
@@ -113,7 +119,7 @@ def _tasks(suite: str, data: str | None) -> list[TaskData]:
     views = torch.zeros(1, 0, 0)
     return [
         TaskData(
-            t.name, t.task_name, getattr(t, "class_names", ()), t.template, views, none,
+            t.name, t.task_name, getattr(t, "class_names", _InTheData()), t.template, views, none,
             descriptions=t.descriptions, path=t.path,
         )
         for t in found

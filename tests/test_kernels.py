@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from bench.cli import main
-from bench.errors import UserError
 from bench.kernels import mixing, spectrum
 from bench.methods import find_method, method_names
 
@@ -61,6 +60,8 @@ def test_a_tree_s_kernel_counts_common_nodes() -> None:
     assert torch.equal(kernel_of("coop-tree"), nodes)
     f = features()
     torch.testing.assert_close(kernel_of("softcpt-residual"), f @ f.T + nodes, rtol=1e-5, atol=0)
+    scaled = kernel_of("softcpt-residual", node_scale=3.0)
+    torch.testing.assert_close(scaled, f @ f.T + 9 * nodes, rtol=1e-5, atol=0)
     torch.testing.assert_close(kernel_of("softcpt-tree"), f @ f.T, rtol=1e-5, atol=0)  # its scales start at 0
 
 
@@ -125,6 +126,7 @@ def test_explain_prints_the_spectrum_between_a_suite_s_tasks(tiny: Any, capsys: 
         (["zero-shot", "--suite", "demo"], "zero-shot --suite demo: it has no kernel between tasks; leave --suite out"),
         (["softcpt", "--backbone", "RN50"], "softcpt: --backbone says nothing without --suite"),
         (["softcpt", "--suite", "fashion20", "--backbone", "demo-clip"], "names stand in the data: give --data ROOT"),
+        (["softcpt-graph", "--suite", "rs8", "--backbone", "demo-clip"], "tasks' class names, which stand in the data"),
         (["softcpt", "--suite", "fashion"], "did you mean 'fashion20'"),
         (["coop", "--suite", "rs8", "--backbone", "demo-clip", "-o", "coop.joint=true,false"], "not a sweep"),
     ],
@@ -143,8 +145,7 @@ def test_names_in_a_suite_file_are_enough(capsys: pytest.CaptureFixture[str]) ->
     assert len(shares) == 10 and sum(shares) == pytest.approx(100, abs=0.6) and shares == sorted(shares, reverse=True)
 
 
-def test_a_kernel_that_is_no_number_and_methods_that_have_none() -> None:
+def test_methods_without_a_kernel_say_none() -> None:
     without = {name for name in method_names() if not find_method(name).task_kernel}
-    assert without >= {"zero-shot", "cocoop", "coop-cs", "softcpt-cata", "mvlpt"}
-    with pytest.raises(UserError, match="class names, which stand in the data"):
-        spectrum(torch.full((2, 2), float("nan")))
+    assert without >= {"zero-shot", "cocoop", "coop-cs", "softcpt-cata", "softcpt-csts", "mvlpt", "coop-mpt"}
+    assert not without & {"coop", "shared-coop", "softcpt", "softcpt-star", "softcpt-nats", "coop-tree", "coop-kernel"}
