@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.clip.text import Prompts
+from bench.errors import UserError
 from bench.methods.base import Parameters, TaskData, generator, param
 from bench.methods.softcpt import SoftCPT
 
@@ -33,6 +34,11 @@ class MixParams(Parameters):
         choices=("names", "random"),
     )  # fmt: skip
     draw: int = param(1, "which random vectors mixture=random takes", minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draw > 1 and self.mixture != "random":
+            raise UserError(f"draw={self.draw}: mixture={self.mixture} draws nothing; leave it out")
 
 
 def proportions(f: Tensor, keys: Tensor, temperature: float) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.errors import UserError
 from bench.methods.base import Clip, TaskData, generator, param
 from bench.methods.softcpt import SoftCPT
 
@@ -47,6 +48,13 @@ class SoftCPTGraph(SoftCPT):
             choices=GRAPHS,
         )  # fmt: skip
         draw: int = param(1, "which random exchange graph=permuted takes", minimum=1)
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.nearest and self.graph == "uniform":
+                raise UserError(f"nearest={self.nearest}: with graph=uniform no task is nearer than another")
+            if self.draw > 1 and self.graph != "permuted":
+                raise UserError(f"draw={self.draw}: graph={self.graph} draws nothing; leave it out")
 
     host: SoftCPTGraph | None
 

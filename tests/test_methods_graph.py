@@ -194,6 +194,18 @@ def test_the_permuted_control_gives_each_task_the_place_of_another() -> None:
     assert found == {(1, 2, 0), (2, 0, 1)}  # the two without a task in its own place
 
 
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"graph": "uniform", "nearest": 2}, "^nearest=2: with graph=uniform no task is nearer"),
+        ({"draw": 2}, "^draw=2: graph=names draws nothing"),
+    ],
+)
+def test_values_that_would_change_nothing_are_refused(params: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        SoftCPTGraph.Params(**params)
+
+
 @pytest.mark.parametrize(("name", "value"), [("a", -0.6), ("a", 1.0), ("temperature", 0.0), ("name_weight", 1.5)])
 def test_values_that_make_no_graph_are_refused(name: str, value: float) -> None:
     with pytest.raises(UserError, match=f"^{name}="):

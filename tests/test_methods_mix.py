@@ -180,6 +180,14 @@ def test_random_proportions_belong_to_a_name_and_say_nothing_of_it(name: str) ->
         assert not torch.allclose(again.proportions(f[1:], range(2)), pi[1:], rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["coop-mix", "softcpt-mix"])
+def test_a_draw_where_nothing_is_drawn_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"^draw=2: mixture=names draws nothing"):
+        find_method(name).Params(draw=2)
+    with pytest.raises(UserError, match=r"^words="):  # what SoftCPT's parameters refuse is refused here, too
+        find_method(name).Params(words="a photo")
+
+
 @pytest.mark.parametrize("params", [{}, {"task_context": 3}])
 def test_an_unseen_task_mixes_by_its_own_name(params: dict[str, int]) -> None:
     method = learn("coop-mix", **params)
