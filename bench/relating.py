@@ -77,6 +77,11 @@ class RelateConfig(Settings):
     device: str = setting("auto", "cpu, cuda, or auto (default: %(default)s)", "how", metavar="DEVICE")
     quiet: bool = setting(False, "show no progress", "how")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cell is not None and self.shots is not None:
+            raise UserError(f"--shots {self.shots}: --cell {self.cell} says which cells; leave one of them out")
+
 
 def _relate(config: RelateConfig) -> dict[str, pd.DataFrame]:
     """Tell how the tasks of finished cells relate: what each scores in the others' contexts, how alike they are by
@@ -141,10 +146,14 @@ def choose(there: Sequence[tuple[Path, Record]], config: RelateConfig) -> list[t
         from bench.saved import find_record
 
         one = find_record(config.cell, config.results)
-        if one.cell["protocol"] != "few-shot":
-            raise UserError(f"--cell {config.cell}: of protocol {one.cell['protocol']}; relate reads few-shot cells")
-        of_method = [(path, record) for path, record in there if setting_of(record) == setting_of(one)]
-        method = one.cell["method"]
+        method, protocol, setting = one.cell["method"], one.cell["protocol"], setting_of(one)
+        if not one.done:
+            raise UserError(f"--cell {config.cell}: it failed ({one.reason})")
+        if protocol != "few-shot":
+            raise UserError(f"--cell {config.cell}: of protocol {protocol}; relate reads few-shot cells")
+        if config.method not in (RelateConfig.method, method) and not _of_the_users_own(config):
+            raise UserError(f"--method {config.method}: --cell {config.cell} is of {method}; leave one of them out")
+        of_method = [(path, record) for path, record in there if setting_of(record) == setting]
     else:
         kind = find_method(config.method, "--method")
         if not issubclass(kind, PromptMethod):

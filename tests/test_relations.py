@@ -353,7 +353,8 @@ def test_the_picture_s_matrices_stand_in_the_order_of_the_dendrogram_of_function
 def test_the_commands_of_the_page_run_as_printed(tiny: Any, tmp_path: Path) -> None:
     """On the tests' pictures instead of the demo's, whose tasks have other names."""
     page = (Path(__file__).parents[1] / "docs" / "task-sharing.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^python -m bench (.*)$", page.partition("## How tasks relate")[2], flags=re.MULTILINE)
+    section = page.partition("## How tasks relate\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^python -m bench (.*)$", section, flags=re.MULTILINE)
     commands = sorted((shlex.split(line, comments=True) for line in lines), key=lambda words: words[0], reverse=True)
     assert [words[0] for words in commands] == ["run", "run", "run", "relate"]
     where = ["--suite", tiny.suite, "--data", str(tiny.data), "--results", str(tmp_path / "runs")]
@@ -382,12 +383,28 @@ def test_the_commands_of_the_page_run_as_printed(tiny: Any, tmp_path: Path) -> N
         (["--method", "protonet"], "--method protonet: learns no prompts"),
         (["--method", "zero-shot"], "--method zero-shot: learns no prompts"),
         (["--method", "shared-coop"], "all tasks have the same context"),
+        (["--cell", "3f", "--shots", "1"], "--shots 1: --cell 3f says which cells; leave one of them out"),
         (["--cells", "3f"], "unknown argument '--cells'; did you mean '--cell'?"),
     ],
 )
 def test_what_cannot_be_related_is_one_line(more: list[str], said: str, runs: Path, tiny: Any, capsys: Any) -> None:
     where = ["--results", str(runs), "--suite", tiny.suite, "--data", str(tiny.data)]
     assert said in mistake(["relate", *where, *more], capsys)
+
+
+def test_a_cell_of_another_method_or_protocol_or_that_failed_is_refused(
+    runs: Path, tiny: Any, tmp_path: Path, capsys: Any
+) -> None:
+    key = key_of(runs, "coop")
+    said = mistake(["relate", "--results", str(runs), "--cell", key, "--method", "kgcoop"], capsys)
+    assert said == f"error: --method kgcoop: --cell {key} is of coop; leave one of them out"
+    tiny.run(tmp_path, shots=[1], seeds=[1], methods=["coop"], protocol="base2new")
+    (path,) = tmp_path.rglob("*.json")
+    assert "of protocol base2new" in mistake(["relate", "--results", str(tmp_path), "--cell", str(path)], capsys)
+    with pytest.warns(UserWarning, match="1 of 1 cell failed"):
+        tiny.run(tmp_path / "failed", shots=[1], seeds=[1], methods=["coop"], options=["coop.words=a"])
+    (path,) = (tmp_path / "failed").rglob("*.json")
+    assert "it failed (words='a'" in mistake(["relate", "--results", str(tmp_path), "--cell", str(path)], capsys)
 
 
 def test_other_images_than_the_cells_are_refused(runs: Path, tiny: Any, tmp_path: Path, capsys: Any) -> None:
