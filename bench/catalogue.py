@@ -61,7 +61,7 @@ def _tasks(suite: str | None, data: str | None) -> pd.DataFrame:
         for t in (loaded.at(_root(data)) if data and suite else loaded).tasks:
             row = {"suite": name, "task": t.name, "classes": t.n_classes, "metric": t.metric}
             template = t.template if isinstance(t.template, str) else " | ".join(t.template)
-            rows.append({**row, "template": template, "folder": t.folder})
+            rows.append({**row, "template": template, "folder": t.folder, "path": " / ".join(t.path)})
     return pd.DataFrame(rows)
 
 

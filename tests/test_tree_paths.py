@@ -79,6 +79,11 @@ def test_a_kept_cell_knows_the_places(tiny: Any, tmp_path: Path) -> None:
     assert {task.name: task.path for task in kept.tasks} == TREE
 
 
+def test_the_list_of_tasks_shows_where_they_stand() -> None:
+    found = bench.listing("tasks", "general10").set_index("task")["path"]
+    assert found["StanfordCars"] == "objects / vehicles" and found["DTD"] == ""
+
+
 def test_without_any_place_methods_that_read_them_are_refused(own_tiny: Any, reads_path: None) -> None:
     suite = Path(own_tiny.suite)
     suite.write_text(suite.read_text().replace("path: [paint]", "path: "))
