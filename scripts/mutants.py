@@ -45,9 +45,9 @@ DESELECTED = (
     "tests/test_cli.py::test_without_suite_and_data_the_demo_runs_and_says_so_in_one_line",
     "tests/test_datasets_check.py::test_a_hundred_thousand_images_are_listed_in_seconds",
     "tests/test_faults.py::test_killed_damaged_and_set_back_a_grid_ends_like_an_undisturbed_one",
-    "tests/test_harness.py::test_killed_at_random_times_a_run_ends_like_an_uninterrupted_one",
-    "tests/test_harness.py::test_killed_before_every_new_file_a_run_ends_like_an_uninterrupted_one",
-    "tests/test_harness.py::test_two_processes_at_once_end_with_the_same_complete_records",
+    "tests/test_cells_fail.py::test_killed_at_random_times_a_run_ends_like_an_uninterrupted_one",
+    "tests/test_cells_fail.py::test_killed_before_every_new_file_a_run_ends_like_an_uninterrupted_one",
+    "tests/test_cells_fail.py::test_two_processes_at_once_end_with_the_same_complete_records",
 )
 # Imported once, before a process is forked for every fault. Never `bench`: each process imports its own copy.
 SLOW_IMPORTS = (
