@@ -132,11 +132,15 @@ def _truth(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
     """Which class a validation image shows, by its name without suffix: as Kaggle tells, or the development kit."""
     answers, truth = folder / ANSWERS, (folder / DEVKIT).with_name(TRUTH)
     if answers.is_file():
-        rows = list(csv.reader(text_of(answers).splitlines()))[1:]  # ImageId, "n01440764 1 2 3 4 …": class and box
+        try:
+            rows = list(csv.reader(text_of(answers).splitlines()))[1:]  # ImageId, "n01440764 1 2 3 4 …": class and box
+        except csv.Error as error:
+            raise UserError(f"{answers}: not a table ({error})") from None
         found = {row[0]: row[1].split()[0] for row in rows if len(row) > 1 and row[1].split()}
     elif truth.is_file():
         numbers, classes = text_of(truth).split(), _devkit(folder / DEVKIT)
-        if odd := next((n for n in numbers if not n.isdecimal() or int(n) not in classes), None):
+        known = {*map(str, classes)}
+        if odd := next((n for n in numbers if n not in known), None):
             raise UserError(f"{truth}: {odd!r:.80} is the number of no class in {DEVKIT}")
         found = {f"ILSVRC2012_val_{place:08d}": classes[int(n)][0] for place, n in enumerate(numbers, start=1)}
     else:

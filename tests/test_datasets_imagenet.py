@@ -159,6 +159,7 @@ def test_what_does_not_fit_is_refused_with_what_would(
     [
         ("ILSVRC2012_val_00000002,n01440764 1 2 3 4", "no validation image that has an answer"),
         ("ILSVRC2012_val_00000001,n09999999 1 2 3 4", "'n09999999', which is no class"),
+        pytest.param(f"ILSVRC2012_val_00000001,{'n' * 200_000}", "not a table", id="longer than a field may be"),
     ],
 )
 def test_answers_that_do_not_fit_the_validation_images_are_refused(tmp_path, answers: str, said: str) -> None:
@@ -169,10 +170,11 @@ def test_answers_that_do_not_fit_the_validation_images_are_refused(tmp_path, ans
         read_imagenet(tmp_path, {**TEST, "images": ["."]})
 
 
-def test_answers_by_numbers_of_no_class_are_refused(tmp_path) -> None:
+@pytest.mark.parametrize("number", ["8", "0", "x", pytest.param("1" * 5000, id="5000 digits")])
+def test_answers_by_numbers_of_no_class_are_refused(tmp_path, number: str) -> None:
     touch(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
-    write_devkit(tmp_path, "8\n")
-    with pytest.raises(UserError, match="'8' is the number of no class"):
+    write_devkit(tmp_path, f"{number}\n")
+    with pytest.raises(UserError, match=f"'{number[:20]}.* is the number of no class"):
         read_imagenet(tmp_path, {"parts": {"test": "val"}, "images": ["."]})
 
 
