@@ -37,8 +37,17 @@ def rounding(times: int = 5, size: float = SIZE, **arguments: Any) -> pd.DataFra
     Returns
     -------
     DataFrame : see `spread`.
+
+    Raises
+    ------
+    UserError : as of `spread`; or an argument asks for what this does not do.
     """
-    return spread(prepare(RunConfig(**arguments)), times, size)
+    config = RunConfig(**arguments)
+    for name in ("profile", "seeds_at_once", "track"):
+        if asked := getattr(config, name):
+            said = "it trains cell by cell and records nothing"
+            raise UserError(f"{name}={asked!r}: does not go with rounding, because {said}")
+    return spread(prepare(config), times, size)
 
 
 def spread(plan: Plan, times: int, size: float = SIZE) -> pd.DataFrame:

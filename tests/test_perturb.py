@@ -139,3 +139,9 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     assert main(tiny.command(tmp_path, *arguments)) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("profile", True), ("seeds_at_once", True), ("track", "tensorboard")])
+def test_rounding_says_what_it_does_not_do(tiny: Any, tmp_path: Path, name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"{name}={value!r}: does not go with rounding, because it trains cell by cell"):
+        bench.rounding(1, **{**tiny.arguments, "results": tmp_path, name: value})
