@@ -23,7 +23,7 @@ from bench.errors import UserError
 from bench.methods.base import Clip, Fit, ProgressCallback, TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 from bench.methods.shared_coop import SharedCoOp
-from bench.methods.training import Batch, steps_of
+from bench.methods.training import Batch, steps_per_epoch
 
 
 class MVLPT(PromptMethod):
@@ -68,7 +68,7 @@ class MVLPT(PromptMethod):
     @classmethod
     def _fit_side_by_side(cls, fits: Sequence[Fit], clip: Clip, report: ProgressCallback) -> None:
         p = fits[0][0].params
-        second = p.epochs * max(steps_of(len(t.labels), p) for t in fits[0][1]) if p.stages == 2 else 0
+        second = p.epochs * max(steps_per_epoch(len(t.labels), p.batch) for t in fits[0][1]) if p.stages == 2 else 0
         first = 0
 
         def in_stage_1(done: int, total: int) -> None:

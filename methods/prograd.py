@@ -47,8 +47,6 @@ class ProGrad(CoOp):
         super().setup(clip, tasks, seed)
         if not self.separate and any(p.projection != self.params.projection for p in self.by_task.values()):
             raise UserError("projection: with joint=true all tasks have one gradient and one share")
-        if self.params.tasks_a_step:
-            raise UserError("tasks_a_step: ProGrad's two gradients are of images that all count alike")
         self.teacher = [template_features(clip, t, template=self.params_of(t).template) for t in tasks]  # C, d each
 
     def word_context(self, words: str) -> Tensor:

@@ -181,6 +181,8 @@ class PromptMethod(Method):
         """Make the parameters at their start values; alone, a task gets the values it would get among others."""
         if self.separate and self.params.draws_tasks:
             raise UserError("task_temperature, tasks_a_step: these are of tasks that are trained together, not alone")
+        if self.params.tasks_a_step and type(self).gradients.__func__ is not PromptMethod.gradients.__func__:
+            raise UserError(f"tasks_a_step: {self.name} makes gradients of its own, in which all images count alike")
         self.know(clip, tasks)
         self.learned: dict[str, Tensor] = {}
         self.logs: dict[str, Log] = {}
