@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from inspect import getattr_static
 from itertools import islice
 from typing import Any
 
@@ -181,7 +182,8 @@ class PromptMethod(Method):
         """Make the parameters at their start values; alone, a task gets the values it would get among others."""
         if self.separate and self.params.draws_tasks:
             raise UserError("task_temperature, tasks_a_step: these are of tasks that are trained together, not alone")
-        if self.params.tasks_a_step and type(self).gradients.__func__ is not PromptMethod.gradients.__func__:
+        own_gradients = getattr_static(type(self), "gradients") is not vars(PromptMethod)["gradients"]
+        if self.params.tasks_a_step and own_gradients:
             raise UserError(f"tasks_a_step: {self.name} makes gradients of its own, in which all images count alike")
         self.know(clip, tasks)
         self.learned: dict[str, Tensor] = {}
