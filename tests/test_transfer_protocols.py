@@ -173,6 +173,19 @@ def test_a_task_of_both_suites_is_left_out_and_told(tiny, tmp_path, capsys) -> N
         tiny.run(tmp_path / "runs", **across(tiny, tmp_path, tasks=None))
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "twice"), [("general10", "rs8", ["EuroSAT"]), ("rs8", "general10", ["EuroSAT"]),
+                                    ("general10", "plant6", []), ("general10", "imagenet", [])],
+)  # fmt: skip
+def test_what_the_bench_s_suites_have_in_common_is_not_scored(source: str, target: str, twice: list[str]) -> None:
+    from bench.datasets.spec import load_suite
+
+    other = load_suite(target)
+    protocol, left_out = find_protocol("suite-to-suite").towards(other, load_suite(source).tasks)
+    assert left_out == twice and protocol.name == f"suite-to-suite:{target}"
+    assert protocol.scored == {task.name for task in other.tasks} - set(twice)
+
+
 def test_nothing_of_the_target_but_names_and_test_images_counts(tiny, to_other, tmp_path) -> None:
     """Its images to train and validate on are gone; the cells and their numbers are the same."""
     data = tmp_path / "data"
