@@ -162,22 +162,27 @@ def start_of(kept: Kept) -> Method | None:
     return start
 
 
-def of_vectors(method: Method) -> tuple[Matrix, dict[str, Matrix]]:
-    """Of a method that makes contexts from task features F [T, d]: the spectrum [T] of K = F Fᵀ; and [T, T] by name,
-    "kernel", K itself, by which it shares what tasks learn, and "contexts", cosines of the contexts.
+def of_vectors(method: Method) -> tuple[Matrix | None, dict[str, Matrix]]:
+    """Of a method that makes contexts from task features: [T, T] by name, "contexts", cosines of the contexts.
 
-    F is what the meta-network reads, so a graph's smoothed features. Of other methods nothing, {}.
+    Where they are F · P, F [T, d] what the meta-network reads (a graph's smoothed features), also "kernel", K = F Fᵀ,
+    by which it shares what tasks learn, and before these the spectrum [T] of K. Of other methods None, {}.
     """
     vectors = task_vectors(method)
     if vectors is None:
-        return np.zeros(0), {}
-    features = vectors["features"]
-    if isinstance(method, SoftCPT):
-        with torch.no_grad():
-            features = method.task_input(range(len(method.tasks)))
+        return None, {}
+    made = {"contexts": cosines(vectors["contexts"]).cpu().numpy()}
+    if not isinstance(method, SoftCPT) or "projection" not in method.learned:
+        return None, made
+    with torch.no_grad():
+        features, projection = method.task_input(range(len(method.tasks))), method.learned["projection"]
+        if features.shape[1] != len(projection):  # of low rank
+            return None, made
+        rest = vectors["contexts"] - features @ projection
+    if rest.norm() > 1e-3 * vectors["contexts"].norm():  # other things add to it
+        return None, made
     features = features.double().cpu()
-    made = {"kernel": (features @ features.T).numpy(), "contexts": cosines(vectors["contexts"]).cpu().numpy()}
-    return association.spectrum(features.numpy()), made
+    return association.spectrum(features.numpy()), {"kernel": (features @ features.T).numpy(), **made}
 
 
 # ---- several seeds --------------------------------------------------------------------------------------------------
@@ -228,8 +233,9 @@ def measure(
             if start is not None:
                 before, at_start = of_vectors(start)
                 found["contexts change"] = found["contexts"] - at_start["contexts"]
-                spectra.setdefault("start", []).append(before)
-            if found:
+                if before is not None and now is not None:
+                    spectra.setdefault("start", []).append(before)
+            if now is not None:
                 spectra.setdefault("learned", []).append(now)
             accuracies = swapped(kept.method, tests, device, shown.update)
             recorded = {row["task"]: row["accuracy"] for row in record.tasks}
@@ -243,7 +249,7 @@ def measure(
             }
             for name, matrix in found.items():
                 seeds.setdefault(name, []).append(matrix)
-    if len(spectra.get("start", [])) < len(chosen):  # not of every seed
+    if len(seeds.get("contexts change", [])) < len(chosen):  # not of every seed
         spectra.pop("start", None), seeds.pop("contexts change", None)
     held = _trainings(first, there, plan, kept.method)
     for name, of in ((PAIRS, gains.pairs), (LEFT_OUT, gains.left_out)):
@@ -342,7 +348,7 @@ def _notes(frames: Mapping[str, pd.DataFrame], n: int, n_seeds: int, off: float)
         notes.append(f"No correlation of {', '.join(same)}: the same for every pair of tasks.")
     if n_seeds == 1:
         notes.append("One seed: nothing is known of noise, so there is no ceiling.")
-    if "spectrum" in frames and "start" not in frames["spectrum"]:
+    if "contexts" in frames and "contexts change" not in frames:
         notes.append("Start values are left out: the code that makes them has changed since the cells were trained.")
     if "gains" in frames:
         lost = int((frames["gains"]["gain"] < 0).sum())

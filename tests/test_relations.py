@@ -168,6 +168,13 @@ def test_a_graph_s_kernel_is_that_of_its_smoothed_features(tiny: Any, tmp_path: 
     assert np.abs(kernel / (plain @ plain.T) - 1).max() > 0.05
 
 
+def test_a_method_whose_contexts_are_not_f_times_p_has_no_kernel(tiny: Any, tmp_path: Path) -> None:
+    for name in ("coop-mix", "softcpt-mix", "softcpt-rank"):
+        tiny.run(tmp_path, shots=[1], seeds=[1], methods=[name])
+        table = bench.relate(**asked(tmp_path, tiny, method=name))
+        assert {"contexts", "contexts change"} <= set(table) and not {"kernel", "spectrum"} & set(table)
+
+
 def test_without_learning_nothing_changes_since_the_start(runs: Path, tiny: Any, tmp_path: Path) -> None:
     tiny.run(tmp_path, shots=[1], seeds=[1], methods=["softcpt"], options=["softcpt.lr=0", "softcpt.warmup_lr=0"])
     still = bench.relate(**asked(tmp_path, tiny))
