@@ -176,7 +176,7 @@ class PromptMethod(Method):
         """Take these tasks for one's own, by their names alone: whatever is computed from names once starts here."""
         self.clip, self.tasks = clip, list(tasks)
         self._text: dict[tuple[int, tuple[str, ...]], Tensor] = {}  # by task and class names
-        self._guests: dict[tuple[str, str, tuple[str, ...]], PromptMethod] = {}  # for unseen tasks, by their names
+        self._guests: dict[tuple[object, ...], PromptMethod] = {}  # for unseen tasks, by their names and places
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         """Make the parameters at their start values; alone, a task gets the values it would get among others."""
@@ -293,7 +293,7 @@ class PromptMethod(Method):
         """
         if self.unseen_of(self.params):
             return super().predict_new(task, features)
-        names = (task.name, task.task_name, task.class_names)
+        names = (task.name, task.task_name, task.class_names, task.path)
         if names not in self._guests:  # the last one alone is kept: a task's images come one after the other
             guest = copy(self)
             guest.host = self

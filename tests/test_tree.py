@@ -201,6 +201,8 @@ def test_a_new_task_has_what_the_nodes_above_it_learned_and_no_leaf(tree: World)
     assert torch.allclose(method.predict_new(new, some_images()), expected, atol=1e-3)
     outside = replace(new, name="rocks", path=("minerals",))
     assert torch.allclose(method.predict_new(outside, some_images()), context_scores(tree, root, new), atol=1e-3)
+    elsewhere = replace(new, path=("minerals",))  # under the same names
+    assert torch.allclose(method.predict_new(elsewhere, some_images()), context_scores(tree, root, new), atol=1e-3)
     known = method.predict(tree.tasks[0], some_images())
     assert not torch.allclose(method.predict_new(tree.tasks[0], some_images()), known, atol=1e-3)
 
