@@ -105,15 +105,24 @@ def _demo_root() -> Path:
 
 
 def _methods() -> pd.DataFrame:
+    """One row per method; what most prompt methods share is said once, in `.attrs["note"]`."""
     from bench.methods import find_method, method_names
+    from bench.methods.training import Recipe
 
+    shared = [f"{f.name}={f.default}" for f in fields(Recipe)]
     rows = []
     for name in method_names():
         method = find_method(name)
         first = (inspect.getdoc(method) or "").splitlines()[0]
-        params = ", ".join(f"{f.name}={f.default}" for f in fields(method.Params))
-        rows.append({"method": name, "what": first, "parameters (defaults)": params, "source": method.source})
-    return pd.DataFrame(rows)
+        params = [f"{f.name}={f.default}" for f in fields(method.Params)]
+        if issubclass(method.Params, Recipe):
+            params = ["recipe", *(param for param in params if param not in shared)]
+        row = {"method": name, "what": first, "parameters (defaults)": ", ".join(params), "source": method.source}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    told = "`python -m bench explain METHOD` says what each parameter means."
+    table.attrs["note"] = f"recipe: {', '.join(shared)}, but for what a row says. {told}"
+    return table
 
 
 def _backbones() -> pd.DataFrame:

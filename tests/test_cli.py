@@ -332,8 +332,11 @@ def test_list_classes_shows_labels_names_and_prompts(own_tiny: Any, capsys: Capt
 def test_list_methods_shows_what_they_are_and_their_defaults(capsys: Capture) -> None:
     assert main(["list", "methods", "coop"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "epochs=50" in shown
-    assert "2109.01134" in shown
+    assert "recipe, context=16" in shown and "2109.01134" in shown
+    assert shown.count("epochs=50") == 1 and "recipe: epochs=50, batch=32, lr=0.002," in shown  # of all, once
+    params = bench.listing("methods").set_index("method")["parameters (defaults)"]
+    assert params["protonet"] == "" and params["clap"].startswith("epochs=300")  # another recipe
+    assert params["cocoop"].startswith("recipe, context=4, words=a photo of a")
 
 
 def test_list_backbones_takes_a_pattern_of_any_case(capsys: Capture) -> None:

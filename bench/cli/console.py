@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import textwrap
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -106,12 +107,14 @@ def print_table(table: Any, floatfmt: str = "g") -> None:
     longest = [max(map(len, column)) for column in zip(*texts, strict=True)]
     widths = _fit(longest, shutil.get_terminal_size((120, 24)).columns)
     print(tabulate(rows, headers=list(table.columns), floatfmt=floatfmt, missingval="", maxcolwidths=widths))
+    if note := table.attrs.get("note"):
+        print(f"\n{textwrap.fill(note, shutil.get_terminal_size((120, 24)).columns, break_on_hyphens=False)}")
 
 
 def _fit(widths: list[int], total: int) -> list[int]:
-    """Column widths that fit: the widest are narrowed, none below 12, and never the first, which holds the names."""
+    """Column widths that fit: the widest are narrowed, none below 9, and never the first, which holds the names."""
     name, *others = widths
-    while others and name + sum(others) + 2 * len(others) > total and max(others) > 12:
+    while others and name + sum(others) + 2 * len(others) > total and max(others) > 9:
         others[others.index(max(others))] -= 1
     return [name, *others]
 
