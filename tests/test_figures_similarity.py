@@ -102,7 +102,9 @@ def test_a_pair_that_the_records_lack_is_told_in_the_figure(
 def test_records_without_similarities_and_reports_without_softcpt(tmp_path: Path) -> None:
     put(tmp_path / "old", "softcpt", 4, 1, {"a": 52.0, "b": 60.0})
     (told,) = (line for line in figures.not_drawn(a_block(tmp_path / "old")) if "similarity" in line)
-    assert told.endswith("the records have no similarities (earlier versions kept none): run the cells again")
+    assert told.endswith(
+        "no record has similarities of all these tasks (folds have their own tasks', earlier versions none)"
+    )
     put(tmp_path / "other", "coop", 4, 1, {"a": 52.0, "b": 60.0})
     block = a_block(tmp_path / "other")
     assert not [line for line in figures.not_drawn(block) if "similarity" in line]

@@ -17,6 +17,7 @@ import bench
 from bench.datasets.spec import load_suite
 from bench.errors import UserError
 from bench.reports import reference
+from bench.reports.tables.common import signed
 
 sys.path.append(str(Path(__file__).parent))
 from test_reports import no_figures, put, row, table, toy
@@ -208,3 +209,7 @@ def test_tables_fit_a_two_column_page(tmp_path: Path, methods: int, tasks: int) 
     assert not [points for points in wide if points > 5]
     assert "undefined" not in log and "Float too large" not in log
     assert (tmp_path / "out" / "paper.pdf").stat().st_size > 10_000
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    assert [signed(x) for x in (-0.001, 0.004, -0.006, 1.5, float("nan"))] == ["+0.00", "+0.00", "−0.01", "+1.50", "—"]

@@ -38,7 +38,7 @@ class Similarity(Figure):
         return f"{self.title} ({name}, {count(shots, 'shot')}) and gain of joint training" if name else self.title
 
     def why_not(self, block: Block) -> str:
-        why = "the records have no similarities (earlier versions kept none): run the cells again"
+        why = "no record has similarities of all these tasks (folds have their own tasks', earlier versions none)"
         return block.too_many or ("" if found(block)[0] else why)
 
     def draw(self, block: Block) -> Drawing:

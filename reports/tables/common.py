@@ -197,7 +197,7 @@ def number(mean: float, std: float = float("nan")) -> str:
 
 
 def signed(value: float) -> str:
-    return "—" if pd.isna(value) else f"{value:+.2f}".replace("-", "−")
+    return "—" if pd.isna(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")  # no −0.00
 
 
 def whole(value: Any) -> str:
