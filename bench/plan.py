@@ -13,7 +13,7 @@ from bench.catalogue import missing_advice
 from bench.cells import Cell, make_cells, needed, shard_of, without_code
 from bench.claims import CLAIMS
 from bench.clip.backbone import Backbone, load_backbone
-from bench.config import RunConfig, many
+from bench.config import RunConfig
 from bench.controls import METHODS as CONTROLS
 from bench.controls import can_shuffle, with_shuffled
 from bench.datasets.cache_paths import cache_folder
@@ -34,6 +34,7 @@ from bench.protocols import Protocol, SuiteToSuite, find_protocol
 from bench.protocols.sampled import sampled
 from bench.recipe import check_values, load_recipe
 from bench.records import COLUMNS, Record, RecordStore
+from bench.settings import many
 
 EVERY = ("all",)  # of --methods
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config import RunConfig, Settings, as_arguments, setting
+from bench.config import RunConfig
 from bench.errors import UserError
 from bench.files import user_path
 from bench.records import KEY_SHOWN, Record
+from bench.settings import Settings, as_arguments, setting
 
 if TYPE_CHECKING:
     import pandas as pd

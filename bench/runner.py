@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from bench.cells import Cell, together, work_of
 from bench.claims import CLAIMS
-from bench.config import RunConfig, as_arguments
+from bench.config import RunConfig
 from bench.errors import CellFailed, UserError
 from bench.evaluate import failure_record
 from bench.executors import Serial, WorkerDied, executor
@@ -21,6 +21,7 @@ from bench.guard import frames
 from bench.plan import Plan, prepare
 from bench.progress import count, duration, has_bars, note
 from bench.records import KEY_SHOWN, Record
+from bench.settings import as_arguments
 from bench.track import track
 
 OTHER_CODE = (

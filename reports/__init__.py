@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config import as_arguments
 from bench.reports.config import ReportConfig
+from bench.settings import as_arguments
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.config import Names, Numbers, Settings, setting
 from bench.errors import UserError
+from bench.settings import Names, Numbers, Settings, setting
 
 FORMATS = ("md", "tex", "csv", "parquet", "html", "png", "svg", "pdf")
 PICTURES = ("png", "svg", "pdf")

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from bench.config import many
 from bench.errors import UserError, nearest
 from bench.files import user_path
 from bench.packs import records_below
@@ -20,6 +19,7 @@ from bench.progress import count
 from bench.records import Record
 from bench.reports.config import ReportConfig
 from bench.reports.steadiness import with_stability
+from bench.settings import many
 
 # Records are comparable when they agree in these; each combination gets its own tables and figures.
 BLOCK = ["suite", "backbone", "weights", "data", "protocol", "tasks", "demo"]

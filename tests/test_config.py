@@ -12,9 +12,10 @@ import pytest
 
 import bench
 from bench.cli import main
-from bench.config import RunConfig, load_experiment, option_of
+from bench.config import RunConfig, load_experiment
 from bench.errors import UserError
 from bench.plan import prepare
+from bench.settings import option_of
 
 
 def test_the_signature_of_run_is_the_config_s() -> None:

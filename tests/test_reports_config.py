@@ -13,9 +13,9 @@ import pytest
 
 import bench
 from bench.cli import main
-from bench.config import option_of
 from bench.errors import UserError
 from bench.reports.config import ReportConfig
+from bench.settings import option_of
 
 sys.path.append(str(Path(__file__).parent))
 from test_reports import no_figures, put, row, table, toy

@@ -8,8 +8,9 @@ import textwrap
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from bench.config import ALIASES, RunConfig, Settings, is_list, many, option_of
+from bench.config import RunConfig
 from bench.errors import UserError, nearest
+from bench.settings import ALIASES, Settings, is_list, many, option_of
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from bench.cli.console import Parser, add_draws, add_tasks, command_parser, print_table, settings_of
-from bench.config import many
 from bench.datasets.fewshot import DRAWN, NESTED
 from bench.errors import UserError, in_a_line, nearest, typed
+from bench.settings import many
 
 CHECK_EXAMPLES = """\
 examples
