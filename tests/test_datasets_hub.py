@@ -109,7 +109,7 @@ def test_a_read_only_data_root_fetches_to_the_users_cache(tmp_path: Path, librar
     [
         (HUB.replace("label: colour", "label: color"), "no column 'color'; did you mean 'colour'"),
         (HUB.replace("image: picture", "image: image"), "no column 'image'"),
-        (f"{HUB}, parts: {{train: train, test: test}}", "must be all, or trainval and test"),
+        (f"{HUB}, parts: {{train: train, test: test}}", "must be all, or test, or trainval and test"),
         (f"{HUB}, parts: {{all: nowhere}}", r"cannot read part 'nowhere' \(Unknown split\)"),
         (f"{HUB}, names: [red, green]", "label 2 in 'all' has no name"),
         ("kind: huggingface, hub: a/b, files: {train: x}", "needs one of `hub` and `files`"),
