@@ -32,9 +32,11 @@ UNSOUND = "without a fault "  # before the id of a test that fails then, too
 NO_TESTS = "no tests"  # instead of an id, where pytest collected none: that notices nothing
 SECONDS = 1500  # of one run of tests; a hang is told, and does not count as noticed
 PACKAGES = ("methods", "datasets", "reports")  # stand beside bench/ and are imported from within it
-# Not run: they are slow, need photographs or a card, build wheels, or look at documents and this list itself.
+# Not run: they are slow, need photographs or a card, build wheels, look at documents and this list itself, or start
+# workers that import the installed bench in place of the copy.
 LEFT_OUT = {
-    "test_cuda.py", "test_datasets_fetch.py", "test_datasets_real.py", "test_datasets_transfer.py", "test_demo.py",
+    "test_clusters.py", "test_cuda.py", "test_datasets_fetch.py", "test_datasets_real.py", "test_datasets_transfer.py",
+    "test_demo.py",
     "test_docs.py", "test_heap.py", "test_mutants.py", "test_names.py", "test_photographs.py",
 }  # fmt: skip
 # Tests of the quick files that take long and are about something else than numbers.
