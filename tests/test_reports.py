@@ -393,7 +393,7 @@ def test_the_figures_that_are_announced_are_those_on_disk(toy: Path, tmp_path: P
         written = write(ReportConfig(toy, tmp_path / "out"))
     told = {line.split(": ")[1].split(";")[0]: line for line in written.not_drawn}
     assert "mean ranks over tasks; 2 tasks" in told.pop("mean ranks over tasks")
-    assert "no similarities" in told.pop("similarity of tasks")
+    assert "no record has similarities" in told.pop("similarity of tasks")
     curves, calibration = told.values()
     assert "no curves" in curves and "predictions" in calibration  # as in older records
     assert len(set(written.figures)) == len(written.figures) == 10  # eight kinds, and an ablation of each method
