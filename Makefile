@@ -48,7 +48,7 @@ smoke: $(STAMP)
 benchmark: $(STAMP)
 	$(PY) -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
-# Plants faults in a copy and tells which test notices each (docs/testing.md): about eight minutes on two cores.
+# Plants faults in a copy and tells which test notices each (docs/testing.md): about 45 minutes on two cores.
 mutants: $(STAMP)
 	$(PY) scripts/mutants.py
 

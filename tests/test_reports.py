@@ -160,6 +160,17 @@ def test_best_is_bold_and_second_underlined_where_tests_tell_them_apart(tmp_path
     assert said in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_a_mean_of_fewer_seeds_is_never_ranked_with_those_of_all(tmp_path: Path) -> None:
+    """It is the highest by far, of one seed on twelve tasks: enough pairs, had its seed counted like three."""
+    for seed in (1, 2, 3):
+        for method, above in (("coop", 3.0), ("prograd", 0.0)):
+            put(tmp_path / "runs", method, 4, seed, dict.fromkeys("abcdefghijkl", 49 + seed + above))
+    put(tmp_path / "runs", "softcpt", 4, 1, dict.fromkeys("abcdefghijkl", 90.0))
+    report(tmp_path / "runs", tmp_path / "out")
+    shown = {name: row(tmp_path / "out", name)["4-shot"] for name in ("softcpt", "coop", "prograd")}
+    assert shown == {"softcpt": "90.00 (n=1)", "coop": "**54.00 ± 1.00**", "prograd": "51.00 ± 1.00"}
+
+
 def test_what_is_not_told_from_the_best_is_marked_as_a_tie_and_nothing_is_bold(tmp_path: Path) -> None:
     """softcpt beats coop by 6 on six pairs and loses by 5 on six; plot loses to softcpt on all twelve."""
     ranking(tmp_path / "runs", softcpt=(12, 1), coop=(6, 6), plot=(0, 0))
