@@ -294,7 +294,8 @@ def test_list_suites(capsys: Capture) -> None:
     assert re.search(r"^fashion20 +Fashion-20 +20 +\D", shown, re.M)  # its classes stand in the user's copy
 
 
-def test_list_tasks_of_one_suite(tiny: Any, capsys: Capture) -> None:
+def test_list_tasks_of_one_suite(tiny: Any, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # in a narrow terminal names are wrapped
     assert main(["list", "tasks", "--suite", "rs8"]) == 0
     shown = capsys.readouterr().out
     assert "NWPU-RESISC45" in shown
