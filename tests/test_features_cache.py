@@ -19,23 +19,19 @@ from safetensors.torch import load_file, save_file
 
 import bench
 from bench.cli import main
-from bench.clip.backbone import Backbone, load_backbone
+from bench.clip.backbone import Backbone
 from bench.datasets.demo import GENERATOR
 from bench.errors import UserError
 from bench.features import ImageFeatures, View
 from bench.features import cache as cache_module
 from bench.features.cache import cache_contents, clear_cache
 
+sys.path.append(str(Path(__file__).parent))
+from test_features import backbone, blocks
+
+__all__ = ["backbone"]
+
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def backbone(tiny: Any) -> Backbone:
-    return load_backbone(tiny.backbone)
-
-
-def blocks(cache: Path) -> set[str]:
-    return {path.name for path in cache.rglob("*.safetensors")}
 
 
 # ---- files ---------------------------------------------------------------------------------------------------

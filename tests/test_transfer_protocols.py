@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -18,12 +17,9 @@ from bench.reports import report
 
 sys.path.append(str(Path(__file__).parent))
 from test_reports import put
+from test_unseen_task import tasks_called
 
 GRID: dict[str, Any] = {"methods": ["zero-shot", "softcpt", "shared-coop"], "shots": [1], "seeds": [1]}
-
-
-def tasks_called(*names: str) -> Any:
-    return [SimpleNamespace(name=name) for name in names]
 
 
 def write_split(tiny: Any, data: Path, task: str, **parts: list[Any]) -> None:

@@ -40,13 +40,18 @@ PATHS = [("animals", "pets"), ("animals",), ()]
 ON_PATH = [(0, 1, 2), (0, 1, 3), (0, 4)]  # root, animals, leaves; "pets" has one child and is none
 
 
-@pytest.fixture
-def tree(monkeypatch: pytest.MonkeyPatch) -> World:
+def world_of(monkeypatch: pytest.MonkeyPatch, paths: list[Any]) -> World:
     """The world of the other methods' tests, with places."""
     where = world()
-    placed = replace(where, tasks=[replace(task, path=p) for task, p in zip(where.tasks, PATHS, strict=True)])
-    monkeypatch.setattr(test_methods_all, "world", lambda local=False: placed)
-    return placed
+    tasks = [replace(task, path=path) for task, path in zip(where.tasks, paths, strict=True)]
+    there = replace(where, tasks=tasks)
+    monkeypatch.setattr(test_methods_all, "world", lambda local=False: there)
+    return there
+
+
+@pytest.fixture
+def tree(monkeypatch: pytest.MonkeyPatch) -> World:
+    return world_of(monkeypatch, PATHS)
 
 
 def made(name: str, where: World, report: Any = None, **params: Any) -> Any:
@@ -292,10 +297,7 @@ DEEP = [("animals", "pets"), ("animals", "pets"), ("animals",)]  # animals and p
 
 @pytest.fixture
 def deep(monkeypatch: pytest.MonkeyPatch) -> World:
-    where = world()
-    placed = replace(where, tasks=[replace(task, path=p) for task, p in zip(where.tasks, DEEP, strict=True)])
-    monkeypatch.setattr(test_methods_all, "world", lambda local=False: placed)
-    return placed
+    return world_of(monkeypatch, DEEP)
 
 
 def tree_input(parameters: Parameters, t: int) -> Tensor:
