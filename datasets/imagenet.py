@@ -36,7 +36,7 @@ def read_imagenet(folder: Path, options: Options) -> Listing:
     Options: `parts` (as of the reader of folders; {test: "."} is a set to test on only), `numbered` (class folders are
     named by the class's place in the order, from 0).
 
-    A name that the list gives to two classes is kept: the second of them is never predicted.
+    A name that the list gives to two classes is kept: only a method that learns something of each predicts the second.
     """
     root, (names, listed) = image_root(folder, options, IMAGES), class_names(folder)
     given: dict[str, list[tuple[str, str]]] = {}  # path, class

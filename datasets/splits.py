@@ -73,7 +73,7 @@ class Task:
         if not names:
             return ""
         said = f"{count(len(names), 'name')} of the official list {'stands' if len(names) == 1 else 'stand'}"
-        return f"{said} for several classes, of which the first alone is ever predicted: {', '.join(names[:SHOWN])}"
+        return f"{said} for several classes, told apart only by what is learned of each: {', '.join(names[:SHOWN])}"
 
     @property
     def metric(self) -> str:

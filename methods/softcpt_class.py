@@ -3,6 +3,7 @@
 A class feature g_c = E("z_1 … z_K <class name>.") is joined to the task feature f_t: context of class c of task
 t = reshape([g_c ; f_t] · P, (L, w)), P ∈ R^{2d × L·w}. The name says what is shared: "ca" one z for all classes,
 "cs" one z per class; "ta" one task context u for all tasks, "ts" one per task.
+Two classes of one name, in different tasks or in one (ImageNet's list has such), have a z each, as in the authors'.
 On General-10 the authors score a batch's own classes and a tenth of the others, rounded up and drawn again at each
 step, task by task (`absent`; trainers/mtcoop.py of github.com/kding1225/softcpt).
 Learned: 2d · L · w + (1 or Σ|C_t|) · K · w + (1 or T) · M · w numbers.
@@ -75,11 +76,12 @@ class SoftCPTCATA(SoftCPT):
             return Prompts(z, list(chain(*names)))
         rows = []
         for t, own in zip(tasks, names, strict=True):
-            place = {name: i for i, name in enumerate(self.tasks[t].class_names)}
-            if not set(own) <= set(place):
+            chosen, known = set(own), self.tasks[t].class_names
+            places = [i for i, name in enumerate(known) if name in chosen]
+            if [known[i] for i in places] != list(own):
                 self.refuse_new_classes()
             first = sum(len(task.class_names) for task in self.tasks[:t])
-            rows += [first + place[name] for name in own]
+            rows += [first + i for i in places]
         return Prompts(self.rows(z, rows), list(chain(*names)), paired=True)
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
@@ -94,17 +96,20 @@ class SoftCPTCATA(SoftCPT):
         among = labels.clone()
         for t in batch.present:
             mine = tasks == t
-            chosen = self._some_classes(len(self.tasks[t].class_names), labels[mine])
+            known = self.tasks[t].class_names
+            chosen = self._some_classes(known, labels[mine])
             among[mine] = torch.searchsorted(chosen, labels[mine])
-            names.append([self.tasks[t].class_names[c] for c in chosen])
+            names.append([known[c] for c in chosen])
         return Batch.of(batch.features, among, tasks), names
 
-    def _some_classes(self, n: int, present: Tensor) -> Tensor:
-        """Classes a step scores, ascending: those of its images, and a random share of the task's others."""
-        absent = torch.ones(n, dtype=torch.bool).index_fill_(0, present, False).nonzero()[:, 0]
+    def _some_classes(self, names: Sequence[str], present: Tensor) -> Tensor:
+        """Classes a step scores, ascending: those of its images, a random share of the task's others, and all that have
+        the name of one of these."""
+        absent = torch.ones(len(names), dtype=torch.bool).index_fill_(0, present, False).nonzero()[:, 0]
         n_taken = math.ceil(len(absent) * self.params.absent)
         taken = absent[torch.randperm(len(absent), generator=self._draw)[:n_taken]]
-        return torch.cat([present.unique(), taken]).sort().values
+        chosen = {names[c] for c in (*present.tolist(), *taken.tolist())}
+        return torch.tensor([c for c, name in enumerate(names) if name in chosen])
 
     def contexts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
         tower, sizes = self.clip.tower, [len(own) for own in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from bench.methods.softcpt_class import SoftCPTCSTA
 from bench.methods.softcpt_star import SoftCPTStar
-from bench.methods.training import batches
+from bench.methods.training import Batch, batches
 from bench.recipe import load_recipe
 
 sys.path.append(str(Path(__file__).parent))
@@ -140,3 +141,24 @@ def test_some_of_the_absent_classes_are_scored_and_all_of_those_in_the_batch() -
 
 def test_the_footnote_says_that_star_is_our_reading() -> None:
     assert "our interpretation" in SoftCPTStar.footnote
+
+
+def test_classes_of_one_name_have_contexts_of_their_own() -> None:
+    """In one task and in another: each class reads its own z, and an image of the second crane trains the second's."""
+    names = [("crane", "heron", "crane"), ("fern", "crane")]
+    tasks = [replace(task, class_names=own) for task, own in zip(world().tasks, names, strict=False)]
+    params = SoftCPTCSTA.Params(context=LENGTH, task_context=3, class_context=2, absent=0.01)
+    method: Any = SoftCPTCSTA(params)
+    method.setup(world().clip, tasks, seed=1)
+    z, made = method.learned["class_context"], []
+    for k, (t, name) in enumerate([(0, "crane"), (0, "heron"), (0, "crane"), (1, "fern"), (1, "crane")]):
+        f = feature(method.learned["task_context"][0], TASK_NAMES[t])
+        made.append((torch.cat([feature(z[k], name), f]) @ method.learned["projection"]).reshape(LENGTH, WIDTH))
+    torch.testing.assert_close(torch.cat(method.contexts([0, 1], names)), torch.stack(made))
+
+    one = Batch.of(tasks[0].views[0][2:3], torch.tensor([2]), torch.tensor([0]))  # an image of the second crane
+    method.losses([(method, one)])[0].backward()
+    assert z.grad[2].abs().sum() > 0 and z.grad[4].abs().sum() == 0
+    drawn = [method.scored(one) for _ in range(9)]  # the heron or not; the first crane always, by its name
+    assert {tuple(scored) for _, (scored,) in drawn} == {("crane", "crane"), ("crane", "heron", "crane")}
+    assert all(batch.labels.item() == len(scored) - 1 for batch, (scored,) in drawn)
