@@ -15,7 +15,7 @@ import pandas as pd
 
 from bench.records import PARTS, SHUFFLED, Record
 from bench.reports import reference
-from bench.reports.records import BLOCK, ROW, changes
+from bench.reports.records import BLOCK, ROW, changes, seen_twins
 from bench.reports.stats import Comparison, Spread, all_pairs, half_width, over_shots, spread
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Block:
     methods: tuple[str, ...]  # the order of rows and looks in all blocks: the paper's methods, then others by name
     shared: Mapping[str, str] = field(default_factory=dict)  # parameters that all methods have alike, not their default
     cells: Mapping[str, tuple[Record, Path]] = field(default_factory=dict)  # its records and their files, by key
+    seen: Mapping[str, Record] = field(default_factory=dict)  # by key, what a cell is on tasks that were trained on
     told: str = ""  # in titles: what tells it from blocks of the same suite's title, backbone and protocol
 
     @property
@@ -223,6 +224,7 @@ def split(rows: pd.DataFrame, cells: Mapping[str, tuple[Record, Path]] | None = 
     known = reference.methods()
     methods = (*known, *sorted(set(rows["method"]) - set(known)))
     taken: set[str] = set()
+    seen = seen_twins(cells or {})
     blocks = []
     for group in groups:
         first = group.iloc[0]
@@ -231,7 +233,7 @@ def split(rows: pd.DataFrame, cells: Mapping[str, tuple[Record, Path]] | None = 
         slug = _slug([first["suite"], first["backbone"], *_protocol(first)], taken)
         shared = _shared(group)
         own = {key: cells[key] for key in dict.fromkeys(group["key"]) if cells and key in cells}
-        blocks.append(Block(group.assign(label=_labels(group, shared)), slug, differs, methods, shared, own))
+        blocks.append(Block(group.assign(label=_labels(group, shared)), slug, differs, methods, shared, own, seen))
     return _told_apart(blocks)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from bench.settings import many
 BLOCK = ["suite", "backbone", "weights", "data", "protocol", "tasks", "demo"]
 ROW = ["method", "variant", "setting"]  # one row of a table
 TEXTS = ("note", "footnote")
+FOLDED = ("protocol", "data", "draw", "fold", "trained", "scored")  # of a configuration: what makes a cell one of folds
 
 # Settings that are part of the cell's name or of BLOCK: no reason to tell two records of a method apart.
 _NAMED = {"suite", "backbone", "method", "protocol", "shots", "seed", "tasks", "pretrained"}
@@ -70,6 +71,22 @@ def load(config: ReportConfig) -> Loaded:
         table = _best_on_val(table)
     found = _distinct(_with_settings(table))
     return Loaded(with_stability(found, results), failed, cells)
+
+
+def seen_twins(cells: Mapping[str, tuple[Record, Path]]) -> dict[str, Record]:
+    """By the key of a cell of unseen-task, the record of the few-shot cell that was trained on all of its tasks and is
+    otherwise the same: in settings, shots, seed, weights, code, few-shot and test images."""
+    records = [record for record, _ in cells.values()]
+    unseen = [record for record in records if record.cell["protocol"].startswith("unseen-task")]
+    few = {_but_folds(r): r for r in records if r.cell["protocol"] == "few-shot"} if unseen else {}
+    return {record.key: few[same] for record in unseen if (same := _but_folds(record)) in few}
+
+
+def _but_folds(record: Record) -> str:
+    """What a cell's numbers follow from, but for what is trained and what is scored."""
+    own = {name: value for name, value in record.config.items() if name not in FOLDED}
+    names = {name: record.cell[name] for name in ("suite", "backbone", "method", "shots", "seed")}
+    return json.dumps([own, names, record.fingerprints, record.draws, record.demo], sort_keys=True)
 
 
 def _whole(rows: pd.DataFrame) -> pd.DataFrame:

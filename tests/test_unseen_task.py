@@ -20,6 +20,7 @@ from bench.errors import UserError
 from bench.methods import TaskData, find_method, method_names
 from bench.protocols import Fold, find_protocol
 from bench.reports import report
+from bench.reports.tables.unseen import recovered
 
 sys.path.append(str(Path(__file__).parent))
 from test_reports import put
@@ -142,6 +143,9 @@ def test_a_closed_method_says_why_it_cannot_score_an_unseen_task(fit_tiny) -> No
 # The report ------------------------------------------------------------------------------------------------
 
 
+DATA = ("csv", "md")  # no pictures: they take seconds
+
+
 def put_fold(root: Path, method: str, seed: int, task: str, accuracy: float, names: dict[str, float]) -> None:
     others = [name for name in ("a", "b", "c") if name != task]
     config = {"tasks": ["a", "b", "c"], "trained": others, "scored": [task], "fold": f"{task} of 3"}
@@ -166,21 +170,99 @@ def made_up(root: Path) -> Path:
 
 
 def test_the_table_sets_own_names_beside_their_controls(tmp_path) -> None:
-    report(made_up(tmp_path / "runs"), tmp_path / "out")
+    report(made_up(tmp_path / "runs"), tmp_path / "out", format=DATA)
     rows = pd.read_csv(tmp_path / "out" / "unseen.csv").set_index(["label", "task"])
     own = rows.loc["softcpt"]
     assert own["own name"].to_dict() == {"a": 60, "b": 50, "c": 70}  # means over the two seeds
     assert own["other tasks' names"].to_dict() == {"a": 56, "b": 51, "c": 64}
     assert own["no name"].to_dict() == {"a": 50, "b": 50, "c": 50}
     assert own["zero-shot"].to_dict() == {"a": 55, "b": 55, "c": 55}
-    text = (tmp_path / "out" / "table.md").read_text()
-    line = next(x for x in text[text.index("# Tasks never") :].splitlines() if x.startswith("| softcpt "))
+    lines = unseen_lines(tmp_path / "out")
+    line = next(x for x in lines if x.startswith("| softcpt "))
     # Means over tasks: 60, 57, 50. Over others' names +4, −1, +6: mean 3, and of the 8 assignments of signs to the
     # ranks 2, 1, 3 two have a rank sum of 1 or less: p = 2 · 2/8. Over zero-shot +5, −5, +15, where ranks are 1.5, 1.5
     # and 3: three of 8 have a sum of 1.5 or less. Over the matched control +2 each: one of 8.
     cells = [cell.strip() for cell in line.split("|")[2:-1]]
-    assert cells == ["60.00", "57.00", "50.00", "+3.00", "0.500", "+5.00", "0.750", "+2.00", "0.250", "2 of 3"]
-    assert "With 3 tasks no p is below 0.250." in text
+    assert cells == ["60.00", "57.00", "50.00", "+3.00", "0.500", "+5.00", "0.750", "2 / 1", "+2.00", "0.250"]
+    assert "With 3 tasks no p is below 0.250." in " ".join(lines)
+
+
+def test_a_tie_with_zero_shot_is_neither_better_nor_worse(tmp_path) -> None:
+    root = tmp_path / "runs"
+    for task, accuracy in {"a": 60.0, "b": 55.0, "c": 50.0}.items():
+        put_fold(root, "softcpt", 1, task, accuracy, {})
+    put(root, "zero-shot", 0, 0, {"a": 55.0, "b": 55.0, "c": 45.0}, cell={"protocol": "unseen-task"})
+    report(root, tmp_path / "out", format=DATA)
+    (line,) = (x for x in unseen_lines(tmp_path / "out") if x.startswith("| softcpt"))
+    assert [cell.strip() for cell in line.split("|")[-4:-1]] == ["+3.33", "0.500", "2 / 0"]
+
+
+def put_seen(root: Path, seed: int, **config: Any) -> None:
+    """softcpt trained on all three tasks: means over the seeds 65, 55, 75."""
+    scores = {"a": 63.5 + seed, "b": 55.0, "c": 76.5 - seed}
+    put(root, "softcpt", 4, seed, scores, config=config)
+
+
+def test_the_table_says_how_much_of_the_gain_of_training_on_a_task_is_recovered(tmp_path) -> None:
+    """Over zero-shot's 55, 55, 55 softcpt gains 5, −5, 15 untrained, 10, 0, 20 trained: 15 of 30. The mean of the three
+    shares would be infinite."""
+    root = made_up(tmp_path / "runs")
+    for seed in (1, 2):
+        put_seen(root, seed)
+    report(root, tmp_path / "out", format=DATA)
+    rows = pd.read_csv(tmp_path / "out" / "unseen.csv").set_index(["label", "task"])
+    own = rows.loc["softcpt"]
+    assert own["trained on it"].to_dict() == pytest.approx({"a": 65, "b": 55, "c": 75})
+    assert own["recovered"].tolist() == pytest.approx([0.5] * 3)
+    assert rows.loc["shared-coop-matched", ["trained on it", "recovered"]].isna().all(axis=None)
+    lines = unseen_lines(tmp_path / "out")
+    told = {x.split("|")[1].strip(): [text.strip() for text in x.split("|")[-3:-1]] for x in lines if x.startswith("|")}
+    assert told["method"] == ["trained on it", "recovered"]
+    assert told["softcpt"] == ["65.00", "0.50"] and told["shared-coop-matched"] == ["—", "—"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "config"),
+    [((1,), {}), ((1, 2), {"views": 10}), ((1, 2), {"params": {"epochs": 21}}), ((1, 2), {"numerics": "2"})],
+)
+def test_cells_of_other_settings_or_of_some_seeds_say_nothing_of_what_is_recovered(seeds, config, tmp_path) -> None:
+    root = made_up(tmp_path / "runs")
+    for seed in seeds:
+        put_seen(root, seed, **config)
+    report(root, tmp_path / "out", format=DATA)
+    rows = pd.read_csv(tmp_path / "out" / "unseen.csv")
+    assert rows[["trained on it", "recovered"]].isna().all(axis=None)
+    lines = unseen_lines(tmp_path / "out")
+    assert "trained on it" not in next(line for line in lines if line.startswith("| method"))
+    assert "run the same command without --protocol." in " ".join(lines)
+
+
+def test_a_share_is_of_sums_and_of_a_point_per_task_at_least() -> None:
+    zero_shot = pd.Series([55.0, 55.0])
+    for own, seen, share in (
+        ([60.0, 60.0], [65.0, 65.0], 0.5),
+        ([54.0, 54.0], [57.0, 57.0], -0.5),
+        ([57.0, 55.0], [58.0, 54.0], 1.0),  # 2 of 2: a point per task
+        ([57.0, 55.0], [58.0, 53.9], float("nan")),
+        ([57.0, 55.0], [58.0, float("nan")], float("nan")),
+        ([57.0, 55.0], [50.0, 50.0], float("nan")),  # it loses where it is trained
+    ):
+        assert recovered(pd.Series(own), pd.Series(seen), zero_shot) == pytest.approx(share, nan_ok=True)
+
+
+def test_the_cells_of_the_same_command_without_protocol_are_found(tiny, tmp_path) -> None:
+    grid: dict[str, Any] = {"methods": ["softcpt"], "shots": [1], "seeds": [1]}
+    tiny.run(tmp_path / "runs", **grid, protocol="unseen-task:2")
+    trained = tiny.run(tmp_path / "runs", **grid)
+    report(tmp_path / "runs", tmp_path / "out", format=DATA)
+    rows = pd.read_csv(tmp_path / "out" / "unseen.csv").set_index("task")
+    assert rows["trained on it"].to_dict() == pytest.approx(trained.set_index("task")["accuracy"].to_dict())
+
+
+def unseen_lines(out: Path) -> list[str]:
+    """Those of the table in table.md."""
+    text = (out / "table.md").read_text()
+    return text[text.index("# Tasks never") :].partition("\n# ")[0].splitlines()
 
 
 def test_a_mean_over_some_of_the_folds_stands_in_no_table(tmp_path) -> None:
@@ -189,14 +271,14 @@ def test_a_mean_over_some_of_the_folds_stands_in_no_table(tmp_path) -> None:
                 and r["cell"]["method"] == "softcpt" and r["cell"]["seed"] == 2)  # fmt: skip
     gone.unlink()
     with pytest.warns(UserWarning, match="softcpt, 4 shots, seed 2 is left out: the fold that scores c is not fin"):
-        report(root, tmp_path / "out")
+        report(root, tmp_path / "out", format=DATA)
     rows = pd.read_csv(tmp_path / "out" / "records.csv")
     assert rows[rows["method"] == "softcpt"].groupby("seed").size().to_dict() == {1: 3}
 
 
 def test_all_folds_share_one_table_with_zero_shot(tiny, tmp_path) -> None:
     tiny.run(tmp_path / "runs", methods=["zero-shot", "softcpt"], shots=[1], seeds=[1], protocol="unseen-task:2")
-    report(tmp_path / "runs", tmp_path / "out")
+    report(tmp_path / "runs", tmp_path / "out", format=DATA)
     rows = pd.read_csv(tmp_path / "out" / "records.csv")
     assert rows["data"].nunique() == 1
     assert sorted(rows[rows["method"] == "softcpt"]["task"]) == ["Colour", "Shade", "Stripes"]

@@ -22,6 +22,8 @@ MATCHED = "shared-coop-matched"
 OWN, OTHERS, NONE = "own name", "other tasks' names", "no name"
 ZERO_SHOT, GENERIC, EXCHANGED = "zero-shot", "zero-shot-generic", "names shuffled"
 KNOWN, NEW = "classes trained on", "new classes"
+SEEN, RECOVERED, SIGNS = "trained on it", "recovered", "better / worse"
+LEAST = 1.0  # points a task that training on it must gain: a share of less says nothing
 
 SHUFFLED_SAID = "Names shuffled: trained with the names exchanged among the tasks, scored under each task's own. "
 
@@ -47,18 +49,22 @@ class UnseenTasks(Table):
 
     def data(self, block: Block) -> dict[str, pd.DataFrame]:
         """unseen.csv: one row a method, shot count and task, means over seeds: accuracy under its own name, under other
-        tasks' names (mean over these) and under none; zero-shot's with its own template and with a generic one; and the
-        method's when it was trained with names shuffled. And how many of the task's classes have names of classes that
-        were trained on, with the accuracy on the others."""
+        tasks' names (mean over these) and under none; the method's where it was trained on the task, too; zero-shot's
+        with its own template and with a generic one; and the method's when it was trained with names shuffled. How many
+        of the task's classes have names of classes that were trained on, with the accuracy on the others. And, the same
+        for all tasks of a row, the share that it recovers of what training on the tasks gains (`recovered`)."""
         if self.why_not(block):
             return {}
         return {"unseen": pd.concat([self._values(block, n).assign(block=block.slug, shots=n) for n in block.shots])}
 
     def _values(self, block: Block, shots: int) -> pd.DataFrame:
         """label, task, and a column for each name; NaN where a method does not read names."""
-        rows = block.rows[block.rows["shots"] == shots].assign(**dict.fromkeys((OTHERS, NONE, NEW, KNOWN), np.nan))
+        found_later = dict.fromkeys((OTHERS, NONE, NEW, KNOWN, SEEN), np.nan)
+        rows = block.rows[block.rows["shots"] == shots].assign(**found_later)
         for i, row in rows.iterrows():
             record = block.cells[row["key"]][0]
+            if twin := block.seen.get(row["key"]):
+                rows.loc[i, SEEN] = {own["task"]: own["accuracy"] for own in twin.tasks}.get(row["task"], np.nan)
             if overlap := record.overlap.get(row["task"]):
                 accuracy = overlap.get("accuracy")
                 rows.loc[i, [KNOWN, NEW]] = overlap["known"], np.nan if accuracy is None else accuracy
@@ -68,7 +74,9 @@ class UnseenTasks(Table):
                 rows.loc[i, OTHERS] = np.mean(list(found.values()))
         rows = rows.rename(columns={"accuracy": OWN})
         rows["classes"] = rows["n_classes"].astype(float)
-        means = rows.groupby(["label", "task"], sort=False)[[OWN, OTHERS, NONE, NEW, KNOWN, "classes"]].mean()
+        grouped = rows.groupby(["label", "task"], sort=False)
+        means = grouped[[OWN, OTHERS, NONE, NEW, KNOWN, "classes"]].mean()
+        means[SEEN] = grouped[SEEN].agg(lambda seeds: seeds.mean(skipna=False))
         for name in (ZERO_SHOT, GENERIC):
             still = block.rows[block.rows["method"] == name].groupby("task")["accuracy"].mean()
             means = means.join(still.rename(name), on="task")
@@ -78,6 +86,8 @@ class UnseenTasks(Table):
         means = means.loc[plain]
         none = pd.Series(dtype=float)
         other = [twins.get(_but_names(block, label), none).get(task, np.nan) for label, task in means.index]
+        shares = {label: recovered(*(own[c] for c in (OWN, SEEN, ZERO_SHOT))) for label, own in means.groupby("label")}
+        means[RECOVERED] = means.index.get_level_values("label").map(shares)
         return means.assign(**{EXCHANGED: other}).reset_index()
 
     def _table(self, block: Block, shots: int, notes: dict[str, int]) -> markup.Table:
@@ -94,9 +104,10 @@ class UnseenTasks(Table):
             means = matched.groupby([trained_on, "task"])["accuracy"].mean().to_dict()
             places = [(_n_trained(block, label), task) for label, task in values["task"].items()]
             controls[MATCHED] = pd.Series([means.get(place, np.nan) for place in places], values.index)
-        gains = chain(*((f"own − {name}", "p") for name in controls))
+        gains = chain(*((f"own − {name}", "p", *[SIGNS] * (name == ZERO_SHOT)) for name in controls))
+        told_seen = [SEEN, RECOVERED] if values[SEEN].notna().any() else []
         told_new = [NEW] * bool((values[KNOWN] > 0).any())
-        header = ["method", OWN, OTHERS, NONE, *gains, "tasks that gain", *told_new]
+        header = ["method", OWN, OTHERS, NONE, *gains, *told_seen, *told_new]
         rows = []
         labels = [name for name in block.main if name in values.index]
         for label, cell in zip(labels, names(block, labels, notes), strict=True):
@@ -105,9 +116,10 @@ class UnseenTasks(Table):
             for name, control in controls.items():
                 gain = mine - (np.nan if block.of(label, "method") == name else control.loc[[label]])
                 told += [Cell(signed(gain.mean(skipna=False))), Cell(probability(_p(gain)))]
-            better = (mine > values.loc[[label], ZERO_SHOT]).sum()
-            has = not values[ZERO_SHOT].isna().any()
-            told += [Cell(f"{better} of {len(mine)}" if has else "—")]
+                told += [Cell(_signs(gain))] * (name == ZERO_SHOT)
+            if told_seen:
+                seen, share = values.loc[[label], SEEN].mean(skipna=False), values.loc[[label], RECOVERED].iloc[0]
+                told += [Cell(number(seen)), Cell(number(share).replace("-", "−"))]
             rows.append([cell, *told, *(Cell(number(values.loc[[label], name].mean())) for name in told_new)])
         n = len(block.tasks)
         few = f" With {count(n, 'task')} no p is below {2.0 ** (1 - n):.3f}." if n < 6 else ""
@@ -120,7 +132,9 @@ class UnseenTasks(Table):
             "each task's own template, which somebody wrote who knew the task"
             f"{'; zero-shot-generic has the same for all' * (GENERIC in controls)}. A row that gains over it but not "
             "over other names has learned a good prompt, not what names mean; shared-coop-matched is the control that "
-            f"shares one context at SoftCPT's rate. Tasks that gain: over {ZERO_SHOT}.",
+            f"shares one context at SoftCPT's rate. {SIGNS.capitalize()}: how many tasks are above and below "
+            f"{ZERO_SHOT}.",
+            *_seen_said(block, values),
             *_overlap_said(values),
             *searched_said(block, labels),
         ]
@@ -128,6 +142,37 @@ class UnseenTasks(Table):
         cells = [Cell(text) for text in header]
         own = f"{block.slug}-{self.name}-{shots}"
         return markup.Table(title, caption, cells, rows, used(block, labels, notes), block.demo, own, about=of(labels))
+
+
+def recovered(own: pd.Series, seen: pd.Series, zero_shot: pd.Series) -> float:
+    """The share that a method has, on tasks that it was not trained on, of what it gains over zero-shot where it was:
+    Σ(own − zero-shot) / Σ(seen − zero-shot) over the tasks, a ratio of sums. NaN where one is missing, or where that
+    gain is less than `LEAST` points a task."""
+    gained = (seen - zero_shot).sum(skipna=False)
+    return float((own - zero_shot).sum(skipna=False) / gained) if round(gained / len(own), 9) >= LEAST else float("nan")
+
+
+def _seen_said(block: Block, values: pd.DataFrame) -> list[str]:
+    """What the columns on tasks that were trained on are, or how to get them where a command can."""
+    if values[SEEN].notna().any():
+        return [
+            f"{SEEN.capitalize()}: the same method (settings, seeds, images, code) trained on all tasks by the "
+            f"few-shot protocol. {RECOVERED.capitalize()}: Σ ({OWN} − {ZERO_SHOT}) / Σ ({SEEN} − {ZERO_SHOT}) over the "
+            f"tasks, left out where training on them gains less than {LEAST:.0f} point per task."
+        ]
+    configs = [record.config for record, _ in block.cells.values()]
+    if _protocol(block)[0] != "unseen-task" or any({"train_tasks", "sample"} & set(config) for config in configs):
+        return []
+    return [
+        f"Without the columns {SEEN} and {RECOVERED} (the share of what training on a task gains), which take few-shot "
+        "cells of the same settings, seeds and code in this folder: run the same command without --protocol."
+    ]
+
+
+def _signs(gains: pd.Series) -> str:
+    """On how many tasks there is a gain and on how many a loss, ties left out: "11 / 4"."""
+    rounded = gains.round(9)  # what rounding alone tells apart is a tie, as in the test
+    return "—" if gains.isna().any() else f"{(rounded > 0).sum()} / {(rounded < 0).sum()}"
 
 
 def _n_trained(block: Block, label: str) -> int:
