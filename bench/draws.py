@@ -141,17 +141,21 @@ def seen_and_scored(protocol: Protocol, tasks: Sequence[Task]) -> tuple[list[str
 def _copies_of_others(
     protocol: Protocol, tasks: Sequence[Task], few: Mapping[str, Images], tests: Mapping[str, Images]
 ) -> Iterator[str]:
-    """What to say of test images of unseen tasks that have the same bytes as images which other tasks train on."""
+    """What to say of each unseen task with test images of the same bytes as images which other tasks train on."""
     holders: dict[str, list[str]] = {}  # tasks by the content of their few-shot images
     for task in tasks:
         for digest in set(few[task.name].digests):
             holders.setdefault(digest, []).append(task.name)
+    found: dict[str, Counter[str]] = {}
     for fold in protocol.folds(tasks):
         trained = set(fold.trained)
         for name in (name for name in fold.scored if name not in trained):
-            found = Counter(o for d in tests[name].digests for o in holders.get(d, ()) if o in trained)
-            for other, n in found.items():
-                yield f"{name}: {count(n, 'test image')} of it, never to be seen, are few-shot images of {other}"
+            held = Counter(o for d in tests[name].digests for o in holders.get(d, ()) if o in trained)
+            found[name] = found.get(name, Counter()) | held  # the same in another fold (--train-tasks) counts once
+    for name, others in found.items():
+        if others:
+            told = ", ".join(f"{other} {n}" for other, n in others.most_common())
+            yield f"{name}: among its test images, never to be seen, are few-shot images of tasks trained on: {told}"
 
 
 def _described(tasks: Sequence[Task], given: Sequence[Images]) -> dict[str, Any]:

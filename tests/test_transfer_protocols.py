@@ -6,12 +6,15 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from bench.draws import _copies_of_others
 from bench.errors import UserError
+from bench.features.hashes import Images
 from bench.protocols import Fold, find_protocol
 from bench.reports import report
 
@@ -237,6 +240,19 @@ def test_a_task_name_and_images_that_were_trained_on_are_told(tiny, tmp_path, ca
     tiny.run(tmp_path / "runs", **asked)
     said = capsys.readouterr().err
     assert "Lines is called 'Pattern recognition', as is Stripes, which is trained on" in said
-    assert "Lines: 3 test images of it, never to be seen, are few-shot images of Stripes" in said  # one of each class
+    told = "Lines: among its test images, never to be seen, are few-shot images of tasks trained on: Stripes 3"
+    assert told in said  # one of each class
     (record,) = tiny.records(tmp_path / "runs").values()
     assert record["copies"] == {"Shade": 0, "Lines": 3, "Hue": 0}
+
+
+def test_an_unseen_tasks_test_images_that_others_train_on_are_told_in_a_line() -> None:
+    """Of new's four test images three are among a's few-shot images and one among b's; c has none, and d, which is
+    never trained on beside it, does not count. A second fold of fewer tasks says nothing new."""
+    few = {"a": ("1", "2", "3"), "b": ("3", "8"), "c": ("9",), "d": ("4",), "new": ("4",)}
+    images = {name: Images(Path(), (), digests) for name, digests in few.items()}
+    tests = {"new": Images(Path(), (), ("1", "2", "3", "4")), "d": Images(Path(), (), ("7",))}
+    folds = [Fold(("b", "a", "c"), ("new", "d")), Fold(("b", "a"), ("new", "d"))]
+    protocol: Any = SimpleNamespace(folds=lambda tasks: folds)
+    told = list(_copies_of_others(protocol, tasks_called(*few), images, tests))
+    assert told == ["new: among its test images, never to be seen, are few-shot images of tasks trained on: a 3, b 1"]
