@@ -145,7 +145,7 @@ def together(cells: Sequence[Cell], seeds_at_once: bool) -> list[list[Cell]]:
     """Cells that are trained together: one, or those that differ in the seed alone."""
     groups: dict[Any, list[Cell]] = {}
     for cell in cells:
-        alike = (cell.variant.method, cell.variant.label, cell.shots, cell.scored)
+        alike = (cell.variant.method, cell.variant.label, cell.shots, cell.trained, cell.scored)
         same = alike if seeds_at_once else cell.key
         groups.setdefault(same, []).append(cell)
     return list(groups.values())

@@ -25,7 +25,7 @@ SHOWN = 4  # settings that an error names
 DRAWN = ("seed", "draw")  # what differs between the seeds of one setting
 CODE = ("code", "numerics")
 AS_RUN = ("draws", "val_shots", "task_names", "precision", "allow_missing")  # settings that say what was trained on
-TASKS = ("tasks", "complete_suite", "data")  # what differs with the tasks
+TASKS = ("tasks", "complete_suite", "data", "paths")  # what differs with the tasks
 
 
 @dataclass(frozen=True)
@@ -277,9 +277,13 @@ def _of_the_users_own(config: RelateConfig) -> str | None:
 
 
 def fits(record: Record, plan: Plan) -> bool:
-    """Whether a cell was trained and tested on the images that the plan has of its tasks."""
+    """Whether a cell was trained and tested on the images that the plan has of its tasks, and on their places in a tree
+    where it read these."""
     names, draw = record.config["tasks"], plan.images.draws.get((record.cell["shots"], record.cell["seed"]))
-    if draw is None or not {*names} <= {task.name for task in plan.tasks}:
+    places = {task.name: [*task.path] for task in plan.tasks}
+    if draw is None or not {*names} <= {*places}:
+        return False
+    if any(places[name] != path for name, path in record.config.get("paths", {}).items()):
         return False
     same_tests = record.config.get("data") == plan.images.fingerprint(names)
     return same_tests and record.config.get("draw") == draw.fingerprint(names)

@@ -232,7 +232,8 @@ def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
     """Add `setting`: within a block, records of one method and variant that differ in any setting are told apart.
 
     Without it a run with `--views 10` and one with 50 would be averaged as if they were seeds of one experiment.
-    The parameters that a recipe sets by shots are compared among records of one shot count.
+    The parameters that a recipe sets by shots are compared among records of one shot count; tasks' places in a tree
+    among records that have the task, since each fold of tasks has its own.
     """
     for (*_, variant), group in rows.groupby([*BLOCK, "method", "variant"], sort=False):
         pairs = zip(group["config"], group["draws"], strict=True)
@@ -246,7 +247,10 @@ def _with_settings(rows: pd.DataFrame) -> pd.DataFrame:
         differing = [
             name
             for name in names
-            if _differ([config.get(name) for config in configs], shots if name.startswith("params") else [])
+            if _differ(
+                [config.get(name) for config in configs if name in config or not name.startswith("paths.")],
+                shots if name.startswith("params") else [],
+            )
         ]
         told = [", ".join(f"{n.rsplit('.')[-1]}={config.get(n, '—')}" for n in differing) for config in configs]
         rows.loc[group.index, "setting"] = told

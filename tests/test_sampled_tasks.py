@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import bench
 from bench.errors import UserError
@@ -86,6 +87,19 @@ def test_one_command_gives_the_points_of_a_learning_curve(tiny: Any, tmp_path: P
     assert set(rows["setting"]) == {"", "train_tasks=1", "train_tasks=2"}
     assert rows.groupby("setting")["task"].nunique().tolist() == [3, 3, 3]
     assert list((tmp_path / "out" / "figures").glob("*-learning-curve.png"))
+
+
+def test_only_seeds_that_learn_from_the_same_tasks_are_trained_side_by_side(tiny: Any, tmp_path: Path) -> None:
+    """The matched control's weight decay follows from the names it is trained on: one optimiser has one."""
+    grid: dict[str, Any] = {"methods": ["shared-coop-matched"], "shots": [1], "protocol": "unseen-task"}
+    grid |= {"seeds": [1, 2], "score_tasks": 1, "options": ["all.weight_decay=0.1", "all.lr=0.01", "all.epochs=4"]}
+    tiny.run(tmp_path / "alone", train_tasks=[1, 2], **grid)
+    tiny.run(tmp_path / "at-once", train_tasks=[1, 2], seeds_at_once=True, **grid)
+    found = tiny.records(tmp_path / "at-once")
+    assert [record["trained_together"] for record in found.values()] == [[1, 2]] * 4
+    for path in (tmp_path / "alone").rglob("*.safetensors"):
+        one, other = load_file(path), load_file(tmp_path / "at-once" / path.relative_to(tmp_path / "alone"))
+        assert (one["context"] - other["context"]).norm() < 1e-4 * one["context"].norm()
 
 
 def test_a_cell_may_be_scored_on_some_of_its_tasks_and_says_on_which(tiny: Any, tmp_path: Path) -> None:

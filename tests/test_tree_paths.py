@@ -100,3 +100,37 @@ def test_of_all_methods_those_that_read_places_are_left_out_with_the_reason(
     assert main(command) == 0
     said = "Left out, shared-coop reads tasks' places in a tree: none of suite tiny has a `path` (docs/data.md)"
     assert said in capsys.readouterr().out
+
+
+def test_folds_of_some_of_the_tasks_are_one_row_and_another_tree_is_a_row_of_its_own(
+    own_tiny: Any, reads_path: None, tmp_path: Path
+) -> None:
+    """Trained on one task each, two folds have other tasks' places; a row of one fold alone would be no mean over the
+    three tasks."""
+    grid: dict[str, Any] = {"methods": ["shared-coop"], "shots": [1], "seeds": [1], "protocol": "unseen-task"}
+    own_tiny.run(tmp_path / "some", train_tasks=[1], **grid)
+    rows = bench.report(tmp_path / "some", tmp_path / "out", format=["csv"])
+    assert len(rows) == 3 and rows.groupby("setting")["task"].apply(set).tolist() == [{"Colour", "Shade", "Stripes"}]
+    own_tiny.run(tmp_path / "all", **grid)
+    other_tree(own_tiny)
+    own_tiny.run(tmp_path / "all", **grid)
+    rows = bench.report(tmp_path / "all", tmp_path / "out", format=["csv"])
+    assert rows.groupby("setting").size().to_dict() == {'Shade=["light"]': 3, 'Shade=["paint"]': 3}
+
+
+def test_cells_on_fewer_tasks_of_the_same_tree_give_gains_and_those_of_another_tree_none(
+    own_tiny: Any, tmp_path: Path
+) -> None:
+    grid: dict[str, Any] = {"methods": ["coop-tree"], "shots": [1], "seeds": [1]}
+    asked = {"results": str(tmp_path / "runs"), "data": str(own_tiny.data), "method": "coop-tree", "quiet": True}
+    for tasks in (None, ["Shade"]):
+        own_tiny.run(tmp_path / "runs", tasks=tasks, **grid)
+    found = bench.relate(suite=own_tiny.suite, **asked)
+    scored = {}
+    for record in own_tiny.records(tmp_path / "runs").values():
+        scored |= {len(record["tasks"]): row["accuracy"] for row in record["tasks"] if row["task"] == "Shade"}
+    (gained,) = found["gains"].to_dict("records")
+    assert gained["task"] == "Shade" and gained["gain"] == pytest.approx(scored[3] - scored[1])
+    other_tree(own_tiny)
+    with pytest.raises(UserError, match="its backbone, names or images are others"):
+        bench.relate(suite=own_tiny.suite, **asked)
