@@ -41,12 +41,18 @@ def reads_task_names(variant: Variant) -> bool:
     return kind.trains and texts[0] != texts[1] and not issubclass(kind, SharedCoOp)
 
 
+def is_control(variant: Variant) -> bool:
+    """Whether a setting is itself a control, as its method says (`Method.controls`)."""
+    plain = variant.method.Params()
+    return any(getattr(variant.params, name) != getattr(plain, name) for name in variant.method.controls)
+
+
 def with_shuffled(settings: Sequence[Variant]) -> list[Variant]:
-    """The settings, each that reads tasks' names followed by its control."""
+    """The settings, each that reads tasks' names, and is no control, followed by its control."""
     found = []
     for variant in settings:
         found.append(variant)
-        if reads_task_names(variant):
+        if reads_task_names(variant) and not is_control(variant):
             label = ",".join(filter(None, (variant.label, SHUFFLED)))
             found.append(replace(variant, label=label, shuffled=True))
     return found

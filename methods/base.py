@@ -204,6 +204,7 @@ class Method(ABC):
     unseen : why it cannot score a task that it was not trained on, or "" where the task's names are enough.
     reads_names : False where a class is known by its images alone, whatever it is called.
     reads_path : True where a task's place in the suite's tree counts; it is then part of a cell's key.
+    controls : parameters of which every value but the default makes a control of the method; `--controls` leaves these.
     task_kernel : K in words, where a step mixes the gradients of tasks' contexts by it (`bench/kernels.py`), or "".
     """
 
@@ -220,6 +221,7 @@ class Method(ABC):
     unseen: ClassVar[str] = "what it learns belongs to the tasks that it is trained on"
     reads_names: ClassVar[bool] = True
     reads_path: ClassVar[bool] = False
+    controls: ClassVar[tuple[str, ...]] = ()
     task_kernel: ClassVar[str] = ""
 
     Params: ClassVar[Any] = Parameters

@@ -50,6 +50,7 @@ class Mixing(SoftCPT):
     """What `coop-mix` and `softcpt-mix` share. No method: it has no name."""
 
     name = ""
+    controls = ("mixture",)
 
     def mixed(self, f: Tensor, tasks: Sequence[int]) -> Tensor:
         """Σ_k π_tk C_k as rows [T, L·w]; f [T, d] are the tasks' features."""

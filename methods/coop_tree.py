@@ -43,6 +43,7 @@ class CoOpTree(PromptMethod):
     """One context of L vectors for each node of a tree of tasks."""
 
     name = "coop-tree"
+    controls = ("shuffle",)
     order = 53
     unseen = ""
     reads_path = True

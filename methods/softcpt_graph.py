@@ -29,6 +29,7 @@ class SoftCPTGraph(SoftCPT):
     """What P reads is a mean of a task's feature and its neighbours'."""
 
     name = "softcpt-graph"
+    controls = ("graph",)
     order = 121
     source = "ours: SoftCPT-NATA, arXiv 2208.13474, smoothed over a graph of tasks (APPNP, arXiv 1810.05997)"
     task_kernel = "S F Fᵀ Sᵀ, F the features of the tasks' names, S the graph's smoothing"

@@ -31,6 +31,7 @@ class SoftCPTTree(SoftCPT):
     """One task context u for all tasks and nodes, one meta-network P, one weight for each depth of the tree."""
 
     name = "softcpt-tree"
+    controls = ("shuffle",)
     order = 125
     reads_path = True
     source = "ours: SoftCPT-NATA, arXiv 2208.13474, on a tree of tasks"

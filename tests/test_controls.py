@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from itertools import groupby
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.controls import reads_task_names, shuffled
+from bench.controls import reads_task_names, shuffled, with_shuffled
 from bench.errors import UserError
 from bench.methods import find_method, method_names
 from bench.options import variants
@@ -46,6 +47,28 @@ def test_the_methods_with_a_control_are_those_that_read_which_task_has_which_nam
     reading = {n for n in method_names() if reads_task_names(variants([find_method(n)], (), ())[0])}
     assert reading >= {"softcpt", "softcpt-nats", "softcpt-star", "softcpt-cata", "softcpt-csts"}
     assert not reading & {"coop", "shared-coop", "shared-coop-matched", "mvlpt", "zero-shot", "protonet", "kgcoop"}
+
+
+def test_controls_are_not_controlled_again() -> None:
+    names = ["softcpt", "softcpt-graph", "softcpt-mix", "softcpt-residual"]
+    options = ["softcpt-graph.graph=names,uniform,permuted", "softcpt-mix.mixture=names,random"]
+    options += ["softcpt-residual.shuffle=0,2", "softcpt.context=4,8"]
+    found = with_shuffled(variants([find_method(name) for name in names], options, ()))
+    assert [(v.method.name, v.label) for v in found] == [
+        *(("softcpt", "context=4"), ("softcpt", "context=4,names=shuffled")),
+        *(("softcpt", "context=8"), ("softcpt", "context=8,names=shuffled")),
+        *(("softcpt-graph", ""), ("softcpt-graph", "names=shuffled")),
+        *(("softcpt-graph", "graph=uniform"), ("softcpt-graph", "graph=permuted")),
+        *(("softcpt-mix", ""), ("softcpt-mix", "names=shuffled"), ("softcpt-mix", "mixture=random")),
+        *(("softcpt-residual", ""), ("softcpt-residual", "names=shuffled"), ("softcpt-residual", "shuffle=2")),
+    ]
+
+
+def test_what_the_help_calls_a_control_is_one() -> None:
+    said = {name: find_method(name) for name in method_names()}
+    for name, kind in said.items():
+        fields = dataclasses.fields(kind.Params)
+        assert {f.name for f in fields if "control" in f.metadata["help"]} == set(kind.controls), name
 
 
 @pytest.fixture(scope="module")
