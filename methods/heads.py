@@ -95,9 +95,18 @@ class HeadMethod(Method):
         self.heads: list[Any] = [self.head(task, generator(seed, task.name, "start")).to(clip.device) for task in tasks]
 
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
+        """As of `Method`.
+
+        Raises
+        ------
+        UserError : it is to search, and a task has no validation images.
+        """
+        searches = getattr(self.params, "search", "none") == "val"
+        if searches and (without := [task.name for task in tasks if not len(task.val_labels)]):
+            raise UserError(f"{self.name}: search=val needs validation images; task {without[0]} has none")
         self.setup(clip, tasks, seed)
         self.train(seed, report)
-        if getattr(self.params, "search", "none") == "val":
+        if searches:
             for head, task in zip(self.heads, self.tasks, strict=True):
                 with torch.no_grad():
                     choice = self.search(head, task)
@@ -105,14 +114,7 @@ class HeadMethod(Method):
                     self.choices[task.name] = choice
 
     def validation(self, task: TaskData) -> tuple[Tensor, Tensor]:
-        """Prepared few-shot validation images [m, d] and their labels [m], on the device.
-
-        Raises
-        ------
-        UserError : the task has none.
-        """
-        if not len(task.val_labels):
-            raise UserError(f"{self.name}: search=val needs validation images; task {task.name} has none")
+        """Prepared few-shot validation images [m, d] and their labels [m], on the device."""
         return self.prepared(task.val.to(self.clip.device)), task.val_labels.to(self.clip.device)
 
     def train(self, seed: int, report: ProgressCallback) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bench import chosen
+from bench.datasets.fewshot import few_shot
+from bench.datasets.types import Item
 from bench.errors import UserError
-from bench.methods import Method, TaskData, param
+from bench.methods import Method, TaskData, find_method, method_names, param
 from bench.methods.base import Choice, Searching
 from bench.records import Record
 from bench.reports import report
@@ -126,6 +129,66 @@ def test_validation_images_reach_a_method_only_where_it_searches(tiny: Any, tmp_
     assert len(SEEN[0].val) == len(SEEN[0].val_labels) == 3  # min(1 shot, 4) a class
     record(tiny, tmp_path / "more", Constant, "constant.search=val", shots=[6])
     assert len(SEEN[0].val) == 6  # the split has two a class
+
+
+ALL: dict[str, Any] = {name: find_method(name) for name in method_names() if find_method(name).trains}
+SEARCHES = [name for name, kind in ALL.items() if issubclass(kind.Params, Searching)]
+
+
+def given_to_all(tiny: Any, folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """All that `fit` of each method is given of a task at one shot, by method and search. Nothing is trained."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, kind in ALL.items():
+
+            def noted(self: Any, clip: Any, tasks: Any, seed: int, report: Any, name: str = name) -> None:
+                (task,) = tasks
+                key = name, getattr(self.params, "search", "none")
+                found[key] = {f.name: getattr(task, f.name) for f in fields(task)} | {"seed": seed}
+                raise UserError("seen enough")
+
+            patch.setattr(kind, "fit", noted)
+        both = [f"{name}.search=none,val" for name in SEARCHES]
+        with pytest.warns(UserWarning, match="seen enough"):
+            tiny.run(folder, methods=[*ALL], options=both, shots=[1], seeds=[1], tasks=["Colour"], views=2)
+    return found
+
+
+def differing(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
+    """The fields of what `fit` was given that differ."""
+    same = {n: torch.equal(a[n], b[n]) if isinstance(a[n], Tensor) else a[n] == b[n] for n in a}
+    return {name for name, equal in same.items() if not equal}
+
+
+def test_no_method_is_given_anything_of_test_images_or_of_other_validation_images_than_the_draw_s(
+    own_tiny: Any, tmp_path: Path
+) -> None:
+    """Every method, also where it searches. First all test images become others, with other labels, and so do those
+    validation images that were not drawn: nothing that `fit` is given changes. Then the drawn ones do."""
+    before = given_to_all(own_tiny, tmp_path / "before")
+    assert {name for name, _ in before} == {*ALL} and {n for n, search in before if search == "val"} == {*SEARCHES}
+    split = own_tiny.division()
+    drawn = {item.path for item in few_shot([Item(path, label) for path, label, _ in split["val"]], 1, 1)}
+    others = [path for part in ("val", "test") for path, *_ in split[part] if path not in drawn]
+    assert len(drawn) == 3 and len(others) == 3 + len(split["test"])
+
+    def repaint(paths: Sequence[str]) -> None:
+        for i, path in enumerate(sorted(paths)):
+            Image.new("RGB", (40, 36), (255, 5 * i, 0)).save(own_tiny.data / "colour" / path)
+
+    repaint(others)
+    for row in split["test"]:
+        row[1:] = next(other[1:] for other in split["train"] if other[1] == (row[1] + 1) % 3)
+    (own_tiny.data / "colour" / "split_zhou_Colour.json").write_text(json.dumps(split), encoding="utf-8")
+    after = given_to_all(own_tiny, tmp_path / "after")
+    assert {key: differing(one, after[key]) for key, one in before.items()} == {key: set() for key in before}
+    repaint([*drawn])
+    last = given_to_all(own_tiny, tmp_path / "last")
+    reads = {key: "val" in ALL[key[0]].needs or key[1] == "val" for key in before}
+    assert {key: differing(one, last[key]) for key, one in before.items()} == {
+        key: {"val"} if val else set() for key, val in reads.items()
+    }
+    assert {name for (name, search), val in reads.items() if val and search == "none"} == {"linear-probe"}
 
 
 def test_a_run_says_how_many_images_its_searches_choose_on(tiny: Any, tmp_path: Path) -> None:

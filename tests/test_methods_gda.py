@@ -180,6 +180,12 @@ def test_base_to_new_scores_new_classes(tiny: Any, tmp_path: Any) -> None:
     assert record["tasks"][1]["accuracy"] == 100
 
 
+def test_its_views_are_the_authors_and_nothing_is_searched_by_default() -> None:
+    """Ten views of each image, crops from half of it on."""
+    params = GDA.Params()
+    assert (GDA.own_views, params.crop, params.strength, params.search) == (10, 0.5, 1.0, "none")
+
+
 def test_nothing_is_learned_and_what_is_kept_is_a_weight_and_a_bias_for_each_class() -> None:
     method = fitted([TOY])
     assert method.n_params == 0

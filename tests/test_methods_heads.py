@@ -177,6 +177,35 @@ def test_clap_s_pull_penalty_and_gradient_are_the_example_s() -> None:
     assert scores(method) == digits(9.567665, 8.769757)
 
 
+def test_clip_adapter_starts_uniform_within_one_over_the_root_of_what_goes_in() -> None:
+    """As PyTorch's linear layers: of a uniform distribution the standard deviation is its bound over √3."""
+    head = made("clip-adapter", larger(width=256), clip({}, 256)).heads[0]
+    for weight, shape, bound in ((head.first, (64, 256), 1 / 16), (head.second, (256, 64), 1 / 8)):
+        assert tuple(weight.shape) == shape and 0.99 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02) and abs(weight.mean()) < bound / 50
+
+
+SENTENCES = {"a one.": [2.0, 0.0], "the one": [0.0, 1.0], "a two.": [0.0, -3.0], "the two": [0.0, -1.0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "expected"),
+    [(name, tensor, [[1.0, 0.5], [0.0, -2.0]])
+     for name, tensor in (("taskres", "text"), ("zs-lp", "weights"), ("clap", "start"))]
+    + [(name, "text", [[math.sqrt(0.5), math.sqrt(0.5)], [0.0, -1.0]])
+       for name in ("tip-adapter", "tip-adapter-f", "clip-adapter", "lp++", "gda", "cross-modal-lp", "ape-t", "rla")],
+)  # fmt: skip
+def test_of_several_sentences_some_take_the_mean_of_raw_features_and_others_of_normalised_ones(
+    name: str, tensor: str, expected: list[list[float]]
+) -> None:
+    """(2, 0) and (0, 1) have the mean (1, .5); normalised (1, 0) and (0, 1), whose mean has the direction (1, 1)."""
+    where = clip()
+    where.tower.encode_texts = lambda texts: torch.tensor([SENTENCES[text] for text in texts])
+    params = {"reduction": 2} if name == "clip-adapter" else {}
+    head = made(name, replace(example(), class_names=("one", "two"), template=("a {}.", "the {}")), where, **params)
+    assert getattr(head.heads[0], tensor).tolist() == [digits(*row) for row in expected]
+
+
 # ---- identities ----------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,6 @@ from test_methods_heads import (
     adam,
     clip,
     digits,
-    example,
     fitted,
     larger,
     loss_and_gradient,
@@ -233,6 +233,21 @@ def test_the_cross_modal_probe_s_search_takes_the_first_best_of_all_settings_and
     assert {name: found.values[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("classes", "shots", "batches"),
+    [(3, 2, {8}), (4, 2, {8}), (5, 2, {8}), (16, 1, {8}), (17, 1, {8, 32}), (100, 1, {8, 32})],
+)
+def test_a_batch_is_tried_only_where_half_of_it_is_below_the_numbers_of_texts_and_images(
+    classes: int, shots: int, batches: set[int]
+) -> None:
+    """Where none is, the default one is."""
+    task = larger(classes, shots)
+    method = made("cross-modal-lp", task, clip({}, 12), search="val")
+    assert {p.batch for p in method.settings(task)} == batches
+    few = replace(task, labels=task.labels[:8])  # 16 rows with their mirror images
+    assert {p.batch for p in method.settings(few)} == {8}
+
+
 def trained_for(task: TaskData, where: Any, steps: int, **params: Any) -> Any:
     """As after some steps of a training of 201."""
     chosen = find_method("cross-modal-lp")
@@ -381,9 +396,14 @@ def test_lp_plus_plus_s_search_keeps_the_last_of_the_best_iterations() -> None:
 QUERY_LIKE = torch.randn(6, 12, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("name", ["tip-adapter", "tip-adapter-f", "ape", "ape-t", "lp++", "cross-modal-lp"])
-def test_a_search_without_validation_images_is_refused(name: str) -> None:
-    task = example()
-    without = replace(task, val=task.val[:0], val_labels=task.val_labels[:0])
-    with pytest.raises(UserError, match="search=val needs validation images; task toy has none"):
-        fitted(name, without, search="val")
+@pytest.mark.parametrize(
+    "name", ["tip-adapter", "tip-adapter-f", "ape", "ape-t", "lp++", "cross-modal-lp", "gda", "rla"]
+)
+def test_a_search_without_validation_images_is_refused_before_anything_is_trained(name: str) -> None:
+    """Also where the last task alone has none."""
+    without = replace(larger(4, 2, seed=1), name="moss", val=torch.zeros(0, 12), val_labels=torch.zeros(0).long())
+    found: Any = find_method(name)
+    method, told = found(found.Params(search="val")), []
+    with pytest.raises(UserError, match=f"{re.escape(name)}: search=val needs validation images; task moss has none"):
+        method.fit(clip({}, 12), [larger(), without], 1, lambda done, total: told.append(done))
+    assert told == []

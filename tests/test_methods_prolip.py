@@ -54,7 +54,8 @@ def test_rla_scores_the_example_s_query_and_has_its_penalty() -> None:
 
 
 def test_prolip_s_gradient_and_step_are_the_example_s() -> None:
-    """x = (1, 0), W₀ = I, text = I, label 0, scale 1: cross-entropy .31326, gradient (0, .26894 | 0, 0)."""
+    """x = (1, 0), W₀ = I, text = I, label 0, scale 1: cross-entropy .31326, gradient (0, .26894 | 0, 0); a plain step
+    of size 1 gives (1, −.26894 | 0, 1)."""
     where = clip({"first": [1.0, 0.0], "second": [0.0, 1.0]}, 2, 1.0)
     where.projection = Projection(torch.eye(2), torch.zeros(2))
     head = made("prolip", example(), where).heads[0]
@@ -62,6 +63,8 @@ def test_prolip_s_gradient_and_step_are_the_example_s() -> None:
     (loss + head.penalty()).backward()
     assert loss.item() == pytest.approx(0.31326, abs=5e-6)
     torch.testing.assert_close(head.weight.grad, torch.tensor([[0.0, 0.26894], [0.0, 0.0]]), rtol=0, atol=5e-6)
+    torch.optim.SGD([head.weight], lr=1.0).step()
+    torch.testing.assert_close(head.weight.data, torch.tensor([[1.0, -0.26894], [0.0, 1.0]]), rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize(("power", "expected"), [(1.0, 2.0 / 3), (2.0, 2.0 / 9), (0.0, 2.0)])

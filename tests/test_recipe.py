@@ -263,10 +263,12 @@ def test_the_authors_recipe_is_prograd_s_and_kgcoop_s_public_one() -> None:
 def test_the_authors_recipe_of_the_heads_is_their_configurations_by_task_and_shots() -> None:
     """As ../shared's specification gives them, read in the authors' repositories."""
     recipe = load_recipe("authors")
-    methods = ["tip-adapter", "tip-adapter-f", "taskres", "clap", "zs-lp", "lp++", "cross-modal-lp"]
+    as_they_are = ["clap", "zs-lp", "prolip", "rla"]
+    methods = ["tip-adapter", "tip-adapter-f", "taskres", "lp++", "cross-modal-lp", "lasp", "mvlpt", *as_they_are]
     made = variants([find_method(m) for m in methods], [], [{}, recipe.values], recipe.rules, recipe.name)
     by_name = {v.method.name: v for v in made}
     names = [task.name for task in load_suite("general10").tasks]
+    imagenet = [task.name for task in load_suite("imagenet").tasks]
     starts = {"Caltech101": 3, "DTD": 2, "EuroSAT": 2, "FGVCAircraft": 5, "Food101": 1.17, "OxfordFlowers": 10,
               "OxfordPets": 1.17, "StanfordCars": 3, "SUN397": 1.17, "UCF101": 3}  # fmt: skip
     for method in ("tip-adapter", "tip-adapter-f"):
@@ -282,8 +284,16 @@ def test_the_authors_recipe_of_the_heads_is_their_configurations_by_task_and_sho
         assert cell.params.epochs == n and {p.epochs for p in cell.by_task.values()} == {n}
         assert {name: own.alpha for name, own in cell.by_task.items()} == {"OxfordFlowers": 1.0}
         assert cell.params.alpha == 0.5
-    for method in ("clap", "zs-lp"):
+        ((name, own),) = by_name["taskres"].at(shots, imagenet).by_task.items()
+        assert (name, own.lr, own.alpha, own.epochs, cell.params.lr) == ("ImageNet", 2e-4, 0.5, n, 2e-3)
+    for method in as_they_are:
         assert by_name[method].params == find_method(method).Params() and not by_name[method].rules
+    lasp, mvlpt = by_name["lasp"].params, by_name["mvlpt"].params
+    assert (lasp.context, lasp.words, lasp.epochs, lasp.batch, lasp.lr) == (4, "a photo of a", 25, 32, 0.032)
+    assert (lasp.text_weight, lasp.noise, lasp.names) == (5, 0.05, "own")
+    assert (mvlpt.context, mvlpt.position, mvlpt.softmax, mvlpt.epochs) == (16, "middle", "all", 200)
+    assert (mvlpt.batch, mvlpt.lr, mvlpt.warmup_lr) == (32, 0.002, 1e-5)
+    assert not {"gda", "ape", "ape-t", "clip-adapter"} & {*recipe.values, *recipe.rules}  # nothing published fits
     assert {by_name[method].params.search for method in ("lp++", "cross-modal-lp")} == {"val"}
 
 
