@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import bench
 from bench.checkpoints import Checkpoint
 from bench.methods.coop import CoOp
+from bench.methods.mvlpt import MVLPT
 from bench.methods.training import Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,6 +88,33 @@ def test_stopped_after_any_step_a_training_ends_as_if_it_had_not_been(
     assert tiny.numbers(runs) == whole
     assert learned(runs) == parameters
     assert not list(runs.rglob("*.checkpoint"))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_mvlpt_stopped_in_either_stage_ends_as_if_it_had_not_been(
+    stage: int, tiny: Any, tmp_path: Path, die_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 1 is trained again, to the same bits; stage 2 goes on."""
+    grid = {"methods": ["mvlpt"], "shots": [2], "seeds": [1], "options": OPTIONS[:2]}
+    tiny.run(tmp_path / "whole", **grid)
+    die_at(0)
+    kind, made = (MVLPT.Shared, MVLPT)[stage - 1], [0]
+    losses = kind.losses
+
+    def dying(together: Any) -> Any:
+        made[0] += 1
+        if made[0] == 5:
+            raise Killed
+        return losses(together)
+
+    monkeypatch.setattr(kind, "losses", dying)
+    with pytest.raises(Killed):
+        tiny.run(tmp_path / "stopped", **grid)
+    assert len(list(tmp_path.rglob("*.checkpoint"))) == stage - 1
+    tiny.run(tmp_path / "stopped", **grid)
+    assert made[0] == {1: 5 + 6 * 4, 2: 4 + 6 - 4 + 1}[stage]  # of 6 epochs; the fifth step is made twice at most
+    assert tiny.numbers(tmp_path / "stopped") == tiny.numbers(tmp_path / "whole")
+    assert learned(tmp_path / "stopped") == learned(tmp_path / "whole")
 
 
 def test_seeds_side_by_side_go_on_together(tiny: Any, tmp_path: Path, die_at: Callable[[int], None]) -> None:

@@ -301,7 +301,7 @@ def weights(p: Values, f: Tensor, task: TaskData, raw: Tensor) -> Tensor:
 PLAIN: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], dict[str, Any], str]] = {
     "tip-adapter-f": (tip_f, lambda *a: adam(*a, decay=0.01, eps=1e-4), {"lr": 0.05, "key_views": 2}, "step"),
     "clip-adapter": (adapter, adam, {"lr": 0.02}, "epoch"),
-    "taskres": (residual, lambda *a: adam(*a, l2=5e-4), {"lr": 0.02}, "epoch"),
+    "taskres": (residual, lambda *a: adam(*a, l2=0.5), {"lr": 0.02, "weight_decay": 0.5}, "epoch"),
     "zs-lp": (weights, sgd, {"lr": 0.05}, "epoch"),
     "clap": (weights, sgd, {"lr": 0.05}, "epoch"),
 }
