@@ -136,9 +136,10 @@ def _paths(tasks: Sequence[Task], fold: Fold) -> dict[str, list[str]]:
     return {task.name: [*task.path] for task in tasks if task.name in (*fold.trained, *fold.scored)}
 
 
-def work_of(config: dict[str, Any]) -> int:
+def work_of(cell: Cell) -> int:
     """How long a cell takes, compared with others of its method: how often an image of each class is trained on."""
-    return max(1, config["shots"] * (config.get("params", {}).get("epochs") or 1))
+    params = cell.variant.params
+    return max(1, cell.shots * (_epochs(params) or 1) * cell.variant.method.trainings_of(params))
 
 
 def together(cells: Sequence[Cell], seeds_at_once: bool) -> list[list[Cell]]:
@@ -156,7 +157,7 @@ def shard_of(cells: Sequence[Cell], shard: str | None, seeds_at_once: bool) -> l
     k, n = map(int, (shard or "1/1").split("/"))
 
     def place(group: list[Cell]) -> tuple[str, int, str, int, str]:
-        first, work = group[0], sum(work_of(cell.config) for cell in group)
+        first, work = group[0], sum(map(work_of, group))
         return first.config["method"], -work, first.variant.label, first.seed, first.key
 
     mine = {cell.key for group in sorted(together(cells, seeds_at_once), key=place)[k - 1 :: n] for cell in group}

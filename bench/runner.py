@@ -178,14 +178,14 @@ def _settled(
 def longest_first(plan: Plan, groups: Sequence[list[Cell]]) -> list[list[Cell]]:
     """Groups by the time that they will take, as finished cells of their methods tell: no long one comes last."""
     rates: dict[str, list[float]] = {}
-    for record in plan.records():
-        if record.train_seconds is not None:
-            rates.setdefault(record.cell["method"], []).append(record.train_seconds / work_of(record.config))
+    for cell in plan.cells:
+        if (record := plan.record(cell)) and record.train_seconds is not None:
+            rates.setdefault(cell.config["method"], []).append(record.train_seconds / work_of(cell))
     means = {method: sum(known) / len(known) for method, known in rates.items()}
     usual = max(means.values(), default=1.0)
 
     def seconds(group: list[Cell]) -> float:
-        return sum(work_of(cell.config) * means.get(cell.config["method"], usual) for cell in group)
+        return sum(work_of(cell) * means.get(cell.config["method"], usual) for cell in group)
 
     return sorted(groups, key=seconds, reverse=True)
 

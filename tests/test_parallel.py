@@ -154,10 +154,7 @@ def test_a_run_takes_over_what_a_killed_one_was_at(tiny: Any, user: User, own_ca
     assert not list(runs.rglob("*.claim"))
 
 
-def test_what_another_run_computes_is_shown(
-    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # no cell of the table is wrapped
+def test_what_another_run_computes_is_shown(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_of(tiny, tmp_path)
     with Claims().taking([plan.claim(plan.cells[0])]):
         assert main(tiny.command(tmp_path, "--dry-run")) == 0
@@ -179,9 +176,8 @@ def test_failed_cells_run_again_unless_they_are_to_be_left(tiny: Any, user: User
 
 
 def test_the_command_says_which_failed_cells_it_leaves(
-    tiny: Any, user: User, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Any, user: User, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # no cell of the table is wrapped
     command = tiny.command(Path("runs"), "--methods", user.method("Broken"), "zero-shot", "--shots", "1")
     assert main(command) == 1
     assert main([*command, "--no-retry-failed"]) == 1
@@ -277,6 +273,15 @@ def test_the_longest_cells_are_first_as_finished_ones_of_their_method_tell(tiny:
     assert order == [("softcpt", n, 1) for n in (4, 2, 1)] + [("coop", n, 1) for n in (4, 2, 1)]
 
 
+def test_a_search_is_as_long_as_all_its_trainings(tiny: Any, tmp_path: Path) -> None:
+    """RLA's search trains 49 settings: an epoch on 1 image a class counts as 49, CoOp's two on 4 as 8."""
+    options = ["coop.epochs=2", "rla.epochs=1", "rla.search=val"]
+    plan = plan_of(tiny, tmp_path, methods=["coop", "rla"], shots=[1, 4], seeds=[1], options=options)
+    assert [work_of(cell) for cell in plan.cells] == [2, 49, 8, 196]
+    order = named([cell for (cell,) in longest_first(plan, [[cell] for cell in plan.cells])])
+    assert order == [("rla", 4, 1), ("rla", 1, 1), ("coop", 4, 1), ("coop", 1, 1)]
+
+
 def test_each_worker_takes_a_gpu_of_its_own(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With names of pretended GPUs, and a process that has each: what another holds is not taken."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
@@ -346,7 +351,7 @@ def test_shards_divide_a_grid_into_parts_of_about_equal_work(tiny: Any, tmp_path
     shards = [shard_of(whole, f"{k}/3", together) for k in (1, 2, 3)]
     assert sorted(cell.key for shard in shards for cell in shard) == sorted(cell.key for cell in whole)
     for method in ("coop", "softcpt"):  # each: 4 seeds of 1, 2 and 4 shots for 2 epochs
-        work = [sum(work_of(cell.config) for cell in shard if cell.name["method"] == method) for shard in shards]
+        work = [sum(work_of(cell) for cell in shard if cell.name["method"] == method) for shard in shards]
         assert sum(work) == 4 * (1 + 2 + 4) * 2
         assert max(work) - min(work) <= 4 * 2 * (4 if together else 1)  # the longest that is trained together
     if together:  # seeds of a setting stay with each other
