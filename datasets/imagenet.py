@@ -20,6 +20,7 @@ from bench.datasets.readers import Options, image_root, parts_of, text_of
 from bench.datasets.splitfiles import check_names
 from bench.datasets.types import Item, Listing, MissingData, left_out, list_folder
 from bench.errors import UserError
+from bench.progress import bar
 
 IMAGES = "images"
 BESIDE = "imagenet"  # beside a test set's folder: ImageNet's own, whose list serves all
@@ -45,10 +46,12 @@ def read_imagenet(folder: Path, options: Options) -> Listing:
         prefix = "" if top == "." else f"{top}/"
         folders, images = list_folder(root / top)
         given[part] = []
-        for name in folders:
-            key = _class_of(root / top / name, names, listed, bool(options.get("numbered")))
-            tops.add(prefix + name)
-            given[part] += [(f"{prefix}{name}/{image}", key) for image in list_folder(root / top / name)[1]]
+        with bar(f"reading {root / top}", len(folders), "folder", None, position=0) as shown:
+            for name in folders:
+                key = _class_of(root / top / name, names, listed, bool(options.get("numbered")))
+                tops.add(prefix + name)
+                given[part] += [(f"{prefix}{name}/{image}", key) for image in list_folder(root / top / name)[1]]
+                shown.update()
         if images and not folders:
             truth = _truth(folder, names)
             tops.add(top)

@@ -18,7 +18,7 @@ from typing import Any
 from bench.datasets.matlab import read_matlab
 from bench.datasets.readers import Options, image_root, parts_of, text_of
 from bench.datasets.splitfiles import check_names, read_json, safe_path
-from bench.datasets.types import Item, Listing, MissingData, files_below, is_image_file
+from bench.datasets.types import Item, Listing, files_below, is_image_file, present
 from bench.errors import UserError, nearest
 from bench.files import is_text
 
@@ -96,9 +96,7 @@ def read_flowers(folder: Path, options: Options) -> Listing:
     file, named = folder / "imagelabels.mat", folder / "cat_to_name.json"
     rows: Rows = []
     labels = matlab_entries(file, "labels")
-    if not named.is_file():
-        raise MissingData(f"{named}: no such file")
-    content = read_json(named)
+    content = read_json(present(named))
     texts = list(content.items()) if isinstance(content, dict) else [("", None)]
     if not all(key.isdecimal() and len(key) < 10 and is_text(name) for key, name in texts):
         raise UserError(f'{named}: must hold names by label, as in {{"1": "pink primrose"}}')
@@ -277,9 +275,7 @@ def _table(file: Path, columns: Sequence[str]) -> list[list[str]]:
 def matlab_entries(file: Path, key: str) -> list[Any]:
     """The entries of an array of a MATLAB file."""
     try:
-        return read_matlab(file.read_bytes(), key)
-    except FileNotFoundError:
-        raise MissingData(f"{file}: no such file") from None
+        return read_matlab(present(file).read_bytes(), key)
     except KeyError:
         raise UserError(f"{file}: holds no {key!r}; fetch the file again") from None
     except (OSError, ValueError) as error:

@@ -24,6 +24,7 @@ from bench.datasets.types import (
     is_image_file,
     left_out,
     list_folder,
+    present,
 )
 from bench.errors import UserError, nearest
 
@@ -60,9 +61,7 @@ def image_root(folder: Path, options: Options, default: str = ".") -> Path:
 def text_of(file: Path) -> str:
     """What a text file holds, as UTF-8."""
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MissingData(f"{file}: no such file") from None
+        return present(file).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
 

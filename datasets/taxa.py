@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from bench.datasets.fewshot import seeded_order
 from bench.datasets.lists import listing_of
 from bench.datasets.readers import Options
-from bench.datasets.types import Listing, MissingData, class_name
+from bench.datasets.types import Listing, class_name, present
 from bench.errors import UserError, nearest
 from bench.progress import bar
 
@@ -167,10 +167,7 @@ def read_annotations(file: Path) -> Annotations:
     ------
     MissingData : there is no such file. UserError : it is not of this form.
     """
-    try:
-        stat = file.stat()
-    except OSError:
-        raise MissingData(f"{file}: no such file") from None
+    stat = present(file).stat()
     return _annotations(file, stat.st_mtime_ns, stat.st_size)
 
 

@@ -120,6 +120,17 @@ def is_image_file(folder: Path | str, path: str) -> bool:
     return os.path.isfile(file) and is_image(file)
 
 
+def present(file: Path) -> Path:
+    """A file that has to be there; `MissingData` where it is not."""
+    try:
+        file.stat()
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            raise MissingData(f"{file}: no such file") from None
+        raise UserError(f"{file}: cannot be read ({error})") from None
+    return file
+
+
 def image_files(given: Sequence[Path | str]) -> list[Path]:
     """Image files as they were given, each once; a folder stands for the images in it and below it, by name.
 

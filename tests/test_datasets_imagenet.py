@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench import progress
 from bench.datasets.check import check_suite
 from bench.datasets.imagenet import class_names, read_imagenet
 from bench.datasets.spec import load_suite
@@ -58,6 +59,16 @@ def test_class_folders_are_read_as_coop_has_them_and_names_may_stand_twice(tmp_p
     tests = [(f"val/{key}/ILSVRC2012_val_0000000{i}.JPEG", i) for i, key in enumerate(NAMES)]
     assert [(item.path, item.label) for item in listing.parts["test"]] == tests
     assert "files in class folders whose suffix is not an image's (1," in str(listing.left_out)
+
+
+def test_reading_folders_of_classes_shows_how_far_it_is(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(progress, "DELAY", 0)
+    write_coop(tmp_path)
+    write_train(tmp_path / "images" / "train")
+    read_imagenet(tmp_path, {"parts": {"all": "train"}})
+    said = capsys.readouterr().err.splitlines()
+    where = tmp_path / "images" / "train"
+    assert [line.partition(",")[0] for line in said] == [f"reading {where}: {n} of 7 folders" for n in (1, 7)]
 
 
 def test_kaggles_flat_validation_images_are_told_by_its_table(tmp_path) -> None:

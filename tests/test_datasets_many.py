@@ -15,6 +15,7 @@ import bench
 from bench.cli import main
 from bench.datasets import Suite, Task, load_suite, load_tasks, taxa
 from bench.datasets.fetch import plan
+from bench.datasets.types import MissingData
 from bench.errors import UserError
 
 # iNaturalist 2021 ---------------------------------------------------------------------------------------------
@@ -515,3 +516,14 @@ def test_a_mistake_in_what_a_suite_extends_is_named(tmp_path: Path, text: str, s
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=said):
         load_suite(str(file))
+
+
+def test_an_annotation_file_that_cannot_be_read_is_not_told_as_missing(tmp_path, monkeypatch) -> None:
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(MissingData, match=r"val\.json: no such file"):
+        taxa.read_annotations(tmp_path / "val.json")
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(UserError, match=r"val\.json: cannot be read .*Permission denied"):
+        taxa.read_annotations(tmp_path / "val.json")
