@@ -178,11 +178,12 @@ def picture(task: str, label: int, rng: np.random.Generator) -> np.ndarray:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or writes the user's cache or data."""
+    """No test reads or writes the user's cache or data, or depends on the width of the terminal."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("BENCH_CACHE", str(folder))
         patch.delenv("BENCH_DATA", raising=False)
+        patch.setenv("COLUMNS", "200")  # no cell of a table is wrapped
         patch.delenv("HF_HUB_OFFLINE", raising=False)  # the tests' own servers are downloaded from
         yield folder
 

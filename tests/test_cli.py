@@ -19,7 +19,7 @@ import torch
 import bench
 import bench.runner
 from bench.cli import main
-from bench.cli.console import settings_of
+from bench.cli.console import print_table, settings_of
 from bench.cli.run import _parser
 from bench.clip.backbone import PAPER_BACKBONES
 from bench.methods.coop import CoOp
@@ -277,6 +277,20 @@ def test_tables_are_no_wider_than_the_terminal(capsys: Capture, monkeypatch: pyt
         assert len(lines) > 5
 
 
+def test_a_table_whose_words_do_not_fit_a_narrow_terminal_is_written_row_by_row(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "https://example.org/a/b/c"  # 25 letters
+    table = pd.DataFrame({"suite": ["rs8", "demo"], "tasks": [8, 5], "note": ["remote sensing", None], "from": url})
+    monkeypatch.setenv("COLUMNS", "55")
+    print_table(table)
+    assert capsys.readouterr().out.splitlines()[2:4] == [f"rs8            8  remote   {url}", " " * 18 + "sensing"]
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(table)
+    rows = ["rs8", "  tasks: 8", "  note: remote sensing", f"  from: {url}", "demo", "  tasks: 5", f"  from: {url}"]
+    assert capsys.readouterr().out.splitlines() == rows
+
+
 def test_an_unknown_method_is_said_as_the_command_took_it(capsys: Capture) -> None:
     assert main(["explain", "sofcpt"]) == 2
     said = capsys.readouterr().err
@@ -294,8 +308,7 @@ def test_list_suites(capsys: Capture) -> None:
     assert re.search(r"^fashion20 +Fashion-20 +20 +\D", shown, re.M)  # its classes stand in the user's copy
 
 
-def test_list_tasks_of_one_suite(tiny: Any, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")  # in a narrow terminal names are wrapped
+def test_list_tasks_of_one_suite(tiny: Any, capsys: Capture) -> None:
     assert main(["list", "tasks", "--suite", "rs8"]) == 0
     shown = capsys.readouterr().out
     assert "NWPU-RESISC45" in shown

@@ -304,14 +304,8 @@ def test_damaged_record_is_run_again(
 
 
 def test_dry_run_shows_cells_and_cache_and_runs_nothing(
-    tiny: Any,
-    cache: Path,
-    tmp_path: Path,
-    count_calls: CountCalls,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tiny: Any, cache: Path, tmp_path: Path, count_calls: CountCalls, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "160")  # no cell of the table is wrapped
     fits, runs = count_calls(CoOp, "fit"), tmp_path / "runs"
     assert main(tiny.command(runs, "--dry-run")) == 0
     shown = capsys.readouterr().out

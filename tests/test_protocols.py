@@ -25,10 +25,7 @@ def test_a_method_that_cannot_score_unseen_classes_is_refused_before_anything_is
     assert not tiny.records(tmp_path)
 
 
-def test_all_methods_under_base_to_new_are_those_that_can_score_unseen_classes(
-    tiny, tmp_path, capsys, monkeypatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # no cell of the table is wrapped
+def test_all_methods_under_base_to_new_are_those_that_can_score_unseen_classes(tiny, tmp_path, capsys) -> None:
     assert main([*tiny.command(tmp_path, "--protocol=base2new", "--dry-run"), "--methods=all"]) == 0
     said = capsys.readouterr().out
     closed = {name for name in method_names() if find_method(name).no_new_classes}

@@ -12,6 +12,8 @@ from bench.config import RunConfig
 from bench.errors import UserError, nearest
 from bench.settings import ALIASES, Settings, is_list, many, option_of
 
+NARROW = 80  # columns of a terminal: on fewer, a table whose words do not fit is written row by row
+
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """`--tasks, --task TASK [TASK ...]` with the values once, as from Python 3.13 on."""
@@ -100,23 +102,42 @@ def settings_of(a: argparse.Namespace) -> RunConfig:
 
 
 def print_table(table: Any, floatfmt: str = "g") -> None:
-    """Print a table; long cells are wrapped so that it is not wider than the terminal."""
+    """Print a table; long cells are wrapped so that it is not wider than the terminal.
+
+    On a narrow terminal, where that would cut words, each row is a paragraph with a line for each column.
+    """
     from tabulate import tabulate
 
+    total = shutil.get_terminal_size((120, 24)).columns
     rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
     texts = [[f"{column}  " for column in table.columns], *([_text(value, floatfmt) for value in row] for row in rows)]
-    longest = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    widths = _fit(longest, shutil.get_terminal_size((120, 24)).columns)
-    print(tabulate(rows, headers=list(table.columns), floatfmt=floatfmt, missingval="", maxcolwidths=widths))
+    columns = list(zip(*texts, strict=True))
+    words = [max(map(len, [head, *" ".join(column).split()])) for head, *column in columns]
+    least = [max(9, len(head)) for head, *_ in columns]  # tabulate wraps no headers
+    widths = _fit([max(map(len, column)) for column in columns], [words, least], total)
+    if total < NARROW and any(word > width for word, width in zip(words, widths, strict=True)):
+        for name, *others in texts[1:]:
+            pairs = zip(table.columns[1:], others, strict=True)
+            print("\n".join([name, *(_filled(f"  {column}: {text}", total) for column, text in pairs if text)]))
+    else:
+        print(tabulate(rows, headers=list(table.columns), floatfmt=floatfmt, missingval="", maxcolwidths=widths))
     if note := table.attrs.get("note"):
-        print(f"\n{textwrap.fill(note, shutil.get_terminal_size((120, 24)).columns, break_on_hyphens=False)}")
+        print(f"\n{_filled(note, total)}")
 
 
-def _fit(widths: list[int], total: int) -> list[int]:
-    """Column widths that fit: the widest are narrowed, none below 9, and never the first, which holds the names."""
+def _filled(text: str, total: int) -> str:
+    return textwrap.fill(text, total, subsequent_indent="    " * text.startswith(" "), break_on_hyphens=False)
+
+
+def _fit(widths: list[int], floors: list[list[int]], total: int) -> list[int]:
+    """Column widths that fit: the widest are narrowed, to their first floor or, where that is not enough, to the next;
+    never the first column, which holds the names."""
     name, *others = widths
-    while others and name + sum(others) + 2 * len(others) > total and max(others) > 9:
-        others[others.index(max(others))] -= 1
+    for _, *least in floors:
+        while name + sum(others) + 2 * len(others) > total:
+            if not (wide := [i for i, width in enumerate(others) if width > least[i]]):
+                break
+            others[max(wide, key=others.__getitem__)] -= 1
     return [name, *others]
 
 
