@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tarfile
 import zipfile
@@ -17,6 +18,7 @@ from fuzz_inputs import (
     TEXTS,
     Reader,
     changed_bytes,
+    changed_json,
     changed_lines,
     odd_value,
 )
@@ -197,4 +199,48 @@ def lists(root: Path) -> Reader:
     return Reader(file, make, read)
 
 
-# The command line ---------------------------------------------------------------------------------------------
+SPECIES = (("Rosa alba", "White Rose"), ("Rosa canina", "Dog Rose"), ("Rubus idaeus", ""), ("Rubus saxum", "Bramble"))
+TAXA_SUITE = """title: Taxa
+tasks:
+  - {name: All, folder: taxa, template: 'a {}.', task_name: '{group} of {taxon}',
+     reader: {kind: taxa, level: genus, names: common, least: 2}}
+"""
+
+
+def taxa(root: Path) -> Reader:
+    """iNaturalist's annotation files: whichever is changed, the suite's tasks are made of both."""
+    from bench.datasets.spec import load_suite
+    from bench.datasets.splits import load_task
+
+    folder, sound = root / "taxa", {}
+    for part in ("train_mini", "val"):
+        files = {n: f"{part}/{n // 3}/{n}.jpg" for n in range(3 * len(SPECIES))}
+        for path in files.values():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
+        ranks = {"kingdom": "Plantae", "phylum": "P", "class": "C", "order": "Rosales", "family": "Rosaceae"}
+        sound[part] = {
+            "info": {"year": 2021},
+            "images": [{"id": n, "file_name": path} for n, path in files.items()],
+            "annotations": [{"id": n, "image_id": n, "category_id": n // 3} for n in files],
+            "categories": [
+                {"id": c, "name": name, "common_name": common, "supercategory": "Plants", **ranks, "genus": name[:4]}
+                for c, (name, common) in enumerate(SPECIES)
+            ],
+        }
+    suite, file = root / "taxa.yaml", folder / "any.json"
+    suite.write_text(TAXA_SUITE)
+
+    def make(rng: Random) -> bytes:
+        part = rng.choice(list(sound))
+        return part[:1].encode() + changed_json(sound[part], rng)
+
+    def read() -> None:
+        data = file.read_bytes()
+        for part, content in sound.items():
+            changed = data[:1] == part[:1].encode()
+            (folder / f"{part}.json").write_bytes(data[1:] if changed else json.dumps(content).encode())
+        for spec in load_suite(str(suite)).at(root).tasks[:3]:
+            load_task(spec, root, allow_missing=True, write=False)
+
+    return Reader(file, make, read)

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from fuzz_datasets import lists, matlab, tarred, zipped
+from fuzz_datasets import lists, matlab, tarred, taxa, zipped
 from fuzz_inputs import (
     NUMBERS,
     TEXTS,
@@ -472,6 +472,7 @@ READERS: dict[str, tuple[Callable[[Path], Reader], float]] = {
     "tar archives": (tarred, 4),
     "MATLAB lists": (matlab, 3),
     "lists and tables": (lists, 12),
+    "taxa": (taxa, 2),
     "command line": (command_line, 1.5),
 }
 __all__ = ["READERS", "Reader", "changed_tree"]
