@@ -219,13 +219,10 @@ class Record:
             _check_kind("a row of the tasks", row, dict)
             for name in ("task", "part"):
                 _check_kind(name, row.get(name), str)
-            _check_kind("accuracy", row.get("accuracy"), _NUMBER)
-            if not 0 <= row["accuracy"] <= 100:  # nor is it NaN
-                raise ValueError(f"accuracy {row['accuracy']} of task {row['task']!r} is no percentage")
-            if (val := row.get("val_accuracy")) is not None:
-                _check_kind("val_accuracy", val, _NUMBER)
-                if not 0 <= val <= 100:
-                    raise ValueError(f"val_accuracy {val} of task {row['task']!r} is no percentage")
+            for name in ("accuracy",) if row.get("val_accuracy") is None else ("accuracy", "val_accuracy"):
+                _check_kind(name, row.get(name), _NUMBER)
+                if not 0 <= row[name] <= 100:  # nor is it NaN
+                    raise ValueError(f"{name} {row[name]} of task {row['task']!r} is no percentage")
         pairs = {(row["task"], row.get("part")) for row in self.tasks}
         tasks, parts = ({pair[i] for pair in pairs} for i in (0, 1))
         whole = len(tasks) * len(parts) == len(pairs) == len(self.tasks)
@@ -313,11 +310,10 @@ class RecordStore:
 
     def read(self, cell: dict[str, Any], key: str) -> Record | None:
         """The record of a cell; None when there is none, or only a damaged one (then the cell runs again)."""
-        try:
-            record = read_record(self.path(cell, key))
-        except (OSError, ValueError):
-            return None
-        return record if record.key == key else None
+        with contextlib.suppress(OSError, ValueError):
+            if (record := read_record(self.path(cell, key))).key == key:
+                return record
+        return None
 
     def beside(self, cell: dict[str, Any]) -> list[Record]:
         """All records of the cell's suite, backbone, method, shots and seed, whatever else they differ in."""
@@ -349,20 +345,16 @@ def read_record(path: Path) -> Record:
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     found = {"python": platform.python_version(), "prompt-bench": __version__}
-    names = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors")
-    for name in names:
-        try:
+    for name in ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors"):
+        with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 def processor() -> str:
     """The CPU's name: times and the rounding of sums depend on it."""
     with contextlib.suppress(OSError):
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())  # Linux
-        if found:
+        if found := re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()):  # Linux
             return found[1]
     return platform.processor() or platform.machine()
 

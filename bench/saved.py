@@ -317,18 +317,15 @@ def _word(token: str) -> str:
     return token.removesuffix("</w>") if token.endswith("</w>") else f"{token}-"
 
 
-def _contexts(
-    method: PromptMethod, tasks: Sequence[TaskData], chosen: Sequence[int]
-) -> Iterator[tuple[str, Tensor]]:
+def _contexts(method: PromptMethod, tasks: Sequence[TaskData], chosen: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
     """Every context with what it stands for: those before class names, then those that names are read with."""
-    shared: set[int] = set()
+    shared = False
     for task, t in zip(tasks, chosen, strict=True):
         (contexts,) = method.contexts([t], [task.class_names])
         if id(method.learned.get("context")) == id(contexts):  # one for all tasks: shown once
-            if shared:
-                continue
-            shared.add(t)
-            yield "all tasks", contexts[0]
+            if not shared:
+                yield "all tasks", contexts[0]
+            shared = True
             continue
         for i, context in enumerate(contexts):
             label = f"{task.name}: {task.class_names[i]}" if method.paired else task.name
