@@ -111,8 +111,8 @@ def under_names(
     device: torch.device,
 ) -> dict[str, float]:
     """Accuracy (percent) of an unseen task under other names than its own: under none (""), and under that of each task
-    that was trained on (of many: `OTHER_NAMES` of them, spread evenly), by that task. {} where what the task is called
-    changes no score.
+    that was trained on (of many: `OTHER_NAMES` of them, spread evenly), by that task; one of the same name is no other.
+    {} where what the task is called changes no score.
 
     What a method gains by a task's own name is what it loses under these.
     """
@@ -124,6 +124,7 @@ def under_names(
     nameless = under("")
     if all(torch.equal(a, b) for a, b in zip(nameless, under(names.task_name), strict=True)):
         return {}
+    others = [other for other in others if other.task_name.casefold() != names.task_name.casefold()]
     spread = others[:: -(-len(others) // OTHER_NAMES) or 1]
     found = {"": nameless, **{other.name: under(other.task_name) for other in spread}}
     return {name: METRICS[task.metric](one.predicted, part.labels) for name, one in found.items()}

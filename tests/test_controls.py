@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,6 +122,25 @@ def test_names_are_exchanged_in_training_alone(with_controls) -> None:
     assert sum(given == other for given, other in zip(trained, wrong, strict=True)) == 3
     asked = {(name, task_name) for name, task_name in scored}
     assert asked == {(task, name) for task in NAMES for name in ("", *NAMES.values())}
+
+
+def test_each_seed_exchanges_the_names_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import evaluate
+
+    @dataclass(frozen=True)
+    class Named:
+        task_name: str
+
+        def called(self, name: str) -> Named:
+            return Named(name)
+
+    monkeypatch.setattr(evaluate, "_task_data", lambda plan, task, cell: task.task_name)
+    plan: Any = SimpleNamespace(trained=lambda cell: [Named(name) for name in "abcde"])
+    cells: list[Any] = [SimpleNamespace(variant=SimpleNamespace(shuffled=True), seed=seed) for seed in range(6)]
+    given = [evaluate._data(plan, cell) for cell in cells]
+    assert given == [shuffled(list("abcde"), seed) for seed in range(6)] and len(set(map(tuple, given))) > 2
+    plain: Any = SimpleNamespace(variant=SimpleNamespace(shuffled=False), seed=1)
+    assert evaluate._data(plan, plain) == list("abcde")
 
 
 def test_under_other_tasks_names_means_under_their_own(with_controls) -> None:

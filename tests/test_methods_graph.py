@@ -158,6 +158,31 @@ def test_an_unseen_task_has_a_row_of_its_own_and_changes_no_other() -> None:
         assert (guest.task_input([0])[0] - expected).norm() < 1e-4 * expected.norm()
 
 
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, [0.6652, 0.2447, 0.0900]),  # softmax(1, 0, -1)
+        ({"nearest": 1}, [1, 0, 0]),
+        ({"nearest": 2}, [0.7311, 0.2689, 0]),
+        ({"graph": "uniform"}, [1 / 3, 1 / 3, 1 / 3]),
+        ({"graph": "permuted", "draw": 1}, None),
+    ],
+)
+def test_the_row_of_an_unseen_task_by_hand(params: dict[str, Any], expected: list[float] | None) -> None:
+    """Trained e = (1, 0, -1), the unseen task's 1; m alike; ρ/κ = 1. Permuted, it is near to whichever task has the
+    place of the first."""
+    method, guest = (SoftCPTGraph(SoftCPTGraph.Params(temperature=0.5, **params)) for _ in range(2))
+    trained, new = ([SimpleNamespace(task_name=n, class_names=()) for n in names] for names in ("abc", "d"))
+    method.tasks, guest.tasks = trained, new  # type: ignore[assignment]
+    method.about = torch.stack([torch.tensor([[1.0], [0.0], [-1.0]]), torch.full((3, 1), 5.0)])
+    guest.about = torch.tensor([[[1.0]], [[5.0]]])
+    if expected is None:
+        place = method._exchanged().tolist()
+        assert place != [0, 1, 2]
+        expected = [[0.6652, 0.2447, 0.0900][p] for p in place]
+    assert guest._row(method)[0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.parametrize("graph", ["names", "permuted", "uniform"])
 def test_a_trained_tasks_names_score_as_the_task(graph: Any) -> None:
     method = learn("softcpt-graph", a=0.5, graph=graph, epochs=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from bench.errors import UserError
-from bench.methods import TaskData, find_method
+from bench.methods import TaskData, find_method, method_names
+from bench.methods.softcpt import SoftCPT
 from bench.methods.span import inside_span
 
 sys.path.append(str(Path(__file__).parent))
@@ -77,6 +79,31 @@ def test_span_is_the_contexts_projection_onto_those_of_trained_tasks() -> None:
     assert torch.allclose(made.double(), weights @ theirs.double(), atol=1e-4 * float(made.norm()))
 
 
+OF_SOFTCPT = [n for n in method_names() if issubclass(k := find_method(n), SoftCPT) and hasattr(k.Params(), "span")]
+
+
+@pytest.mark.parametrize("name", OF_SOFTCPT)
+def test_every_method_with_a_span_makes_an_unseen_context_of_the_projected_feature(name: str) -> None:
+    """Whatever it does with the feature: the context is that of a name which has the projection for its feature."""
+    kind: Any = find_method(name)
+    method = kind(kind.Params(**RECIPE, context=4, span=True))
+    method.setup(world().clip, world().tasks, 1)
+    for parameter in {"keys", "contexts"} & set(method.learned):  # near 0 at the start
+        method.learned[parameter].data.normal_(generator=torch.Generator().manual_seed(1))
+    new = unseen("recognition of furniture")
+    method.predict_new(new, some_images(method))
+    (guest,) = method._guests.values()
+    plain = copy(guest)
+    plain.params = replace(guest.params, span=False)
+    with torch.no_grad():
+        made, uncut = (torch.cat(one.contexts([0], [new.class_names])) for one in (guest, plain))
+        cut = inside_span(guest.features([0]), method.features(range(3)))
+        plain.features = lambda tasks: cut
+        (expected,) = plain.contexts([0], [new.class_names])
+    assert (made - expected).norm() < 1e-5 * expected.norm()
+    assert (made - uncut).norm() > 1e-3 * expected.norm()
+
+
 @pytest.mark.parametrize("name", ["softcpt-nats", "softcpt-csta", "shared-coop"])
 def test_methods_that_make_no_context_of_an_unseen_name_have_no_span(name: str) -> None:
     assert not hasattr(find_method(name).Params(), "span")
@@ -93,8 +120,6 @@ def test_a_guest_shares_what_was_learned_and_draws_nothing(count_calls: Any) -> 
 
 def test_a_parameter_may_close_a_method_to_unseen_tasks(tiny: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """The plan asks with the parameters that a variant has, before anything is trained."""
-    from bench.methods.softcpt import SoftCPT
-
     monkeypatch.setattr(SoftCPT, "unseen_of", classmethod(lambda cls, p: "not with a span" if p.span else ""))
     for options, said in ([["softcpt.span=true"], "leave out softcpt .span=True.: not with a span"],):
         with pytest.raises(UserError, match=said):

@@ -152,6 +152,15 @@ def test_kernel_contexts_and_spectrum_are_those_of_the_learned_task_features(fou
     assert found["contexts"].to_numpy() == pytest.approx(cosine, abs=1e-4)
     assert found["spectrum"]["of K"].tolist() == ["effective rank", "share 1", "share 2", "share 3"]
     assert found["spectrum"]["learned"].to_numpy() == pytest.approx(np.array([ranks, *shares]), abs=1e-3)
+    first = np.zeros(3)
+    with torch.no_grad():
+        for seed, kept in cells(runs, "softcpt").items():
+            start = type(kept.method)(kept.method.params)
+            start.setup(kept.backbone, kept.tasks, seed)
+            values = np.linalg.eigvalsh((f := start.features(range(3)).double().numpy()) @ f.T)[::-1]
+            first += values / values.sum() / 2
+    assert found["spectrum"]["start"].to_numpy()[1:] == pytest.approx(first, abs=1e-4)
+    assert np.abs(first - shares).max() > 1e-3
 
 
 def test_a_graph_s_kernel_is_that_of_its_smoothed_features(tiny: Any, tmp_path: Path) -> None:
@@ -299,6 +308,21 @@ def test_associations_are_of_the_means_over_seeds(found: Any) -> None:
         assert np.isnan(table.loc[(gain, "class names"), "rho"])  # no two tasks share a name
     assert set(table["least p"]) == {1 / 6}
     assert any("With 3 tasks nothing can be significant" in note for note in found["association"].attrs["notes"])
+
+
+def test_an_association_by_hand() -> None:
+    """Swaps of two seeds with halves of ρ = 0.5, so of reliability 2/3; their mean is 3, 1.5, 1.5, of ranks 3, 1.5, 1.5
+    beside 3, 2, 1: ρ = 1.5 / (√2 √1.5), which two of the six permutations reach. Text is the same in both."""
+
+    def square(*values: float) -> Any:
+        full = np.zeros((3, 3))
+        full[np.triu_indices(3, 1)] = values
+        return full + full.T
+
+    table = relations.associated({"swap": [square(3, 2, 1), square(3, 1, 2)], "text": [square(9, 5, 1)] * 2})
+    assert table[["gain", "similarity", "seeds"]].to_numpy().tolist() == [["swap", "text", 2]]
+    told = table.loc[0, ["rho", "p", "least p", "ceiling"]].tolist()
+    assert told == pytest.approx([1.5 / 3**0.5, 1 / 3, 1 / 6, (2 / 3) ** 0.5])
 
 
 # ---- the command -------------------------------------------------------------------------------------------------

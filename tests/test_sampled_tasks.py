@@ -126,9 +126,8 @@ def test_of_many_tasks_a_record_holds_no_matrix_of_similarities() -> None:
     assert kept(method, IN_RECORDS) == {}
 
 
-@pytest.mark.parametrize(("trained", "asked"), [(30, 30), (31, 16), (3000, 30)])
-def test_of_many_names_an_unseen_task_is_scored_under_some(trained: int, asked: int) -> None:
-    """Every second of 31, every hundredth of 3000."""
+def under(own: str, others: list[str]) -> dict[str, float]:
+    """What a task of one image scores under other names with a method that only counts the letters of its name."""
 
     def task(name: str) -> TaskData:
         return TaskData(name, name, ("a", "b"), "{}", torch.zeros(1, 0, 2), torch.zeros(0, dtype=torch.long))
@@ -141,10 +140,22 @@ def test_of_many_names_an_unseen_task_is_scored_under_some(trained: int, asked: 
 
     split = SimpleNamespace(test=[SimpleNamespace(label=0)])
     tested: Any = SimpleNamespace(split=split, class_names=("a", "b"), metric="overall_acc")
-    others, method, images = [task(str(i)) for i in range(trained)], Method(), [torch.zeros(1, 2)]
-    asking: Any = (find_protocol("few-shot"), method, tested, task("own"), others, images, torch.device("cpu"))
-    found = under_names(*asking)
+    method, images, device = Method(), [torch.zeros(1, 2)], torch.device("cpu")
+    asking: Any = (find_protocol("few-shot"), method, tested, task(own), [task(o) for o in others], images, device)
+    return under_names(*asking)
+
+
+@pytest.mark.parametrize(("trained", "asked"), [(30, 30), (31, 16), (3000, 30)])
+def test_of_many_names_an_unseen_task_is_scored_under_some(trained: int, asked: int) -> None:
+    """Every second of 31, every hundredth of 3000."""
+    found = under("own", [str(i) for i in range(trained)])
     assert len(found) == 1 + asked <= 1 + OTHER_NAMES and list(found)[:2] == ["", "0"]
+
+
+def test_a_task_of_the_unseen_one_s_own_name_counts_as_no_other_name() -> None:
+    """Under two letters or more the image is right: with its own name among the others they would look better."""
+    assert under("flowers", ["Flowers", "x", "cars"]) == {"": 0, "x": 0, "cars": 100}
+    assert under("flowers", ["flowers"]) == {"": 0}
 
 
 def test_of_many_unseen_tasks_what_serves_the_last_one_alone_is_kept() -> None:

@@ -322,6 +322,19 @@ def test_under_one_name_the_matched_control_learns_what_softcpt_learns_with_its_
     assert fitted[1].params.init_std == pytest.approx(0.02 * size**0.5)
 
 
+def test_the_matched_rate_is_the_mean_of_the_names_kernel_by_hand() -> None:
+    """Features (3, 4) and (0, 1): K = [[25, 4], [4, 1]], of mean 8.5. A second training starts from the recipe."""
+    features = {"one.": [3.0, 4.0], "other.": [0.0, 1.0]}
+    tower = SimpleNamespace(encode_texts=lambda texts: torch.tensor([features[text] for text in texts]))
+    kind: Any = find_method("shared-coop-matched")
+    method = kind(kind.Params(lr=0.2, warmup_lr=0.02, weight_decay=0.17, init_std=2.0))
+    for _ in range(2):
+        method.match(SimpleNamespace(tower=tower), [SimpleNamespace(task_name=name) for name in ("one", "other")])
+        p = method.params
+        assert (p.lr, p.warmup_lr, p.weight_decay) == pytest.approx((1.7, 0.17, 0.02))
+        assert p.init_std == pytest.approx(2 * 8.5**0.5)
+
+
 def world_of(tiny: Any, name: str = "") -> tuple[Any, list[TaskData]]:
     """The tiny backbone, and two tasks of random features; both under one name where it is given."""
     from bench.clip.backbone import load_backbone

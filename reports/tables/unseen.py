@@ -71,7 +71,7 @@ class UnseenTasks(Table):
             found = dict(record.under_names.get(row["task"], {}))
             if found:
                 rows.loc[i, NONE] = found.pop("")
-                rows.loc[i, OTHERS] = np.mean(list(found.values()))
+                rows.loc[i, OTHERS] = np.mean(list(found.values()) or np.nan)  # all others may have its name
         rows = rows.rename(columns={"accuracy": OWN})
         rows["classes"] = rows["n_classes"].astype(float)
         grouped = rows.groupby(["label", "task"], sort=False)
