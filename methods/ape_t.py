@@ -10,6 +10,7 @@ So it starts as APE with γ = 0. AdamW 1e-3 (ε 1e-3, weight decay 0.1), cosine 
 view each, the last epoch; the authors set learning rate, ε, epochs and Q for each data set by hand, and choose the
 epoch on the full validation split. In the released code, whose call of APE-T is commented out, affinities are taken on
 all channels, unlike in the paper: we follow the paper. `search=val` chooses α and β as `ape` does.
+`gamma` is of `ape` alone: here it changes nothing.
 """
 
 from __future__ import annotations

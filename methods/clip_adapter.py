@@ -8,8 +8,8 @@ github.com/gaopengcuhk/CLIP-Adapter (a model without a training configuration). 
 with W₁ [d/4, d] and W₂ [d, d/4] of each task, without biases, from PyTorch's own start values; r = 0.2, as in the
 code. Adam 1e-5, batch 32, 200 epochs, a fresh view each, the last epoch: what we use for lack of a published
 configuration, with the cosine of the other methods. At 1e-5 it hardly moves where there are few images; over learning
-rates its mean is said to vary by more than ten points, so `lr` is a parameter to look at. The paper's r, searched per
-data set, is not rebuilt.
+rates its mean is said to vary by more than ten points, so `lr` is a parameter to look at. An r of each
+data set's own, as the paper is said to search, is not rebuilt.
 
 Without biases a positive factor on x cancels in unit(x′), so raw and normalised features are the same to it.
 """

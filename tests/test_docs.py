@@ -13,6 +13,7 @@ from bench.datasets.spec import load_suite
 from bench.datasets.splits import load_tasks
 from bench.errors import UserError
 from bench.methods import find_method, method_names
+from bench.methods.heads import HeadMethod
 from bench.numerics import method_code
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +76,14 @@ def test_every_call_of_the_python_section_returns_a_table(tiny, tmp_path) -> Non
     results = tiny.run(tmp_path / "runs", methods=["zero-shot", "coop"], shots=[1], seeds=[1])
     tables = [results, bench.report(tmp_path / "runs", tmp_path / "report"), bench.listing("methods"), bench.cache()]
     assert all(isinstance(table, pd.DataFrame) and len(table) for table in tables)
+
+
+def test_the_page_on_methods_says_of_every_rival_what_we_do_where_paper_and_code_differ() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    table = page.partition("## Rivals on frozen features")[2].partition("## Which rows")[0]
+    rivals = [name for name in method_names() if issubclass(find_method(name), HeadMethod)] + ["mvlpt", "lasp"]
+    assert len(rivals) == 15
+    assert [name for name in rivals if not re.search(rf"^\| .*\(.*`{re.escape(name)}`.*\) \|", table, re.M)] == []
 
 
 def test_the_readme_names_and_counts_every_method_and_counts_the_suites_right() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.clip.projection import Projection
 from bench.methods import TaskData, find_method
 
 sys.path.append(str(Path(__file__).parent))
@@ -28,7 +29,7 @@ EMBED, SHOTS, PART, OVER_FLOOR, ENOUGH = 1024, 16, 10, 3.0, 120.0
 
 # Floating-point operations of a whole training on a task: n images, c classes; d = 1024.
 Work = Callable[[int, int], float]
-D = EMBED
+D, BEFORE = EMBED, 2048  # before the projection of RN50's image tower
 WORK: dict[str, Work] = {
     # f·Zᵀ and Z's gradient; the affinities times Y, forward and backward; f·t
     "tip-adapter-f": lambda n, c: 20 * n * (4 * D * n + 4 * n * c + 2 * D * c),
@@ -40,6 +41,9 @@ WORK: dict[str, Work] = {
     "lp++": lambda n, c: 300 * n * 4 * D * c,
     "cross-modal-lp": lambda n, c: 12800 * 8 * 4 * D * c,
     "ape-t": lambda n, c: 20 * n * (4 * 717 * n + 4 * n * c + 4 * D * c),
+    # the map forward and its gradient; τ·f·t both ways
+    "rla": lambda n, c: 300 * n * (4 * D * D + 4 * D * c),
+    "prolip": lambda n, c: 300 * n * (4 * BEFORE * D + 4 * D * c),
 }
 
 
@@ -73,7 +77,12 @@ def test_ten_tasks_train_in_minutes(benchmark: Any, tasks: list[TaskData], name:
     length = "epochs" if "epochs" in {f.name for f in fields(found.Params)} else "steps"
     whole = getattr(found.Params(), length)
     method = found(replace(found.Params(), **{length: whole // PART}))
-    clip: Any = SimpleNamespace(tower=Tower(), scale=100.0, embed_dim=EMBED, device=torch.device("cpu"))
+    projection = Projection(torch.randn(BEFORE, EMBED) / BEFORE**0.5, torch.zeros(EMBED))
+    clip: Any = SimpleNamespace(
+        tower=Tower(), scale=100.0, embed_dim=EMBED, device=torch.device("cpu"), projection=projection
+    )
+    if found.image == "preproj":
+        tasks = [replace(task, views=task.views.repeat(1, 1, BEFORE // EMBED)) for task in tasks]
     flops = sum(WORK[name](len(task.labels), len(task.class_names)) for task in tasks)
     before = rate()
     benchmark.pedantic(lambda: method.fit(clip, tasks, 1, lambda done, total: None), rounds=1)
