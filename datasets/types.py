@@ -121,7 +121,7 @@ def is_image_file(folder: Path | str, path: str) -> bool:
 
 
 def present(file: Path) -> Path:
-    """A file that has to be there; `MissingData` where it is not."""
+    """A file that has to be there: `MissingData` where it is not, `UserError` where that cannot be told."""
     try:
         file.stat()
     except OSError as error:

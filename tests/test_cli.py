@@ -289,6 +289,9 @@ def test_a_table_whose_words_do_not_fit_a_narrow_terminal_is_written_row_by_row(
     print_table(table)
     rows = ["rs8", "  tasks: 8", "  note: remote sensing", f"  from: {url}", "demo", "  tasks: 5", f"  from: {url}"]
     assert capsys.readouterr().out.splitlines() == rows
+    monkeypatch.setenv("COLUMNS", "20")  # no column is narrower than 9
+    print_table(pd.DataFrame({"a": ["x"], "b": ["aa bb cc dd ee"], "c": ["aa bb cc dd ee"]}))
+    assert capsys.readouterr().out.splitlines()[2:] == ["x    aa bb cc  aa bb cc", "     dd ee     dd ee"]
 
 
 def test_an_unknown_method_is_said_as_the_command_took_it(capsys: Capture) -> None:

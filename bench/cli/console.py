@@ -114,7 +114,7 @@ def print_table(table: Any, floatfmt: str = "g") -> None:
     columns = list(zip(*texts, strict=True))
     words = [max(map(len, [head, *" ".join(column).split()])) for head, *column in columns]
     least = [max(9, len(head)) for head, *_ in columns]  # tabulate wraps no headers
-    widths = _fit([max(map(len, column)) for column in columns], [words, least], total)
+    widths = _fit([max(map(len, column)) for column in columns], [list(map(max, words, least)), least], total)
     if total < NARROW and any(word > width for word, width in zip(words, widths, strict=True)):
         for name, *others in texts[1:]:
             pairs = zip(table.columns[1:], others, strict=True)
@@ -130,7 +130,7 @@ def _filled(text: str, total: int) -> str:
 
 
 def _fit(widths: list[int], floors: list[list[int]], total: int) -> list[int]:
-    """Column widths that fit: the widest are narrowed, to their first floor or, where that is not enough, to the next;
+    """Column widths that fit: the widest are narrowed, to their first floors or, where that is not enough, to the next;
     never the first column, which holds the names."""
     name, *others = widths
     for _, *least in floors:
