@@ -32,6 +32,7 @@ QUICK = (
     "zip archives",
     "tar archives",
     "lists and tables",
+    "taxa",
 )
 
 
