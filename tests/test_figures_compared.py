@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from pathlib import Path
 
+import matplotlib
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from bench.reports import figures
+from bench.reports.figures.common import LOOK
 from bench.reports.groups import Block
 
 sys.path.append(str(Path(__file__).parent))
@@ -80,6 +84,28 @@ def test_a_row_s_probability_to_beat_a_column_is_a_mean_over_tasks_with_ties_hal
     assert told[:3] == ["100*", "92*", "0*"]
 
 
+@pytest.mark.parametrize("method", ["coop", "a-method-with-a-name-that-is-long"])
+def test_probabilities_of_few_methods_have_room_beside_their_names(method: str, tmp_path: Path) -> None:
+    """Nothing is cut off at the figure's edge, and the layout needs no warning."""
+    for seed in (1, 2):
+        put(tmp_path, method, 4, seed, {"a": 60.0, "b": 70.0})
+        put(tmp_path, "softcpt", 4, seed, {"a": 61.0, "b": 72.0})
+        put(tmp_path, "shared-coop-matched", 4, seed, {"a": 62.0, "b": 70.0})
+    block = a_block(tmp_path)
+    figure = figures.drawn(next(f for f in figures.drawable(block) if f.name == "improvement"), block)
+    with warnings.catch_warnings(), matplotlib.rc_context(LOOK):
+        warnings.simplefilter("error")
+        figure.draw_without_rendering()
+    (axes,) = figure.axes
+    cells, edge = axes.get_window_extent(), figure.get_window_extent()
+    assert cells.width / 3 > 0.3 * figure.dpi and cells.height / 3 > 0.2 * figure.dpi
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    title = next(text for text in texts if "probability" in text.get_text()).get_window_extent()
+    assert title.y0 > cells.y1
+    assert all(edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1
+               for box in (text.get_window_extent() for text in texts))  # fmt: skip
+
+
 def test_methods_that_lack_cells_are_left_out_and_named(tmp_path: Path) -> None:
     three(tmp_path)
     put(tmp_path, "kgcoop", 4, 1, dict.fromkeys("abcdef", 99.0))
@@ -88,6 +114,7 @@ def test_methods_that_lack_cells_are_left_out_and_named(tmp_path: Path) -> None:
         figure = draw(block, name)
         written = [figure.get_supxlabel(), *(a.get_xlabel() for a in figure.axes)]
         written += [text.get_text() for axes in figure.axes for text in axes.texts]
-        assert any(re.search(r"without kgcoop \(cells are missing\)", text) for text in written), name
+        said = [" ".join(text.split()) for text in written]
+        assert any(re.search(r"without kgcoop \(cells are missing\)", text) for text in said), name
         names = [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
         assert "kgcoop" not in names

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure as Drawing
 
+from bench.progress import count
 from bench.reports import stats
 from bench.reports.figures.common import grid, named, style
 from bench.reports.figures.compared import Compared
@@ -31,17 +34,21 @@ class Improvement(Compared):
             star = "*" if found.p < 1 - stats.LEVEL else ""
             for a, b in ((found.a, found.b), (found.b, found.a)):
                 told.loc[a, b] = f"{100 * better.loc[a, b]:.0f}{star}"
-        figure, (axes,) = grid(1, 1, (1.8 + 0.34 * len(names), 1.6 + 0.24 * len(names)))
+        told_names = [named(block, name, 32) for name in names]
+        longest = 0.07 * max(map(len, told_names))  # inches
+        width = max(4.2, 0.4 + longest + 0.34 * len(names))  # what stands above and below takes as much
+        figure, (axes,) = grid(1, 1, (width, 1.3 + longest + 0.24 * len(names)))
         sns.heatmap(better, ax=axes, cmap="RdBu", vmin=0, vmax=1, cbar=False, linewidths=0.4, linecolor="white",
                     annot=told, fmt="", annot_kws={"fontsize": 6.5})  # fmt: skip
         axes.grid(False)
         for which, rotation in (("x", 90), ("y", 0)):
             ticks = [place + 0.5 for place in range(len(names))]
-            getattr(axes, f"set_{which}ticks")(ticks, [named(block, name, 32) for name in names], rotation=rotation)
+            getattr(axes, f"set_{which}ticks")(ticks, told_names, rotation=rotation)
             for text, name in zip(getattr(axes, f"get_{which}ticklabels")(), names, strict=True):
                 zero = block.of(name, "method") == "zero-shot"
                 text.set_color("black" if zero else style(block, name)["color"])
-        runs = f"{len(block.tasks)} tasks, {len(values) // len(block.tasks)} seeds, mean of shot counts"
+        runs = f"{block.n_tasks}, {count(len(values) // len(block.tasks), 'seed')}, mean of shot counts"
         stars = f"* p < 0.05, Wilcoxon's signed-rank test over tasks and seeds, Holm{self.left_out(block)}"
-        axes.set(ylabel="", xlabel=f"in percent; {runs}\n{stars}")
+        said = [textwrap.fill(line, int(13 * width)) for line in (f"in percent; {runs}", stars)]
+        figure.supxlabel("\n".join(said), x=0.02, ha="left", fontsize=9)
         return figure
