@@ -232,8 +232,9 @@ def split(rows: pd.DataFrame, cells: Mapping[str, tuple[Record, Path]] | None = 
         differs = tuple(name for name in BLOCK if others[name].nunique() > 1)
         slug = _slug([first["suite"], first["backbone"], *_protocol(first)], taken)
         shared = _shared(group)
+        labels = [label_of(*row, shared) for row in group[ROW].itertuples(index=False)]
         own = {key: cells[key] for key in dict.fromkeys(group["key"]) if cells and key in cells}
-        blocks.append(Block(group.assign(label=_labels(group, shared)), slug, differs, methods, shared, own, seen))
+        blocks.append(Block(group.assign(label=labels), slug, differs, methods, shared, own, seen))
     return _told_apart(blocks)
 
 
@@ -281,13 +282,11 @@ def _shared(rows: pd.DataFrame) -> dict[str, str]:
     return shared
 
 
-def _labels(rows: pd.DataFrame, shared: Mapping[str, str]) -> list[str]:
-    labels = []
-    for method, variant, setting in rows[ROW].itertuples(index=False):
-        own = ",".join(f"{name}={value}" for name, value in changes(variant).items() if name not in shared)
-        told = ", ".join(filter(None, [own, setting]))
-        labels.append(f"{method} ({told})" if told else method)
-    return labels
+def label_of(method: str, variant: str, setting: str, shared: Mapping[str, str]) -> str:
+    """What a row is called: see `Block`."""
+    own = ",".join(f"{name}={value}" for name, value in changes(variant).items() if name not in shared)
+    told = ", ".join(filter(None, [own, setting]))
+    return f"{method} ({told})" if told else method
 
 
 def _protocol(first: pd.Series) -> list[str]:

@@ -210,13 +210,29 @@ def test_the_learning_curve_is_the_mean_over_tasks_of_each_number_of_training_ta
     (block,) = split(loaded.rows, loaded.cells)
     assert LearningCurve().each(block) and not LearningCurve().why_not(block)
     points = curve(block)
-    points = points[points["method"] == "softcpt"]
+    points = points[points["line"] == "softcpt"]
     assert points[["train_tasks", "mean"]].values.tolist() == [[2, 52], [8, 70]]
     assert points["half"].tolist() == pytest.approx([25.41, 0], abs=0.01)  # 12.706 · √8 / √2
     report(tmp_path / "runs", tmp_path / "out", format=["md"])
     header, *lines = table(tmp_path / "out", "toy · tiny · unseen-task · tasks never")
     place = header.index("own − shared-coop-matched")  # the control of as many training tasks
     assert [line[place] for line in lines if line[0].startswith("softcpt")] == ["+4.00", "+1.00"]
+
+
+def test_a_line_of_the_learning_curve_is_named_by_what_tells_it_from_others(tmp_path: Path) -> None:
+    """Not by the 20 epochs that all methods have alike, nor by the number of training tasks, which is its axis."""
+    for method, views in (("softcpt", 20), ("softcpt", 10), ("shared-coop-matched", 20)):
+        for n in (2, 8):
+            config = {"trained": ["c"], "scored": ["a"], "fold": "1 of 1", "train_tasks": n, "views": views}
+            cell = {"protocol": "unseen-task", "variant": "epochs=20"}
+            put(tmp_path, method, 4, 1, {"a": 50.0 + n + views}, cell=cell, config=config, defaults={"epochs": 50})
+    loaded = load(ReportConfig(results=tmp_path))
+    (block,) = split(loaded.rows, loaded.cells)
+    figure = LearningCurve().draw(block)
+    names = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert names == {"softcpt (views=20)", "softcpt (views=10)", "shared-coop-matched"}
+    points = curve(block).groupby("line")["mean"].agg(list).to_dict()
+    assert points["softcpt (views=10)"] == [62, 68] and points["softcpt (views=20)"] == [72, 78]
 
 
 def test_a_report_on_hundreds_of_tasks_stays_small(tmp_path: Path) -> None:

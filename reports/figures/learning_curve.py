@@ -10,7 +10,8 @@ from matplotlib.figure import Figure as Drawing
 from bench.progress import count
 from bench.reports.elements import Figure
 from bench.reports.figures.common import INTERVALS, NAME, bars, grid, marked, short, style, zero_line
-from bench.reports.groups import Block
+from bench.reports.groups import Block, label_of
+from bench.reports.records import ROW
 from bench.reports.stats import spread
 
 
@@ -35,10 +36,10 @@ class LearningCurve(Figure):
         points = curve(block)
         sizes = sorted(points["train_tasks"].unique())
         figure, (axes,) = grid(1, 1, (6.4, 3.6))
-        lines = points.groupby(["method", "variant"], sort=False)
-        for place, ((method, variant), line) in enumerate(lines):
+        lines = points.groupby("line", sort=False)
+        for place, (name, line) in enumerate(lines):
             apart = 2 ** (0.03 * (place - (len(lines) - 1) / 2))  # so that no bar hides another
-            look = {**style(block, line["label"].iloc[0]), "label": short(f"{method} {variant}".strip(), NAME)}
+            look = {**style(block, line["label"].iloc[0]), "label": short(str(name), NAME)}
             axes.errorbar(line["train_tasks"] * apart, line["mean"], yerr=bars(line), elinewidth=0.8, **look)
         zero_line(axes, block, label="zero-shot")
         axes.set_xscale("log", base=2)
@@ -55,15 +56,21 @@ class LearningCurve(Figure):
 
 
 def curve(block: Block) -> pd.DataFrame:
-    """method, variant, label, train_tasks (ascending), and mean and half (of the 95 % interval over seeds) of the mean
-    over tasks, percent."""
+    """line (a row's label without the number of training tasks), label, train_tasks (ascending), and mean and half (of
+    the 95 % interval over seeds) of the mean over tasks, percent."""
     rows = block.rows[(block.rows["shots"] == max(block.shots)) & block.rows["train_tasks"].notna()]
     rows = rows[rows["label"].isin(marked(block))]
-    seeds = rows.groupby(["method", "variant", "label", "train_tasks", "seed"], sort=False)["accuracy"].mean()
+    lines = [_line(block, *row) for row in rows[ROW].itertuples(index=False)]
+    seeds = rows.assign(line=lines).groupby(["line", "label", "train_tasks", "seed"], sort=False)["accuracy"].mean()
     points = []
-    for (method, variant, label, n), own in seeds.groupby(level=[0, 1, 2, 3], sort=False):
+    for (line, label, n), own in seeds.groupby(level=[0, 1, 2], sort=False):
         found = spread(own.to_numpy())
-        named = {"method": method, "variant": variant, "label": label, "train_tasks": int(n)}
-        points.append({**named, "mean": found.mean, "half": found.half})
-    columns = ["method", "variant", "label", "train_tasks", "mean", "half"]
+        points.append({"line": line, "label": label, "train_tasks": int(n), "mean": found.mean, "half": found.half})
+    columns = ["line", "label", "train_tasks", "mean", "half"]
     return pd.DataFrame(points, columns=columns).sort_values("train_tasks", kind="stable")
+
+
+def _line(block: Block, method: str, variant: str, setting: str) -> str:
+    """A row's label without what the axis says."""
+    told = ", ".join(text for text in setting.split(", ") if not text.startswith("train_tasks="))
+    return label_of(method, variant, told, block.shared)
