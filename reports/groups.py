@@ -232,7 +232,8 @@ def split(rows: pd.DataFrame, cells: Mapping[str, tuple[Record, Path]] | None = 
         differs = tuple(name for name in BLOCK if others[name].nunique() > 1)
         slug = _slug([first["suite"], first["backbone"], *_protocol(first)], taken)
         shared = _shared(group)
-        labels = [label_of(*row, shared) for row in group[ROW].itertuples(index=False)]
+        names = group[ROW].itertuples(index=False)
+        labels = [label_of(method, variant, setting, shared) for method, variant, setting in names]
         own = {key: cells[key] for key in dict.fromkeys(group["key"]) if cells and key in cells}
         blocks.append(Block(group.assign(label=labels), slug, differs, methods, shared, own, seen))
     return _told_apart(blocks)
