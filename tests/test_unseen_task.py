@@ -20,6 +20,10 @@ from bench.errors import UserError
 from bench.methods import TaskData, find_method, method_names
 from bench.protocols import Fold, find_protocol
 from bench.reports import report
+from bench.reports.config import ReportConfig
+from bench.reports.figures.own_name import OwnName, gains
+from bench.reports.groups import split
+from bench.reports.records import load
 from bench.reports.tables.unseen import recovered
 
 sys.path.append(str(Path(__file__).parent))
@@ -185,6 +189,25 @@ def test_the_table_sets_own_names_beside_their_controls(tmp_path) -> None:
     cells = [cell.strip() for cell in line.split("|")[2:-1]]
     assert cells == ["60.00", "57.00", "50.00", "+3.00", "0.500", "+5.00", "0.750", "2 / 1", "+2.00", "0.250"]
     assert "With 3 tasks no p is below 0.250." in " ".join(lines)
+
+
+def test_the_figure_shows_own_names_less_each_control_over_tasks(tmp_path) -> None:
+    loaded = load(ReportConfig(results=made_up(tmp_path / "runs")))
+    (block,) = split(loaded.rows, loaded.cells)
+    found = gains(block).set_index(["label", "control"])
+    # Over others' names +4, −1, +6: mean 3, standard deviation √13; t at 2 degrees of freedom is 4.3027.
+    others = found.loc[("softcpt", "other tasks' names")]
+    assert others["mean"] == pytest.approx(3) and others["half"] == pytest.approx(4.3027 * 13**0.5 / 3**0.5, abs=1e-3)
+    assert found.loc[("softcpt", "zero-shot"), "mean"] == pytest.approx(5)
+    assert found.loc[("softcpt", "shared-coop-matched"), ["mean", "half"]].tolist() == pytest.approx([2, 0])
+    assert ("shared-coop-matched", "shared-coop-matched") not in found.index  # no row is its own control
+    assert ("shared-coop-matched", "other tasks' names") not in found.index  # it reads none
+    (figure,) = OwnName().each(block)
+    panels = figure.draw(block).axes
+    assert [panel.get_title() for panel in panels] == [
+        "less other tasks' names", "less zero-shot", "less shared-coop-matched"
+    ]  # fmt: skip
+    assert not OwnName().why_not(block)
 
 
 def test_a_tie_with_zero_shot_is_neither_better_nor_worse(tmp_path) -> None:

@@ -55,55 +55,11 @@ class UnseenTasks(Table):
         for all tasks of a row, the share that it recovers of what training on the tasks gains (`recovered`)."""
         if self.why_not(block):
             return {}
-        return {"unseen": pd.concat([self._values(block, n).assign(block=block.slug, shots=n) for n in block.shots])}
-
-    def _values(self, block: Block, shots: int) -> pd.DataFrame:
-        """label, task, and a column for each name; NaN where a method does not read names."""
-        found_later = dict.fromkeys((OTHERS, NONE, NEW, KNOWN, SEEN), np.nan)
-        rows = block.rows[block.rows["shots"] == shots].assign(**found_later)
-        for i, row in rows.iterrows():
-            record = block.cells[row["key"]][0]
-            if twin := block.seen.get(row["key"]):
-                rows.loc[i, SEEN] = {own["task"]: own["accuracy"] for own in twin.tasks}.get(row["task"], np.nan)
-            if overlap := record.overlap.get(row["task"]):
-                accuracy = overlap.get("accuracy")
-                rows.loc[i, [KNOWN, NEW]] = overlap["known"], np.nan if accuracy is None else accuracy
-            found = dict(record.under_names.get(row["task"], {}))
-            if found:
-                rows.loc[i, NONE] = found.pop("")
-                rows.loc[i, OTHERS] = np.mean(list(found.values()) or np.nan)  # all others may have its name
-        rows = rows.rename(columns={"accuracy": OWN})
-        rows["classes"] = rows["n_classes"].astype(float)
-        grouped = rows.groupby(["label", "task"], sort=False)
-        means = grouped[[OWN, OTHERS, NONE, NEW, KNOWN, "classes"]].mean()
-        means[SEEN] = grouped[SEEN].agg(lambda seeds: seeds.mean(skipna=False))
-        for name in (ZERO_SHOT, GENERIC):
-            still = block.rows[block.rows["method"] == name].groupby("task")["accuracy"].mean()
-            means = means.join(still.rename(name), on="task")
-        labels = list(means.index.unique("label"))
-        twins = {_but_names(block, label): means[OWN].loc[label] for label in labels if _is_control(block, label)}
-        plain = [label for label in labels if not _is_control(block, label)]
-        means = means.loc[plain]
-        none = pd.Series(dtype=float)
-        other = [twins.get(_but_names(block, label), none).get(task, np.nan) for label, task in means.index]
-        shares = {label: recovered(*(own[c] for c in (OWN, SEEN, ZERO_SHOT))) for label, own in means.groupby("label")}
-        means[RECOVERED] = means.index.get_level_values("label").map(shares)
-        return means.assign(**{EXCHANGED: other}).reset_index()
+        return {"unseen": pd.concat([by_task(block, n).assign(block=block.slug, shots=n) for n in block.shots])}
 
     def _table(self, block: Block, shots: int, notes: dict[str, int]) -> markup.Table:
-        values = self._values(block, shots).set_index("label")
-        matched = block.rows[(block.rows["method"] == MATCHED) & (block.rows["shots"] == shots)]
-        controls = {OTHERS: values[OTHERS]}
-        if values[EXCHANGED].notna().any():
-            controls[EXCHANGED] = values[EXCHANGED]
-        controls[ZERO_SHOT] = values[ZERO_SHOT]
-        if values[GENERIC].notna().any():
-            controls[GENERIC] = values[GENERIC]
-        if not matched.empty:
-            trained_on = matched["train_tasks"].fillna(0)  # as many tasks as the row that it controls
-            means = matched.groupby([trained_on, "task"])["accuracy"].mean().to_dict()
-            places = [(_n_trained(block, label), task) for label, task in values["task"].items()]
-            controls[MATCHED] = pd.Series([means.get(place, np.nan) for place in places], values.index)
+        values = by_task(block, shots).set_index("label")
+        controls = controls_of(block, shots, values)
         gains = chain(*((f"own − {name}", "p", *[SIGNS] * (name == ZERO_SHOT)) for name in controls))
         told_seen = [SEEN, RECOVERED] if values[SEEN].notna().any() else []
         told_new = [NEW] * bool((values[KNOWN] > 0).any())
@@ -114,7 +70,7 @@ class UnseenTasks(Table):
             mine = values.loc[[label], OWN]
             told = [Cell(number(values.loc[[label], name].mean(skipna=False))) for name in (OWN, OTHERS, NONE)]
             for name, control in controls.items():
-                gain = mine - (np.nan if block.of(label, "method") == name else control.loc[[label]])
+                gain = mine - control.loc[[label]]
                 told += [Cell(signed(gain.mean(skipna=False))), Cell(probability(_p(gain)))]
                 told += [Cell(_signs(gain))] * (name == ZERO_SHOT)
             if told_seen:
@@ -142,6 +98,58 @@ class UnseenTasks(Table):
         cells = [Cell(text) for text in header]
         own = f"{block.slug}-{self.name}-{shots}"
         return markup.Table(title, caption, cells, rows, used(block, labels, notes), block.demo, own, about=of(labels))
+
+
+def by_task(block: Block, shots: int) -> pd.DataFrame:
+    """label, task, and a column for each name: means over seeds, percent; NaN where a method does not read names."""
+    found_later = dict.fromkeys((OTHERS, NONE, NEW, KNOWN, SEEN), np.nan)
+    rows = block.rows[block.rows["shots"] == shots].assign(**found_later)
+    for i, row in rows.iterrows():
+        record = block.cells[row["key"]][0]
+        if twin := block.seen.get(row["key"]):
+            rows.loc[i, SEEN] = {own["task"]: own["accuracy"] for own in twin.tasks}.get(row["task"], np.nan)
+        if overlap := record.overlap.get(row["task"]):
+            accuracy = overlap.get("accuracy")
+            rows.loc[i, [KNOWN, NEW]] = overlap["known"], np.nan if accuracy is None else accuracy
+        found = dict(record.under_names.get(row["task"], {}))
+        if found:
+            rows.loc[i, NONE] = found.pop("")
+            rows.loc[i, OTHERS] = np.mean(list(found.values()) or np.nan)  # all others may have its name
+    rows = rows.rename(columns={"accuracy": OWN})
+    rows["classes"] = rows["n_classes"].astype(float)
+    grouped = rows.groupby(["label", "task"], sort=False)
+    means = grouped[[OWN, OTHERS, NONE, NEW, KNOWN, "classes"]].mean()
+    means[SEEN] = grouped[SEEN].agg(lambda seeds: seeds.mean(skipna=False))
+    for name in (ZERO_SHOT, GENERIC):
+        still = block.rows[block.rows["method"] == name].groupby("task")["accuracy"].mean()
+        means = means.join(still.rename(name), on="task")
+    labels = list(means.index.unique("label"))
+    twins = {_but_names(block, label): means[OWN].loc[label] for label in labels if _is_control(block, label)}
+    plain = [label for label in labels if not _is_control(block, label)]
+    means = means.loc[plain]
+    none = pd.Series(dtype=float)
+    other = [twins.get(_but_names(block, label), none).get(task, np.nan) for label, task in means.index]
+    shares = {label: recovered(*(own[c] for c in (OWN, SEEN, ZERO_SHOT))) for label, own in means.groupby("label")}
+    means[RECOVERED] = means.index.get_level_values("label").map(shares)
+    return means.assign(**{EXCHANGED: other}).reset_index()
+
+
+def controls_of(block: Block, shots: int, values: pd.DataFrame) -> dict[str, pd.Series]:
+    """By its name, what each row of `by_task` (indexed by label) is compared with; NaN where it has no such control."""
+    matched = block.rows[(block.rows["method"] == MATCHED) & (block.rows["shots"] == shots)]
+    controls = {OTHERS: values[OTHERS]}
+    if values[EXCHANGED].notna().any():
+        controls[EXCHANGED] = values[EXCHANGED]
+    controls[ZERO_SHOT] = values[ZERO_SHOT]
+    if values[GENERIC].notna().any():
+        controls[GENERIC] = values[GENERIC]
+    if not matched.empty:
+        trained_on = matched["train_tasks"].fillna(0)  # as many tasks as the row that it controls
+        means = matched.groupby([trained_on, "task"])["accuracy"].mean().to_dict()
+        places = [(_n_trained(block, label), task) for label, task in values["task"].items()]
+        controls[MATCHED] = pd.Series([means.get(place, np.nan) for place in places], values.index)
+        controls[MATCHED][[block.of(label, "method") == MATCHED for label in values.index]] = np.nan  # not its own
+    return controls
 
 
 def recovered(own: pd.Series, seen: pd.Series, zero_shot: pd.Series) -> float:
