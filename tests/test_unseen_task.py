@@ -208,6 +208,12 @@ def test_the_figure_shows_own_names_less_each_control_over_tasks(tmp_path) -> No
         "less other tasks' names", "less zero-shot", "less shared-coop-matched"
     ]  # fmt: skip
     assert not OwnName().why_not(block)
+    bare = tmp_path / "bare"
+    for task in ("a", "b", "c"):
+        put_fold(bare, "shared-coop", 1, task, 50.0, {})
+    alone = load(ReportConfig(results=bare))
+    (block,) = split(alone.rows, alone.cells)
+    assert OwnName().why_not(block) == "no control of these rows was run"
 
 
 def test_a_tie_with_zero_shot_is_neither_better_nor_worse(tmp_path) -> None:

@@ -27,7 +27,9 @@ class OwnName(Figure):
         return [self] if UnseenTasks().each(block) else []
 
     def why_not(self, block: Block) -> str:
-        return UnseenTasks().why_not(block) or ("" if len(block.tasks) > 1 else "one task: no interval over tasks")
+        if len(block.tasks) < 2:
+            return "one task: no interval over tasks"
+        return UnseenTasks().why_not(block) or ("no control of these rows was run" if gains(block).empty else "")
 
     def draw(self, block: Block) -> Drawing:
         found = gains(block)
