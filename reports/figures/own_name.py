@@ -53,8 +53,8 @@ class OwnName(Figure):
 
 
 def gains(block: Block) -> pd.DataFrame:
-    """label, shots, control, and mean and half (of the 95 % interval over tasks, t), points, of a row's accuracy under the
-    tasks' own names less the control's; without rows that lack the control for a task."""
+    """label, shots, control, mean and half (of the 95 % interval over tasks, t): accuracy under the tasks' own names
+    less the control's, points. Without rows that lack the control for a task."""
     points = []
     for shots in block.shots:
         values = by_task(block, shots).set_index("label")
