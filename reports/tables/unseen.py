@@ -146,9 +146,9 @@ def controls_of(block: Block, shots: int, values: pd.DataFrame) -> dict[str, pd.
     if not matched.empty:
         trained_on = matched["train_tasks"].fillna(0)  # as many tasks as the row that it controls
         means = matched.groupby([trained_on, "task"])["accuracy"].mean().to_dict()
-        places = [(_n_trained(block, label), task) for label, task in values["task"].items()]
+        places = [(_n_trained(block, str(label)), task) for label, task in values["task"].items()]
         controls[MATCHED] = pd.Series([means.get(place, np.nan) for place in places], values.index)
-        controls[MATCHED][[block.of(label, "method") == MATCHED for label in values.index]] = np.nan  # not its own
+        controls[MATCHED][[block.of(str(label), "method") == MATCHED for label in values.index]] = np.nan  # not its own
     return controls
 
 
