@@ -22,6 +22,7 @@ from bench.track import check_tracker
 # What a record does not keep of its run: places, and what divides its work but changes no number.
 NOT_RECORDED = ("data", "results", "quiet", "track", "retry_failed", "jobs", "backend", "address", "cells_per_gpu",
                 "shard")  # fmt: skip
+METHODS = ("zero-shot", "coop", "shared-coop", "softcpt")  # of a run that names none
 ACROSS = "suite-to-suite"  # the protocol that takes a `target`
 
 
@@ -38,9 +39,10 @@ class RunConfig(Settings):
         None, "a suite's name, or a suite file's path (default: demo)", "what to run", metavar="NAME|FILE", path="maybe"
     )
     tasks: Names | None = setting(None, "some of the suite's tasks (default: all)", "what to run", metavar="TASK")
-    methods: Names = setting(
-        ("zero-shot", "coop", "shared-coop", "softcpt"),
-        "names, package.module:Class, or all (default: %(default)s)",
+    methods: Names | None = setting(
+        None,
+        f"names, package.module:Class, or all (default: {', '.join(METHODS)}; of these and of all, those that the "
+        "protocol can test)",
         "what to run",
         metavar="METHOD",
     )

@@ -13,7 +13,7 @@ from bench.catalogue import missing_advice
 from bench.cells import Cell, make_cells, needed, shard_of, without_code
 from bench.claims import CLAIMS
 from bench.clip.backbone import Backbone, load_backbone
-from bench.config import RunConfig
+from bench.config import METHODS, RunConfig
 from bench.controls import METHODS as CONTROLS
 from bench.controls import can_shuffle, with_shuffled
 from bench.datasets.cache_paths import cache_folder
@@ -53,7 +53,7 @@ class Plan:
     store: RecordStore
     cells: list[Cell]
     images: RunImages
-    left_out: dict[str, str]  # of all methods, those that cannot be run here, and why
+    left_out: dict[str, str]  # of all methods, or of a run that names none: those that cannot be run here, and why
     absent: list[str]  # tasks that were asked for and have no data
 
     @property
@@ -208,7 +208,8 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     target = load_suite(config.target) if config.target else None
     if config.data and suite.demo and (target or suite).demo:
         raise UserError(f"--data {config.data}: the demo suite renders its own images; leave --data out")
-    classes = _methods(tuple(config.methods), CONTROLS if config.controls else ())
+    given = tuple(config.methods or METHODS)
+    classes = _methods(given, CONTROLS if config.controls else ())
     check_values(f"{suite.path}: recipe", {"all": suite.recipe}, classes)
     recipe = load_recipe(config.recipe, classes) if config.recipe else None
     if recipe:
@@ -222,7 +223,7 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     suite = suite.at(root)
     specs = select_tasks(suite, wanted)
     no_tree = "" if any(spec.path for spec in specs) else f"none of suite {suite.name} has a `path` (docs/data.md)"
-    settings, left_out = _taking_part(asked_for, protocol, no_tree, tuple(config.methods) == EVERY)
+    settings, left_out = _taking_part(asked_for, protocol, no_tree, config.methods is None or given == EVERY)
     settings = with_shuffled(settings) if config.controls else settings
     tasks = _load(suite, root, config, wanted)
     if target and isinstance(protocol, SuiteToSuite):
@@ -337,10 +338,11 @@ def _methods(given: tuple[str, ...], more: Sequence[str] = ()) -> list[type[Meth
 
 
 def _taking_part(
-    asked_for: list[Variant], protocol: Protocol, no_tree: str, every: bool
+    asked_for: list[Variant], protocol: Protocol, no_tree: str, unnamed: bool
 ) -> tuple[list[Variant], dict[str, str]]:
-    """Those that can be run, and which of all methods are left out, with the reason.
+    """Those that can be run, and which are left out, with the reason.
 
+    unnamed : the user named none of them: leaving some out is no error.
     no_tree : why methods that read tasks' places in a tree cannot be run; "" where they can.
     """
     able: list[Variant] = []
@@ -354,10 +356,10 @@ def _taking_part(
             treeless[name] = f"reads tasks' places in a tree: {no_tree}"
         else:
             able.append(variant)
-    if refused and not every:
+    if refused and not unnamed:
         said = "; ".join(f"{name}: {why}" for name, why in refused.items())
         raise UserError(f"--methods: {protocol.name} tests {protocol.tests}; leave out {said}")
-    if treeless and not every:
+    if treeless and not unnamed:
         raise UserError(f"--methods: {'; '.join(f'{name} {why}' for name, why in treeless.items())}")
     return able, {name: f"cannot score {protocol.tests}: {why}" for name, why in refused.items()} | treeless
 

@@ -112,7 +112,7 @@ def under_names(
 ) -> dict[str, float]:
     """Accuracy (percent) of an unseen task under other names than its own: under none (""), and under that of each task
     that was trained on (of many: `OTHER_NAMES` of them, spread evenly), by that task; one of the same name is no other.
-    {} where what the task is called changes no score.
+    {} where a method reads no task names: its texts do not differ, and neither do its scores.
 
     What a method gains by a task's own name is what it loses under these.
     """
@@ -122,7 +122,8 @@ def under_names(
         return scored(method, replace(names, task_name=name), blocks, part, device, unseen=True)
 
     nameless = under("")
-    if all(torch.equal(a, b) for a, b in zip(nameless, under(names.task_name), strict=True)):
+    texts = [method.texts(method.params, named) for named in (names, replace(names, task_name=""))]
+    if texts[0] == texts[1] and all(torch.equal(a, b) for a, b in zip(nameless, under(names.task_name), strict=True)):
         return {}
     others = [other for other in others if other.task_name.casefold() != names.task_name.casefold()]
     spread = others[:: -(-len(others) // OTHER_NAMES) or 1]

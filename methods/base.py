@@ -246,6 +246,11 @@ class Method(ABC):
         """`unseen` with these parameters: a parameter may open what is closed by default, or close it."""
         return cls.unseen
 
+    @classmethod
+    def refuses_unseen(cls, params: Any) -> str:
+        """Why `predict_new` refuses, or "": by `unseen_of`, unless what trained tasks have learned serves instead."""
+        return cls.unseen_of(params)
+
     @abstractmethod
     def fit(self, clip: Clip, tasks: Sequence[TaskData], seed: int, report: ProgressCallback) -> None:
         """Learn from all tasks' few-shot features; everything random follows from `seed`."""
@@ -271,9 +276,9 @@ class Method(ABC):
 
         Raises
         ------
-        UserError : the method has `unseen` with its parameters.
+        UserError : the method refuses it with its parameters.
         """
-        if why := self.unseen_of(self.params):
+        if why := self.refuses_unseen(self.params):
             raise UserError(f"{self.name} cannot score task {task.name!r}, which it was not trained on: {why}")
         return self.predict(task, features)
 

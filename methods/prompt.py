@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from inspect import getattr_static
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,8 @@ from bench.progress import count
 # RN50's text tower, float32, a name after a shared context keeps 1.6 MB for the gradients, one with its own 6.3 MB.
 SIDE_BY_SIDE = {"cpu": 1500, "cuda": 6000}
 
+LENT = ("mean", "nearest")  # whose contexts serve an unseen task in place of its own
+
 Step = tuple[Any, Batch]
 """A batch, and the method that trains on it."""
 
@@ -50,6 +52,13 @@ class PromptParams(Recipe):
     context: int = param(16, "class-context length L", minimum=1)
     words: str = param("", "start from these words' embeddings (as many tokens as `context`) instead of noise")
     position: Position = param("end", "where the class name goes: end, middle or front", choices=POSITIONS)
+    unseen: Literal["own", "mean", "nearest"] = param(
+        "own",
+        "an unseen task's context: its own, where the method makes one; the mean of the trained tasks'; or that of the "
+        "trained task with the most similar name",
+        choices=("own", *LENT),
+        later=True,
+    )
 
 
 class PromptMethod(Method):
@@ -77,7 +86,23 @@ class PromptMethod(Method):
 
     @classmethod
     def texts(cls, params: Any, task: Names) -> list[tuple[str, int]]:
-        return [(f"{name}.", params.context) for name in task.class_names]
+        read = [(f"{task.task_name}.", 0)] if params.unseen == "nearest" else []
+        return [*((f"{name}.", params.context) for name in task.class_names), *read]
+
+    @classmethod
+    def refuses_unseen(cls, params: Any) -> str:
+        """As of `Method`; where trained tasks' contexts are to serve (`unseen`), why they cannot."""
+        if params.unseen != "own":
+            return cls.not_lent(params.unseen)
+        why, lent = super().refuses_unseen(params), [how for how in LENT if not cls.not_lent(how)]
+        return f"{why} (unseen={' or '.join(lent)} takes trained tasks')" if why and lent else why
+
+    @classmethod
+    def not_lent(cls, how: str) -> str:
+        """Why trained tasks' contexts cannot serve an unseen task in one of the ways `LENT`; "" where they can."""
+        if how == "mean" and (cls.predict is not PromptMethod.predict or cls.shifted is not PromptMethod.shifted):
+            return "unseen=mean: it learns more than contexts for each task; unseen=nearest takes all of it"
+        return cls.no_new_classes
 
     @abstractmethod
     def initialise(self, tasks: Sequence[TaskData], rng: torch.Generator) -> dict[str, Tensor]:
@@ -94,12 +119,19 @@ class PromptMethod(Method):
         """What the features that tell tasks apart are read from, one prompt a task; None where there are none."""
         return None
 
+    def contexts_used(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Tensor]:
+        """`contexts`; with `unseen=mean`, a guest has the mean of those of the trained tasks, vector by vector."""
+        if self.host is None or self.params.unseen != "mean":
+            return self.contexts(tasks, names)
+        every = range(len(self.host.tasks))
+        return [torch.stack(self.host.contexts(every, [own] * len(every))).mean(dim=0) for own in names]
+
     def prompts(self, tasks: Sequence[int], names: Sequence[Sequence[str]]) -> list[Prompts]:
         """What the tower reads for each task's class names.
 
         A method whose prompts depend on the image has none: it overrides `losses` and `predict`.
         """
-        pairs = zip(self.contexts(tasks, names), names, strict=True)
+        pairs = zip(self.contexts_used(tasks, names), names, strict=True)
         return [Prompts(context, own, self.paired) for context, own in pairs]
 
     def shifted(self, tasks: Sequence[int], encoded: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -177,6 +209,7 @@ class PromptMethod(Method):
         self.clip, self.tasks = clip, list(tasks)
         self._text: dict[tuple[int, tuple[str, ...]], Tensor] = {}  # by task and class names
         self._guests: dict[tuple[object, ...], PromptMethod] = {}  # for unseen tasks, by their names and places
+        self._named: Tensor | None = None  # features of the tasks' names, once `nearest` has asked
 
     def setup(self, clip: Clip, tasks: Sequence[TaskData], seed: int) -> None:
         """Make the parameters at their start values; alone, a task gets the values it would get among others."""
@@ -289,10 +322,13 @@ class PromptMethod(Method):
     def predict_new(self, task: TaskData, features: Tensor) -> Tensor:
         """As of `Method`: a guest, which knows the new task alone, makes its contexts with what was learned.
 
-        Contexts that depend on the tasks that were trained on find these in `host`.
+        Contexts that depend on the tasks that were trained on find these in `host`. With `unseen=nearest` the task is
+        scored as new classes of a trained one.
         """
-        if self.unseen_of(self.params):
+        if self.refuses_unseen(self.params):
             return super().predict_new(task, features)
+        if self.params.unseen == "nearest":
+            return self.predict(self.nearest(task.task_name), features, task.class_names)
         names = (task.name, task.task_name, task.class_names, task.path)
         if names not in self._guests:  # the last one alone is kept: a task's images come one after the other
             guest = copy(self)
@@ -300,6 +336,18 @@ class PromptMethod(Method):
             guest.know(self.clip, [task])
             self._guests = {names: guest}
         return self._guests[names].predict(task, features)
+
+    def nearest(self, name: str) -> TaskData:
+        """The trained task with the most similar name, by the cosine of the frozen text features of "<task name>.".
+
+        Of tasks that have one name, and of names that are equally similar, the first.
+        """
+        names = list(dict.fromkeys(task.task_name for task in self.tasks))
+        if self._named is None:
+            self._named = F.normalize(self.clip.tower.encode_texts([f"{known}." for known in names]), dim=-1)
+        (own,) = F.normalize(self.clip.tower.encode_texts([f"{name}."]), dim=-1)
+        best = names[int((self._named @ own).argmax())]
+        return next(task for task in self.tasks if task.task_name == best)
 
     @property
     def n_params(self) -> int:

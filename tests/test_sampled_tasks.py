@@ -133,7 +133,10 @@ def under(own: str, others: list[str]) -> dict[str, float]:
         return TaskData(name, name, ("a", "b"), "{}", torch.zeros(1, 0, 2), torch.zeros(0, dtype=torch.long))
 
     class Method:
-        name = "by name"
+        name, params = "by name", None
+
+        def texts(self, params: Any, task: TaskData) -> list[tuple[str, int]]:
+            return [(task.task_name, 0)]
 
         def predict_new(self, task: TaskData, features: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[float(len(task.task_name)), 1.5]])

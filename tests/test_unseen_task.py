@@ -17,14 +17,15 @@ import torch
 from bench.datasets.spec import load_suite
 from bench.datasets.splits import load_task
 from bench.errors import UserError
-from bench.methods import TaskData, find_method, method_names
-from bench.protocols import Fold, find_protocol
+from bench.methods import Method, TaskData, find_method, method_names
+from bench.protocols import Fold, Part, find_protocol
 from bench.reports import report
 from bench.reports.config import ReportConfig
 from bench.reports.figures.own_name import OwnName, gains
 from bench.reports.groups import split
 from bench.reports.records import load
 from bench.reports.tables.unseen import recovered
+from bench.scoring import under_names
 
 sys.path.append(str(Path(__file__).parent))
 from test_reports import put
@@ -88,7 +89,8 @@ def test_nothing_of_the_unseen_task_but_names_and_test_images_counts(tiny, tmp_p
     out; the other folds, which train on them, are other cells."""
     data = tmp_path / "data"
     shutil.copytree(tiny.data, data)
-    grid: dict[str, Any] = {"methods": ["softcpt"], "shots": [2], "seeds": [1], "protocol": "unseen-task"}
+    grid: dict[str, Any] = {"methods": ["softcpt", "coop"], "shots": [2], "seeds": [1], "protocol": "unseen-task"}
+    grid["options"] = ["coop.unseen=mean,nearest"]
     tiny.run(tmp_path / "a", data=str(data), **grid)
     test = {item.path for item in load_task(load_suite(tiny.suite).tasks[1], data).split.test}
     images = sorted((data / "shade").glob("*/*.png"))
@@ -98,11 +100,14 @@ def test_nothing_of_the_unseen_task_but_names_and_test_images_counts(tiny, tmp_p
         image.write_bytes(other.read_bytes())
     tiny.run(tmp_path / "b", data=str(data), **grid)
     before, after = tiny.numbers(tmp_path / "a").values(), tiny.numbers(tmp_path / "b").values()
-    first, second = ({r["config"]["scored"][0]: r for r in records} for records in (before, after))
-    same = [name for name in first if first[name]["key"] == second[name]["key"]]
-    assert same == ["Shade"]
-    assert first["Shade"]["tasks"] == second["Shade"]["tasks"] and first["Shade"]["tasks"][0]["n_train"] == 0
-    assert first["Shade"]["under_names"] == second["Shade"]["under_names"]
+    first, second = (
+        {(r["cell"]["variant"], r["config"]["scored"][0]): r for r in records} for records in (before, after)
+    )
+    same = {place for place in first if first[place]["key"] == second[place]["key"]}
+    assert same == {(variant, "Shade") for variant in ("", "unseen=mean", "unseen=nearest")}
+    for place in same:
+        assert first[place]["tasks"] == second[place]["tasks"] and first[place]["tasks"][0]["n_train"] == 0
+        assert first[place]["under_names"] == second[place]["under_names"]
 
 
 def test_a_record_says_what_was_trained_on_and_what_other_names_score(tiny, tmp_path) -> None:
@@ -116,6 +121,26 @@ def test_a_record_says_what_was_trained_on_and_what_other_names_score(tiny, tmp_
             assert record["under_names"] == {}
         else:
             assert set(record["under_names"][task["task"]]) == {"", *config["trained"]}
+
+
+def test_each_name_is_scored_under_itself() -> None:
+    """Of images of classes 0, 0, 1, 2, a method that says the class which the name has as a digit."""
+
+    class ByName(Method):
+        unseen = ""
+
+        def fit(self, *given: Any) -> None: ...
+
+        def predict(self, task: TaskData, features: torch.Tensor, class_names: Any = None) -> torch.Tensor:
+            return torch.eye(3)[int(task.task_name or 1)].expand(len(features), 3)
+
+    labels = torch.tensor([0, 0, 1, 2])
+    protocol: Any = SimpleNamespace(parts=lambda task: [Part("all", torch.arange(4), labels, 3)])
+    task: Any = SimpleNamespace(metric="overall_acc")
+    names = TaskData("new", "2", ("a", "b", "c"), "{}", torch.zeros(0), torch.zeros(0))
+    others = [replace(names, name=name, task_name=digit) for name, digit in (("p", "0"), ("q", "1"))]
+    found = under_names(protocol, ByName(), task, names, others, [torch.zeros(4, 1)], torch.device("cpu"))
+    assert found == {"": 25.0, "p": 50.0, "q": 25.0}
 
 
 @pytest.mark.usefixtures("one_thread")

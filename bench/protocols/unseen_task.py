@@ -25,7 +25,7 @@ class Unseen(FewShot):
     tests = "tasks that no method was trained on"
 
     def refusal(self, method: type[Method], params: Any) -> str:
-        return method.unseen_of(params)
+        return method.refuses_unseen(params)
 
 
 class UnseenTask(Unseen):
