@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import association, gains
+from bench.clip.text import Prompts
 from bench.errors import UserError
 from bench.evaluate import scored_features
 from bench.features import View
@@ -43,7 +44,10 @@ from bench.scoring import scored
 NAMES_AT_ONCE = 256  # that the text tower reads in one call
 SIGNIFICANT = 0.05
 SWAP, PAIRS, LEFT_OUT = "swap", "pair gain", "left-out gain"
-SIMILARITIES = ("text", "kernel", "contexts", "contexts change", "functional", "visual", "class names")
+BOTH = "kernel × gradients"
+SIMILARITIES = (
+    "text", "kernel", "gradients", BOTH, "contexts", "contexts change", "functional", "visual", "class names",
+)  # fmt: skip
 
 Matrix = NDArray[np.float64]
 Tick = Callable[[], object]
@@ -150,6 +154,26 @@ def visual(images: Sequence[Tensor]) -> Matrix:
     return cosines(torch.stack([F.normalize(own.double(), dim=-1).mean(dim=0) for own in images])).cpu().numpy()
 
 
+def gradients(method: PromptMethod, images: Sequence[Tensor], labels: Sequence[Tensor]) -> Matrix:
+    """[T, T]: ⟨G_i, G_j⟩, G_i the gradient of task i's loss (cross-entropy on its few-shot set) by its context, as
+    learned. Times K it is the inner product of the gradients by P: to first order, what a step for i does for j's loss
+    ("task affinity", Fifty et al., NeurIPS 2021, arXiv 2109.04617).
+
+    images [n, d], labels [n] : of each task. The tasks have one context each.
+    """
+    rows = []
+    for t, (own, wanted) in enumerate(zip(images, labels, strict=True)):
+        names = method.tasks[t].class_names
+        with torch.enable_grad():
+            context = method.contexts([t], [names])[0].detach().requires_grad_(True)
+            encoded = method.clip.tower.encode([Prompts(context, names)], method.params.position)
+            (text,) = method.normalised(method.shifted([t], encoded), [names])
+            scores = method.scores(F.normalize(own.to(text.device), dim=-1), text)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(scores, wanted.to(text.device)), context)
+        rows.append(gradient.flatten().double().cpu())
+    return (torch.stack(rows) @ torch.stack(rows).T).numpy()
+
+
 def start_of(kept: Kept) -> Method | None:
     """The cell's method before its training, from its seed; None where the code that made its start has changed."""
     trained = kept.method
@@ -237,6 +261,10 @@ def measure(
                     spectra.setdefault("start", []).append(before)
             if now is not None:
                 spectra.setdefault("learned", []).append(now)
+            images, labels = _few_shot(plan, tasks, record)
+            if "kernel" in found:
+                found["gradients"] = gradients(cast(PromptMethod, kept.method), images, labels)
+                found[BOTH] = found["kernel"] * found["gradients"]
             accuracies = swapped(kept.method, tests, device, shown.update)
             recorded = {row["task"]: row["accuracy"] for row in record.tasks}
             off = max([off, *(abs(accuracies[t, t] - recorded[name]) for t, name in enumerate(tasks))])
@@ -244,7 +272,7 @@ def measure(
                 SWAP: accuracies - plain,
                 "text": text(plan.backbone, kept.tasks),
                 "functional": functional(cast(PromptMethod, kept.method), shown.update),
-                "visual": visual(_few_shot(plan, tasks, record)),
+                "visual": visual(images),
                 "class names": overlap(kept.tasks),
             }
             for name, matrix in found.items():
@@ -311,10 +339,11 @@ def _tests(plan: Plan, tasks: Sequence[str], kind: str) -> list[TaskTest]:
     return [TaskTest(b, y, task.metric) for b, y, task in zip(blocks, labels, own, strict=True)]
 
 
-def _few_shot(plan: Plan, tasks: Sequence[str], record: Record) -> list[Tensor]:
-    """[n, d] of each task: the cell's few-shot images in their test view."""
-    draw = plan.images.draws[record.cell["shots"], record.cell["seed"]]
-    return [torch.cat([plan.features.get(part, View())[0] for part in draw.train[name]]) for name in tasks]
+def _few_shot(plan: Plan, tasks: Sequence[str], record: Record) -> tuple[list[Tensor], list[Tensor]]:
+    """[n, d] and labels [n] of each task: the cell's few-shot images in their test view."""
+    train = plan.images.draws[record.cell["shots"], record.cell["seed"]].train
+    images = [torch.cat([plan.features.get(part, View())[0] for part in train[name]]) for name in tasks]
+    return images, [torch.tensor([item.label for part in train[name] for item in part.items]) for name in tasks]
 
 
 def _trainings(like: Record, there: Sequence[Record], plan: Plan, method: Method) -> dict[int, gains.Accuracies]:

@@ -31,17 +31,22 @@ GAINS = {"swap": "context swap", "pair gain": "gain in pairs", "left-out gain": 
 COSINES = {
     "text": "task names (centred)",
     "kernel": "task features (K)",
+    "gradients": "gradients",
+    "kernel × gradients": "K × gradients",
     "contexts": "contexts",
     "contexts change": "contexts, change since start",
     "functional": "functional shifts",
     "visual": "few-shot images",
     "class names": "class names shared",
 }
+PRODUCTS = ("kernel", "gradients", "kernel × gradients")  # the picture shows cosines of these
 ABOUT = {
     "swap": "points over zero-shot; row: whose context; column: whose images",
     "pair gain": "points over alone; row: who gains; column: by whom",
     "left-out gain": "points over all the others; row: who gains; column: by whom",
     "kernel": "K itself; the picture shows cosines",
+    "gradients": "inner products of the losses' gradients by the tasks' contexts; the picture shows cosines",
+    "kernel × gradients": "inner products of the losses' gradients by P; the picture shows cosines",
 }
 TABLES = {
     "spectrum": "Spectrum of K = F Fᵀ: shares of its trace, and effective rank",
@@ -74,18 +79,20 @@ def page(found: Relations) -> str:
         if name in found.frames and len(found.frames[name]):
             matrix = name in GAINS or name in COSINES
             frame = found.frames[name].reset_index() if matrix else found.frames[name]
-            digits = 1 if name in GAINS or name == "gains" else 4 if name == "association" else 3
+            form = ".1f" if name in GAINS or name == "gains" else ".4f" if name == "association" else ".3f"
+            form = ".3g" if "gradients" in name else form  # of any size
             header = [Cell(str(column)) for column in frame.columns]
-            rows = [[Cell(_text(value, digits)) for value in row] for row in frame.itertuples(index=False)]
+            rows = [[Cell(_text(value, form)) for value in row] for row in frame.itertuples(index=False)]
             caption = [f"{found.about}.", *([f"{ABOUT[name]}."] if name in ABOUT else [])]
             caption += found.notes if name == "association" else []
             parts.append(markdown(Table(title[0].upper() + title[1:], caption, header, rows, demo=found.demo)))
     return "\n".join(parts)
 
 
-def _text(value: object, digits: int) -> str:
+def _text(value: object, form: str) -> str:
     if isinstance(value, (float, np.floating)):
-        return "" if math.isnan(value) else f"{round(value, digits) + 0:.{digits}f}"  # + 0: no "-0.0"
+        text = "" if math.isnan(value) else f"{value:{form}}"
+        return text if text.strip("-0.") else text.lstrip("-")  # no "-0.0"
     return str(value)
 
 
@@ -122,7 +129,7 @@ def drawn(found: Relations) -> Drawing:
 
 def _panel(axes: Axes, name: str, frames: Mapping[str, pd.DataFrame], tasks: list[str]) -> None:
     matrix = frames[name].loc[tasks, tasks]
-    if name == "kernel":
+    if name in PRODUCTS:
         lengths = np.sqrt(np.diag(matrix))
         matrix = matrix / np.outer(lengths, lengths)
     change = name == "contexts change"

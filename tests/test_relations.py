@@ -21,9 +21,12 @@ import bench
 from bench import gains, relations
 from bench.cli import main
 from bench.clip.text import Prompts
+from bench.config import RunConfig
 from bench.datasets import load_suite, load_tasks
 from bench.features import ImageFeatures, View
+from bench.files import file_name
 from bench.methods import TaskData, find_method
+from bench.plan import prepare
 from bench.reports.relations import drawn, page
 
 sys.path.append(str(Path(__file__).parent))
@@ -163,6 +166,30 @@ def test_kernel_contexts_and_spectrum_are_those_of_the_learned_task_features(fou
     assert np.abs(first - shares).max() > 1e-3
 
 
+def test_the_kernel_times_the_gradients_is_the_product_of_the_losses_gradients_by_p(
+    found: Any, runs: Path, tiny: Any
+) -> None:
+    """Held u: L_i depends on P through V_i = f_i P, so ⟨∂L_i/∂P, ∂L_j/∂P⟩ = ⟨f_i, f_j⟩ ⟨G_i, G_j⟩."""
+    by_p, factor = np.zeros((3, 3)), np.zeros((3, 3))
+    plan = prepare(RunConfig(**asked(runs, tiny), backbone=tiny.backbone, shots=2, seeds=(1, 2), methods="zero-shot"))
+    for seed, kept in cells(runs, "softcpt").items():
+        rows, names = [], [task.task_name for task in kept.tasks]
+        f = kept.backbone.tower.encode([Prompts(kept.method.learned["task_context"], names)])[0][0].detach()
+        for t, task in enumerate(kept.tasks):
+            p = kept.method.learned["projection"].detach().requires_grad_(True)
+            context = (f[t] @ p).reshape(1, kept.method.params.context, -1)
+            parts = plan.images.draws[2, seed].train[task.name]
+            images = plan.features.get([path for part in parts for path in part.paths], View())[0]
+            labels = torch.tensor([item.label for part in parts for item in part.items])
+            logits = kept.backbone.scale * F.normalize(images, dim=-1) @ unit_text(kept, context, task.class_names).T
+            rows.append(torch.autograd.grad(F.cross_entropy(logits, labels), p)[0].flatten().double())
+        products = (torch.stack(rows) @ torch.stack(rows).T).numpy()
+        by_p += products / 2
+        factor += products / (f @ f.T).double().numpy() / 2
+    assert found["kernel × gradients"].to_numpy() == pytest.approx(by_p, rel=1e-3, abs=1e-4 * np.abs(by_p).max())
+    assert found["gradients"].to_numpy() == pytest.approx(factor, rel=1e-3, abs=1e-4 * np.abs(factor).max())
+
+
 def test_a_graph_s_kernel_is_that_of_its_smoothed_features(tiny: Any, tmp_path: Path) -> None:
     """V = S F P, and P has a right inverse: S F = V P⁺."""
     tiny.run(tmp_path, shots=[1], seeds=[1], methods=["softcpt-graph"], options=["softcpt-graph.a=0.5"])
@@ -181,7 +208,8 @@ def test_a_method_whose_contexts_are_not_f_times_p_has_no_kernel(tiny: Any, tmp_
     for name in ("coop-mix", "softcpt-mix", "softcpt-rank"):
         tiny.run(tmp_path, shots=[1], seeds=[1], methods=[name])
         table = bench.relate(**asked(tmp_path, tiny, method=name))
-        assert {"contexts", "contexts change"} <= set(table) and not {"kernel", "spectrum"} & set(table)
+        assert {"contexts", "contexts change"} <= set(table)
+        assert not {"kernel", "spectrum", "gradients", "kernel × gradients"} & set(table)
 
 
 def test_without_learning_nothing_changes_since_the_start(runs: Path, tiny: Any, tmp_path: Path) -> None:
@@ -228,9 +256,6 @@ def test_class_name_overlap_is_shared_of_all() -> None:
 
 
 def test_visual_similarity_of_the_cells_is_of_their_own_few_shot_images(found: Any, runs: Path, tiny: Any) -> None:
-    from bench.config import RunConfig
-    from bench.plan import prepare
-
     given = {"suite": tiny.suite, "data": str(tiny.data), "backbone": tiny.backbone, "quiet": True}
     plan = prepare(RunConfig(**given, shots=2, seeds=(1, 2), methods="zero-shot"))
     wanted = np.zeros((3, 3))
@@ -342,7 +367,7 @@ def test_the_command_prints_tables_and_writes_them_with_a_picture(
     again = bench.relate(**asked(runs, tiny))
     assert swap.to_numpy() == pytest.approx(again["swap"].to_numpy())
     written = {path.name for path in out.iterdir()}
-    assert written == {"relations.md", "relations.png", "relations.svg", *(f"{n.replace(' ', '_')}.csv" for n in again)}
+    assert written == {"relations.md", "relations.png", "relations.svg", *(f"{file_name(n)}.csv" for n in again)}
     page = (out / "relations.md").read_text(encoding="utf-8")
     assert "# How tasks relate" in page and "Which likeness goes with which gain" in page
     assert f"{again['swap'].loc['Colour', 'Shade']:.1f}" in page
