@@ -51,7 +51,7 @@ class LearningCurve(Figure):
         axes.set_ylim(max(low - 1, min(shown) - edge), min(high + 1, max(shown) + edge))
         axes.set_xlabel(f"training tasks ({INTERVALS}, cut at the panel's edge)")
         axes.set_ylabel(f"accuracy (%), mean of {count(len(block.tasks), 'unseen task')}")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
         return figure
 
 
