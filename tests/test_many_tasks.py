@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parent))
 from test_methods_all import world
 
 CPU = torch.device("cpu")
-LATER = {"epoch_steps", "task_temperature", "tasks_a_step"}
+LATER = {"epoch_steps", "task_temperature", "tasks_a_step", "unseen"}
 
 
 def rng(seed: int = 0) -> torch.Generator:
