@@ -228,6 +228,15 @@ def test_the_figure_shows_own_names_less_each_control_over_tasks(tmp_path) -> No
     assert ("shared-coop-matched", "shared-coop-matched") not in found.index  # no row is its own control
     assert ("shared-coop-matched", "other tasks' names") not in found.index  # it reads none
     (figure,) = OwnName().each(block)
+    for task in ("a", "b", "c"):  # a variant: one of the tables of settings, not of this figure
+        config = {"tasks": ["a", "b", "c"], "trained": ["a"], "scored": [task], "fold": f"{task} of 3"}
+        cell = {"protocol": "unseen-task", "variant": "span=True"}
+        put(tmp_path / "runs", "softcpt", 4, 1, {task: 50.0}, cell=cell, config=config)
+    again = load(ReportConfig(results=tmp_path / "runs"))
+    (varied,) = split(again.rows, again.cells)
+    assert "softcpt (span=True)" in set(gains(varied)["label"])
+    shown = [text.get_text() for text in figure.draw(varied).axes[0].get_yticklabels()]
+    assert shown == ["softcpt", "shared-coop-matched"]
     panels = figure.draw(block).axes
     assert [panel.get_title() for panel in panels] == [
         "less other tasks' names", "less zero-shot", "less shared-coop-matched"

@@ -33,8 +33,9 @@ class OwnName(Figure):
 
     def draw(self, block: Block) -> Drawing:
         found = gains(block)
-        panels = list(found["control"].unique())
         rows = [name for name in reversed(marked(block)) if name in set(found["label"])]
+        found = found[found["label"].isin(rows)]  # a variant of a method's is in the tables of settings
+        panels = list(found["control"].unique())
         figure, axes = grid(len(panels), len(panels), (2.2 + 1.7 * len(panels), 1.1 + 0.26 * len(rows)), sharey=True)
         for panel, control in zip(axes, panels, strict=True):
             panel.axvline(0, **ZERO)
