@@ -40,7 +40,8 @@ NAMES = [["cat", "golden retriever", "crocodile head"], ["2012 BMW X3 SUV", "201
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return (ours.cpu().double() - theirs.double()).norm().item() / theirs.double().norm().item()
+    apart, size = (ours.cpu().double() - theirs.double()).norm().item(), theirs.double().norm().item()
+    return apart / size if size else apart  # what never left zero (a root's residual) has no relative error
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -87,7 +88,9 @@ def test_a_method_trained_on_a_card_is_the_one_trained_on_the_cpu(name: str) -> 
     found = find_method(name)
     local = found.image == "local"
     known = {f.name for f in fields(found.Params)}
-    params = found.Params(**{k: v for k, v in {"epochs": 10, "steps": 8, **methods.RECIPE}.items() if k in known})
+    # Four epochs: `softcpt-rank`, a product of two learned matrices, multiplies a relative change of 1e-7 at its start
+    # by a thousand in ten, on the CPU as well.
+    params = found.Params(**{k: v for k, v in {"epochs": 4, "steps": 8, **methods.RECIPE}.items() if k in known})
     fitted = []
     for where in (methods.world(local), card(local)):
         method: Any = found(params)
