@@ -163,3 +163,9 @@ def test_the_example_table_of_the_architecture_page_is_found_and_written(tmp_pat
     assert re.search(r"\| coop +\| +easy 92\.50 \| +hard 20\.50 \|", written)
     assert "easy 92.50" in (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
     sys.modules.pop("bench.reports.tables.example_extremes", None)
+
+
+def test_no_line_of_the_changelogs_unreleased_part_is_longer_than_120_characters() -> None:
+    unreleased = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")[1]
+    assert unreleased.startswith("[Unreleased]") and "\n- " in unreleased
+    assert [line for line in unreleased.splitlines() if len(line) > 120] == []
