@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from bench.errors import UserError
 from bench.methods.base import Clip, TaskData, param
 from bench.methods.prompt import PromptMethod, PromptParams
 from bench.methods.training import Batch
@@ -37,6 +38,13 @@ class NodeParams(TreeParams):
         "all", "what is learned: every node, the root alone, or tasks' own alone", choices=("all", "root", "leaves")
     )
     leaf_decay: float = param(0.0, "weight decay of the tasks' own nodes, on top of `weight_decay`", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.leaf_decay and self.nodes == "root":
+            raise UserError(f"leaf_decay={self.leaf_decay:g}: with nodes=root tasks have no nodes of their own")
+        if self.shuffle and self.nodes != "all":
+            raise UserError(f"shuffle={self.shuffle}: with nodes={self.nodes} a task's place makes no difference")
 
 
 class CoOpTree(PromptMethod):

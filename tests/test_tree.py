@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -381,3 +382,19 @@ def test_a_shuffled_tree_is_as_large_and_places_new_tasks_below_a_seen_one(name:
     other.predict_new(replace(tasks[0], name="new", path=("nowhere",)), some_images())
     (guest,) = other._guests.values()
     assert guest.paths[0] in other.paths and guest.on_path.sum() >= 1
+
+
+@pytest.mark.parametrize("name", ["coop-tree", "softcpt-residual"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"nodes": "root", "leaf_decay": 0.5}, "leaf_decay=0.5: with nodes=root tasks have no nodes of their own"),
+        ({"nodes": "root", "shuffle": 2}, "shuffle=2: with nodes=root a task's place makes no difference"),
+        ({"nodes": "leaves", "shuffle": 2}, "shuffle=2: with nodes=leaves a task's place makes no difference"),
+    ],
+)
+def test_a_value_that_the_nodes_learned_make_void_is_refused(name: str, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        find_method(name).Params(**given)
+    find_method(name).Params(nodes="leaves", leaf_decay=0.5)
+    find_method(name).Params(leaf_decay=0.5, shuffle=2)
