@@ -84,9 +84,14 @@ def seen_twins(cells: Mapping[str, tuple[Record, Path]]) -> dict[str, Record]:
 
 def _but_folds(record: Record) -> str:
     """What a cell's numbers follow from, but for what is trained and what is scored."""
-    own = {name: value for name, value in record.config.items() if name not in FOLDED}
+    own = _but(record.config, *FOLDED)
     names = {name: record.cell[name] for name in ("suite", "backbone", "method", "shots", "seed")}
     return json.dumps([own, names, record.fingerprints, record.draws, record.demo], sort_keys=True)
+
+
+def _but(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A configuration without some of its settings."""
+    return {name: value for name, value in config.items() if name not in names}
 
 
 def _whole(rows: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +100,10 @@ def _whole(rows: pd.DataFrame) -> pd.DataFrame:
     by = ["suite", "backbone", "weights", "protocol", "method", "variant", "shots", "seed", "code", "numerics", "draws"]
     by += ["train_tasks"]
     left_out = []
-    for _, group in rows[rows["fold"] != ""].groupby(by, sort=False, dropna=False):
+    folded = rows[rows["fold"] != ""]
+    cells = folded.drop_duplicates("key").set_index("key")["config"]
+    settings = {key: json.dumps(_but(own, *FOLDED, "paths"), sort_keys=True) for key, own in cells.items()}
+    for _, group in folded.groupby([*by, folded["key"].map(settings)], sort=False, dropna=False):
         tasks = json.loads(group["tasks"].iloc[0])
         if gone := sorted(set(tasks) - set(group["task"])):
             left_out += group.index.tolist()

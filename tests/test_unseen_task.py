@@ -175,11 +175,14 @@ def test_a_closed_method_says_why_it_cannot_score_an_unseen_task(fit_tiny) -> No
 DATA = ("csv", "md")  # no pictures: they take seconds
 
 
-def put_fold(root: Path, method: str, seed: int, task: str, accuracy: float, names: dict[str, float]) -> None:
+def put_fold(
+    root: Path, method: str, seed: int, task: str, accuracy: float, under: dict[str, float],
+    variant: str = "", **settings: Any,
+) -> None:
     others = [name for name in ("a", "b", "c") if name != task]
-    config = {"tasks": ["a", "b", "c"], "trained": others, "scored": [task], "fold": f"{task} of 3"}
-    more = {"cell": {"protocol": "unseen-task"}, "config": config}
-    put(root, method, 4, seed, {task: accuracy}, **more, under_names={task: names} if names else {})
+    config = {"tasks": ["a", "b", "c"], "trained": others, "scored": [task], "fold": f"{task} of 3", **settings}
+    more = {"cell": {"protocol": "unseen-task", "variant": variant}, "config": config}
+    put(root, method, 4, seed, {task: accuracy}, **more, under_names={task: under} if under else {})
 
 
 def made_up(root: Path) -> Path:
@@ -213,7 +216,7 @@ def test_the_table_sets_own_names_beside_their_controls(tmp_path) -> None:
     # and 3: three of 8 have a sum of 1.5 or less. Over the matched control +2 each: one of 8.
     cells = [cell.strip() for cell in line.split("|")[2:-1]]
     assert cells == ["60.00", "57.00", "50.00", "+3.00", "0.500", "+5.00", "0.750", "2 / 1", "+2.00", "0.250"]
-    assert "With 3 tasks no p is below 0.250." in " ".join(lines)
+    assert "With 3 tasks no p is below 0.250: too few for a claim." in " ".join(lines)
 
 
 def test_the_figure_shows_own_names_less_each_control_over_tasks(tmp_path) -> None:
@@ -248,6 +251,63 @@ def test_the_figure_shows_own_names_less_each_control_over_tasks(tmp_path) -> No
     alone = load(ReportConfig(results=bare))
     (block,) = split(alone.rows, alone.cells)
     assert OwnName().why_not(block) == "no control of these rows was run"
+
+
+def matched_column(out: Path) -> tuple[list[str], str]:
+    """softcpt's difference to the matched control and its p, and all that the caption says."""
+    lines = [[cell.strip() for cell in x.split("|")] for x in unseen_lines(out) if x.startswith("|")]
+    place = lines[0].index("own − shared-coop-matched") if "own − shared-coop-matched" in lines[0] else None
+    (line,) = (line for line in lines if line[1] == "softcpt")
+    return [] if place is None else line[place : place + 2], " ".join(unseen_lines(out))
+
+
+@pytest.mark.parametrize(("name", "other", "usual"), [("params", {"context": 8}, {"context": 16}), ("views", 10, 20)])
+def test_a_control_with_other_settings_is_none(name: str, other: Any, usual: Any, tmp_path: Path) -> None:
+    """Beside the control of a row's own settings, 2 below, there is one of others, 30 below: their mean would be 16."""
+    root = tmp_path / "runs"
+    for task, accuracy in (("a", 60.0), ("b", 50.0), ("c", 70.0)):
+        for value, less in ((usual, 2), (other, 30)):
+            variant = "context=8" if value == {"context": 8} else ""
+            put_fold(root, "shared-coop-matched", 1, task, accuracy - less, {}, variant, **{name: value})
+        put_fold(root, "softcpt", 1, task, accuracy, {}, **{name: usual})
+    report(root, tmp_path / "out", format=DATA)
+    assert matched_column(tmp_path / "out")[0] == ["+2.00", "0.250"]
+
+
+def test_a_row_is_compared_with_its_controls_on_its_own_seeds(tmp_path: Path) -> None:
+    """The controls are 2 below in the row's seeds 1 and 2; their seed 3 is far above. Trained with a third seed that
+    they lack, the row is not compared with them, and this is said."""
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for task, accuracy in (("a", 60.0), ("b", 50.0), ("c", 70.0)):
+        for seed in (1, 2, 3):
+            theirs = 99.0 if seed == 3 else accuracy - 2
+            put_fold(runs, "shared-coop-matched", seed, task, theirs, {})
+            put_fold(runs, "softcpt", seed, task, theirs, {"": 1.0}, "names=shuffled", names="shuffled")
+        for seed in (1, 2):
+            put_fold(runs, "softcpt", seed, task, accuracy, {"": 1.0})
+    report(runs, out, format=DATA)
+    assert matched_column(out)[0] == ["+2.00", "0.250"]
+    controls = pd.read_csv(out / "unseen.csv").set_index(["label", "task"]).loc["softcpt"]
+    for name in ("shared-coop-matched", "names shuffled"):
+        assert controls[name].to_dict() == {"a": 58, "b": 48, "c": 68}
+    for task in ("a", "b", "c"):
+        put_fold(runs, "softcpt", 4, task, 60.0, {"": 1.0})
+    report(runs, out, format=DATA)
+    column, said = matched_column(out)
+    assert column == []
+    for name in ("shared-coop-matched", "names shuffled"):
+        assert f"Not compared with {name}, of which there are not the same seeds and settings: softcpt." in said
+    assert pd.read_csv(out / "unseen.csv")["names shuffled"].isna().all()
+
+
+def test_other_names_known_in_some_seeds_alone_are_no_mean(tmp_path: Path) -> None:
+    root = made_up(tmp_path / "runs")
+    put_fold(root, "softcpt", 3, "a", 60.0, {})
+    for task in ("b", "c"):
+        put_fold(root, "softcpt", 3, task, 60.0, {"": 50.0, "a": 51.0})
+    report(root, tmp_path / "out", format=DATA)
+    own = pd.read_csv(tmp_path / "out" / "unseen.csv").set_index(["label", "task"]).loc["softcpt"]
+    assert own["other tasks' names"].isna().to_dict() == {"a": True, "b": False, "c": False}
 
 
 def test_a_tie_with_zero_shot_is_neither_better_nor_worse(tmp_path) -> None:
@@ -337,6 +397,16 @@ def test_a_mean_over_some_of_the_folds_stands_in_no_table(tmp_path) -> None:
         report(root, tmp_path / "out", format=DATA)
     rows = pd.read_csv(tmp_path / "out" / "records.csv")
     assert rows[rows["method"] == "softcpt"].groupby("seed").size().to_dict() == {1: 3}
+
+
+def test_folds_of_other_settings_do_not_make_a_set_whole(tmp_path) -> None:
+    """One fold was run again with another number of views: alone it would be a mean of 99 over "3 tasks"."""
+    root = made_up(tmp_path / "runs")
+    put_fold(root, "softcpt", 1, "a", 99.0, {}, views=10)
+    with pytest.warns(UserWarning, match="softcpt, 4 shots, seed 1 is left out: the fold that scores b is not fin"):
+        report(root, tmp_path / "out", format=DATA)
+    rows = pd.read_csv(tmp_path / "out" / "records.csv")
+    assert sorted(rows.loc[rows["method"] == "softcpt", "accuracy"]) == [48, 52, 59, 61, 69, 71]
 
 
 def test_all_folds_share_one_table_with_zero_shot(tiny, tmp_path) -> None:

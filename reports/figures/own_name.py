@@ -59,7 +59,7 @@ def gains(block: Block) -> pd.DataFrame:
     points = []
     for shots in block.shots:
         values = by_task(block, shots).set_index("label")
-        for control, theirs in controls_of(block, shots, values).items():
+        for control, theirs in controls_of(values).items():
             for label, gain in (values[OWN] - theirs).groupby(level="label"):
                 if gain.notna().all():
                     over = spread(np.asarray(gain))

@@ -50,16 +50,17 @@ class UnseenTasks(Table):
     def data(self, block: Block) -> dict[str, pd.DataFrame]:
         """unseen.csv: one row a method, shot count and task, means over seeds: accuracy under its own name, under other
         tasks' names (mean over these) and under none; the method's where it was trained on the task, too; zero-shot's
-        with its own template and with a generic one; and the method's when it was trained with names shuffled. How many
-        of the task's classes have names of classes that were trained on, with the accuracy on the others. And, the same
-        for all tasks of a row, the share that it recovers of what training on the tasks gains (`recovered`)."""
+        with its own template and with a generic one; and, of the same seeds, the method's when it was trained with
+        names shuffled, and that of `shared-coop-matched`. How many of the task's classes have names of classes that
+        were trained on, with the accuracy on the others. And, the same for all tasks of a row, the share that it
+        recovers of what training on the tasks gains (`recovered`)."""
         if self.why_not(block):
             return {}
         return {"unseen": pd.concat([by_task(block, n).assign(block=block.slug, shots=n) for n in block.shots])}
 
     def _table(self, block: Block, shots: int, notes: dict[str, int]) -> markup.Table:
         values = by_task(block, shots).set_index("label")
-        controls = controls_of(block, shots, values)
+        controls = controls_of(values)
         gains = chain(*((f"own − {name}", "p", *[SIGNS] * (name == ZERO_SHOT)) for name in controls))
         told_seen = [SEEN, RECOVERED] if values[SEEN].notna().any() else []
         told_new = [NEW] * bool((values[KNOWN] > 0).any())
@@ -78,7 +79,8 @@ class UnseenTasks(Table):
                 told += [Cell(number(seen)), Cell(number(share).replace("-", "−"))]
             rows.append([cell, *told, *(Cell(number(values.loc[[label], name].mean())) for name in told_new)])
         n = len(block.tasks)
-        few = f" With {count(n, 'task')} no p is below {2.0 ** (1 - n):.3f}." if n < 6 else ""
+        least = f"no p is below {2.0 ** (1 - n):.3f}: too few for a claim"
+        few = f" With {count(n, 'task')} {least}." if n < 6 else ""
         caption = [
             *about(block),
             f"Trained on {count(shots, 'image')} per class of {_source(block)}; each task scored under its own name, "
@@ -90,6 +92,7 @@ class UnseenTasks(Table):
             "over other names has learned a good prompt, not what names mean; shared-coop-matched is the control that "
             f"shares one context at SoftCPT's rate. {SIGNS.capitalize()}: how many tasks are above and below "
             f"{ZERO_SHOT}.",
+            *_uncontrolled_said(block, shots, values, labels),
             *_seen_said(block, values),
             *_overlap_said(values),
             *searched_said(block, labels),
@@ -119,37 +122,55 @@ def by_task(block: Block, shots: int) -> pd.DataFrame:
     rows["classes"] = rows["n_classes"].astype(float)
     grouped = rows.groupby(["label", "task"], sort=False)
     means = grouped[[OWN, OTHERS, NONE, NEW, KNOWN, "classes"]].mean()
-    means[SEEN] = grouped[SEEN].agg(lambda seeds: seeds.mean(skipna=False))
+    for name in (OTHERS, NONE, SEEN):
+        means[name] = grouped[name].agg(lambda seeds: seeds.mean(skipna=False))
     for name in (ZERO_SHOT, GENERIC):
         still = block.rows[block.rows["method"] == name].groupby("task")["accuracy"].mean()
         means = means.join(still.rename(name), on="task")
-    labels = list(means.index.unique("label"))
-    twins = {_but_names(block, label): means[OWN].loc[label] for label in labels if _is_control(block, label)}
-    plain = [label for label in labels if not _is_control(block, label)]
-    means = means.loc[plain]
-    none = pd.Series(dtype=float)
-    other = [twins.get(_but_names(block, label), none).get(task, np.nan) for label, task in means.index]
+    labels, found = list(means.index.unique("label")), block.rows[block.rows["shots"] == shots]
+    for name in (EXCHANGED, MATCHED):
+        theirs = [_control(found, mine, _twin(block, mine, name, labels)) for mine in labels]
+        means[name] = pd.concat(theirs, keys=labels).reindex(means.index)
+    means = means.loc[[label for label in labels if not _is_control(block, label)]]
     shares = {label: recovered(*(own[c] for c in (OWN, SEEN, ZERO_SHOT))) for label, own in means.groupby("label")}
     means[RECOVERED] = means.index.get_level_values("label").map(shares)
-    return means.assign(**{EXCHANGED: other}).reset_index()
+    return means.reset_index()
 
 
-def controls_of(block: Block, shots: int, values: pd.DataFrame) -> dict[str, pd.Series]:
+def controls_of(values: pd.DataFrame) -> dict[str, pd.Series]:
     """By its name, what each row of `by_task` (indexed by label) is compared with; NaN where it has no such control."""
-    matched = block.rows[(block.rows["method"] == MATCHED) & (block.rows["shots"] == shots)]
-    controls = {OTHERS: values[OTHERS]}
-    if values[EXCHANGED].notna().any():
-        controls[EXCHANGED] = values[EXCHANGED]
-    controls[ZERO_SHOT] = values[ZERO_SHOT]
-    if values[GENERIC].notna().any():
-        controls[GENERIC] = values[GENERIC]
-    if not matched.empty:
-        trained_on = matched["train_tasks"].fillna(0)  # as many tasks as the row that it controls
-        means = matched.groupby([trained_on, "task"])["accuracy"].mean().to_dict()
-        places = [(_n_trained(block, str(label)), task) for label, task in values["task"].items()]
-        controls[MATCHED] = pd.Series([means.get(place, np.nan) for place in places], values.index)
-        controls[MATCHED][[block.of(str(label), "method") == MATCHED for label in values.index]] = np.nan  # not its own
-    return controls
+    always = OTHERS, ZERO_SHOT
+    every = OTHERS, EXCHANGED, ZERO_SHOT, GENERIC, MATCHED
+    return {name: values[name] for name in every if name in always or values[name].notna().any()}
+
+
+def _control(rows: pd.DataFrame, label: str, control: str | None) -> pd.Series:
+    """A control's accuracy by task, mean over the seeds of the row that it controls; NaN where it lacks one."""
+    seeds = rows.loc[rows["label"] == label, "seed"].unique()
+    theirs = rows[rows["label"] == control].pivot(index="task", columns="seed", values="accuracy")
+    return theirs.reindex(columns=seeds).mean(axis=1, skipna=False)
+
+
+def _twin(block: Block, label: str, name: str, labels: Sequence[str]) -> str | None:
+    """Of `labels` the row that controls another in one way: trained with exchanged names, or at a matched rate with the
+    same number of training tasks and, of the settings in which there are several such rows, the same; None where there
+    is no one such row."""
+    if name == EXCHANGED:
+        fit = [one for one in labels if _is_control(block, one) and _but_names(block, one) == _but_names(block, label)]
+        return None if not fit or _is_control(block, label) else fit[0]
+    matched = [one for one in labels if block.of(one, "method") == MATCHED]
+    told = {one: _settings(block, one) for one in (label, *matched)}
+    every = {setting for one in matched for setting in told[one]}
+    differ = ["train_tasks", *(s for s in every if len({told[one].get(s) for one in matched}) > 1)]
+    fit = [one for one in matched if all(told[one].get(s) == told[label].get(s) for s in differ)]
+    return fit[0] if len(fit) == 1 and label not in matched else None  # no row is its own control
+
+
+def _settings(block: Block, label: str) -> dict[str, str]:
+    """All that may tell a row from another of its method."""
+    columns = {name: block.of(label, name) for name in ("views", "train_tasks", "draws", "val_shots")}
+    given = {**block.of(label, "parameters"), **columns, **changes(block.of(label, "setting"))}
+    return {name: str(value) for name, value in given.items()}
 
 
 def recovered(own: pd.Series, seen: pd.Series, zero_shot: pd.Series) -> float:
@@ -177,16 +198,26 @@ def _seen_said(block: Block, values: pd.DataFrame) -> list[str]:
     ]
 
 
+def _uncontrolled_said(block: Block, shots: int, values: pd.DataFrame, labels: Sequence[str]) -> list[str]:
+    """A sentence for each control that was run, but not with all seeds, or not with the settings, of some rows."""
+    every = list(block.rows.loc[block.rows["shots"] == shots, "label"].unique())
+    matched = {one for one in every if block.of(one, "method") == MATCHED}
+    wanting = {
+        EXCHANGED: [one for one in labels if _twin(block, one, EXCHANGED, every)],
+        MATCHED: [one for one in labels if matched and one not in matched],
+    }
+    said = []
+    for name, rows in wanting.items():
+        if lacking := [one for one in rows if values.loc[[one], name].isna().any()]:
+            told = f"Not compared with {name}, of which there are not the same seeds and settings"
+            said.append(f"{told}: {', '.join(lacking)}.")
+    return said
+
+
 def _signs(gains: pd.Series) -> str:
     """On how many tasks there is a gain and on how many a loss, ties left out: "11 / 4"."""
     rounded = gains.round(9)  # what rounding alone tells apart is a tie, as in the test
     return "—" if gains.isna().any() else f"{(rounded > 0).sum()} / {(rounded < 0).sum()}"
-
-
-def _n_trained(block: Block, label: str) -> int:
-    """How many tasks a row was trained on where it was asked for some (--train-tasks), else 0."""
-    n = block.of(label, "train_tasks")
-    return 0 if pd.isna(n) else int(n)
 
 
 def _overlap_said(values: pd.DataFrame) -> list[str]:
