@@ -274,6 +274,14 @@ def test_a_control_with_other_settings_is_none(name: str, other: Any, usual: Any
     assert matched_column(tmp_path / "out")[0] == ["+2.00", "0.250"]
 
 
+def test_a_control_of_another_number_of_training_tasks_is_none(tmp_path: Path) -> None:
+    for task in ("a", "b", "c"):
+        put_fold(tmp_path / "runs", "softcpt", 1, task, 60.0, {})
+        put_fold(tmp_path / "runs", "shared-coop-matched", 1, task, 50.0, {}, train_tasks=1)
+    report(tmp_path / "runs", tmp_path / "out", format=DATA)
+    assert matched_column(tmp_path / "out")[0] == []
+
+
 def test_a_row_is_compared_with_its_controls_on_its_own_seeds(tmp_path: Path) -> None:
     """The controls are 2 below in the row's seeds 1 and 2; their seed 3 is far above. Trained with a third seed that
     they lack, the row is not compared with them, and this is said."""
