@@ -180,16 +180,17 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
         predictions=predictions.name if plan.config.keep else None,
         fingerprints=plan.fingerprints(cell),
         splits={task.name: task.split.source for task in plan.tasks},
-        copies={n: _copies(plan, cell, n, images) for n, images in plan.images.tests.items()},
+        copies=_copies(plan, cell),
     )
 
 
-def _copies(plan: Plan, cell: Cell, task: str, tested: Images) -> int:
-    """How many test images of a task have the same bytes as one of its few-shot images, or, of a task that was not
+def _copies(plan: Plan, cell: Cell) -> dict[str, int]:
+    """How many test images of each task have the same bytes as one of its few-shot images, or, of a task that was not
     trained on, as one of any task that was."""
-    draw, others = plan.draw(cell), sorted(cell.trained)
-    learned_from = {d for name in ([task] if task in others else others) for d in draw.images(name).digests}
-    return sum(digest in learned_from for digest in tested.digests)
+    few = {name: {*plan.draw(cell).images(name).digests} for name in cell.trained}
+    of_any = {d for own in few.values() for d in own}
+    tests = plan.images.tests.items()
+    return {task: sum(d in few.get(task, of_any) for d in tested.digests) for task, tested in tests}
 
 
 def _predictions(task: Task, trained: TaskData, part: Part, found: Scored) -> PartPredictions:

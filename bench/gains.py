@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.association import pairs as pairs_of
+from bench.progress import count
 from bench.records import Record
 
 Accuracies = Mapping[frozenset[str], Mapping[str, float]]
 """Of one seed: by the set of tasks that were trained together, each task's accuracy, percent."""
+SHOWN = 8  # tasks that a note names
 
 
 def accuracies(records: Sequence[Record], separate: Callable[[Record], bool]) -> dict[int, Accuracies]:
@@ -72,6 +75,33 @@ def _matrix(
             if i != j and more in held and less in held:
                 found[i, j] = held[more][task] - held[less][task]
     return found
+
+
+def notes(
+    seeds: Mapping[int, Accuracies], tasks: Sequence[str], matrices: Mapping[str, Sequence[NDArray[np.float64]]]
+) -> list[str]:
+    """What gains lack, in sentences: single-task trainings, and pairs of tasks.
+
+    matrices : those of `pairs` and `left_out` of each seed, by name.
+    """
+    both = [seed for seed, held in seeds.items() if frozenset(tasks) in held]  # none where each task is trained alone
+    lacking = {task: [seed for seed in both if frozenset([task]) not in seeds[seed]] for task in tasks}
+    named = [f"{task} (seed{'s' * (len(own) > 1)} {', '.join(map(str, own))})" for task, own in lacking.items() if own]
+    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+    said = []
+    if both and all(len(own) == len(both) for own in lacking.values()):
+        said.append("No gains of joint training: there is no cell of this setting that was trained on one task.")
+    elif named:
+        said.append(f"Gains are without cells trained on one task: {', '.join(named[:SHOWN])}{more}.")
+    for name, several in matrices.items():
+        gaps = [int(np.isnan(pairs_of(matrix)).sum()) for matrix in (mean(several), *several)]
+        if gaps[0]:
+            n = len(pairs_of(several[0]))
+            said.append(f"{name}: {gaps[0]} of {count(n, 'pair')} of tasks lack records: correlated with nothing.")
+        elif any(gaps):
+            seeds_said = f"{gaps[1:].count(0)} of {count(len(several), 'seed')}"
+            said.append(f"{name}: all pairs of tasks have records with {seeds_said} only.")
+    return said
 
 
 def mean(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -152,6 +152,8 @@ def choose(there: Sequence[tuple[Path, Record]], config: RelateConfig) -> list[t
             raise UserError(f"--cell {config.cell}: it failed ({one.reason})")
         if protocol != "few-shot":
             raise UserError(f"--cell {config.cell}: of protocol {protocol}; relate reads few-shot cells")
+        if not one.cell["shots"]:
+            raise UserError(f"--cell {config.cell}: {method} learns nothing, so it has no contexts to relate tasks by")
         if config.method not in (RelateConfig.method, method) and not _of_the_users_own(config):
             raise UserError(f"--method {config.method}: --cell {config.cell} is of {method}; leave one of them out")
         of_method = [(path, record) for path, record in there if setting_of(record) == setting]
@@ -182,7 +184,15 @@ def choose(there: Sequence[tuple[Path, Record]], config: RelateConfig) -> list[t
         named = "; ".join(f"{own[0][1].key[:KEY_SHOWN]} ({described(own[0][1])})" for own in settings[:SHOWN])
         more = f"; and {len(settings) - SHOWN} more" if len(settings) > SHOWN else ""
         raise UserError(f"{len(settings)} settings of {method} {where}: name one with --cell, among {named}{more}")
-    return settings[0]
+    (found,) = settings
+    first = found[0][1]
+    trained = first.config["tasks"]
+    if (scored := first.config.get("scored", trained)) != trained:
+        raise UserError(
+            f"cell {first.key[:KEY_SHOWN]}: scored {len(scored)} of the {len(trained)} tasks that it was trained on "
+            "(--score-tasks), and relate needs all: run it again without"
+        )
+    return found
 
 
 def setting_of(record: Record, tasks: bool = True, joint: bool = True, code: bool = True) -> str:

@@ -294,7 +294,9 @@ def measure(
     if len(more := gains.alone(held, tasks)):
         frames["gains"] = more
     frames["association"] = associated({name: seeds[name] for name in means})
-    notes = frames["association"].attrs["notes"] = _notes(frames, len(tasks), len(chosen), off)
+    notes = _notes(frames, len(tasks), len(chosen), off)
+    notes += gains.notes(held, tasks, {name: seeds[name] for name in (PAIRS, LEFT_OUT) if name in means})
+    frames["association"].attrs["notes"] = notes
     said = ", ".join(str(record.cell["seed"]) for _, record in chosen)
     return Relations(f"{described(first)}, seed{'s' * (len(chosen) > 1)} {said}", plan.suite.demo, frames, notes)
 
@@ -383,9 +385,6 @@ def _notes(frames: Mapping[str, pd.DataFrame], n: int, n_seeds: int, off: float)
         lost = int((frames["gains"]["gain"] < 0).sum())
         n_gains = count(len(frames["gains"]), "task")
         notes.append(f"Negative transfer: joint training costs {lost} of {n_gains} accuracy.")
-    for name in (PAIRS, LEFT_OUT):
-        if name in frames and not _is_whole(frames[name].to_numpy()):
-            notes.append(f"{name}: some pairs of tasks lack records, so it is not correlated with anything.")
     if off > 1e-6:
         notes.append(
             f"Accuracies differ by up to {off:.2g} points from the cells' records: made by other code, libraries or "

@@ -88,7 +88,7 @@ def check_task(
     except NotWritten as error:
         return row._replace(state="at first use", next=str(error))
     except MissingData as error:
-        state, advice = "partial", f"{error}; `{command}` gets it, or says how"
+        state, advice = "partial", "; ".join([str(error), *_places(spec), f"`{command}` gets it, or says how"])
         try:
             task = load_task(spec, data_root, allow_missing=True, write=False)
         except UserError:
@@ -107,6 +107,20 @@ def check_task(
         notes.append(describe_copies(task.split.root, copies(*map(hashes.by_content, parts)), "images of another part"))
     told, classes, split = "; ".join(filter(None, notes)), len(task.class_names), task.split.source
     return row._replace(state=state, images=_images(task), classes=classes, split=split, notes=told, next=advice)
+
+
+def _places(spec: TaskSpec) -> list[str]:
+    """Where a task's data is from and under which licence: the first that is named at each address, but for CoOp's
+    split files, which a task can do without."""
+    licences: dict[str, str] = {}
+    for source in spec.sources:
+        place = source.url or source.address
+        if place and not source.is_split:
+            licences[place] = licences.get(place) or source.licence
+    found: dict[str, list[str]] = {}
+    for place, licence in licences.items():
+        found.setdefault(licence or "the suite file does not say", []).append(place)
+    return [f"from {', '.join(places)} (licence: {licence})" for licence, places in found.items()]
 
 
 def _images(task: Task) -> int:

@@ -262,7 +262,14 @@ def _table(file: Path, columns: Sequence[str]) -> list[list[str]]:
     for column in columns:
         if column not in known:
             raise UserError(f"{file}: there is no column {column!r}; {nearest(column, known)}")
+        if known.count(column) > 1:
+            raise UserError(f"{file}: several columns are called {column!r}")
     for number, row in enumerate(rows, start=2):
+        if len(row) > len(known):  # "Peach, all" would be read as "Peach"
+            raise UserError(
+                f"{file}: row {number} has {len(row)} cells, the first line has {len(known)}; a text that holds a "
+                f"{delimiter!r} must stand in quotes"
+            )
         if row:
             by_column = dict(zip(known, map(str.strip, row), strict=False))
             for column in columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -365,5 +366,4 @@ def _inside(what: str, path: str) -> str:
 
 def _twice(names: Iterable[str]) -> str:
     """The first of some names that was there before, in whatever case; "" where all differ."""
-    folded = [name.casefold() for name in names]
-    return next((name for number, name in enumerate(folded) if name in folded[:number]), "")
+    return next((name for name, n in Counter(name.casefold() for name in names).items() if n > 1), "")

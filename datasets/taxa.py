@@ -122,7 +122,7 @@ def _species_of(read: Annotations, level: str, least: int, deal: int) -> dict[tu
     by_taxon: dict[tuple[str, ...], list[Species]] = {}
     for species in read.species:
         by_taxon.setdefault(species.taxa[: RANKS.index(level) + 1], []).append(species)
-    found = {taxon: (own[0].group, own) for taxon, own in sorted(by_taxon.items()) if len(own) >= max(least, 2)}
+    found = {taxon: (own[0].group, own) for taxon, own in sorted(by_taxon.items()) if len(own) >= least}
     if not found:
         raise UserError(f"{read.file}: no {level} has {least} species or more")
     if deal:
@@ -132,8 +132,9 @@ def _species_of(read: Annotations, level: str, least: int, deal: int) -> dict[tu
 
 
 def class_names(own: Sequence[Species], names: str) -> dict[str, str]:
-    """What the species of a task are called, by Latin name."""
-    shared = Counter(class_name(species.common).casefold() for species in own)
+    """What the species of a task are called, by Latin name. No common name is one that another species has, Latin ones
+    included."""
+    shared = Counter(class_name(name).casefold() for s in own for name in (s.common, s.name) if name)
     return {
         s.name: s.common if names == "common" and shared[class_name(s.common).casefold()] == 1 and s.common else s.name
         for s in own
@@ -144,6 +145,8 @@ def _check(at: str, options: Options) -> None:
     for option, known in (("level", LEVELS), ("names", NAMES)):
         if options[option] not in known:
             raise UserError(f"{at}: reader taxa: `{option}` {options[option]!r}: {nearest(options[option], known)}")
+    if options.get("least", LEAST) < 2:
+        raise UserError(f"{at}: reader taxa: `least` {options['least']}: a task has 2 species or more")
 
 
 def _file_name(name: str) -> str:
@@ -181,12 +184,12 @@ def _annotations(file: Path, changed: int, size: int) -> Annotations:
             shown.unit_scale = True
             for kind, entry in entries(file, ("images", "annotations", "categories"), shown.update):
                 if kind == "images":
-                    paths[_of(entry, "id", int)] = _of(entry, "file_name", str)
+                    _put(paths, entry, "id", _of(entry, "file_name", str))
                 elif kind == "annotations":
-                    category_of[_of(entry, "image_id", int)] = _of(entry, "category_id", int)
+                    _put(category_of, entry, "image_id", _of(entry, "category_id", int))
                 else:
                     names = [_of(entry, key, str) for key in ("name", "common_name", "supercategory", *RANKS)]
-                    species[_of(entry, "id", int)] = Species(names[0], names[1], names[2], tuple(names[3:]))
+                    _put(species, entry, "id", Species(names[0], names[1], names[2], tuple(names[3:])))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not an annotation file of iNaturalist 2021 ({error}); fetch the file again") from None
     except OSError as error:
@@ -199,6 +202,13 @@ def _annotations(file: Path, changed: int, size: int) -> Annotations:
             raise UserError(f"{file}: image {image} ({path}) has no annotation whose category the file lists")
         images.setdefault(known.name, []).append(path)
     return Annotations(file, tuple(species.values()), images)
+
+
+def _put(found: dict[int, Any], entry: Mapping[str, Any], key: str, value: Any) -> None:
+    """By the number that an entry has under `key`; what has two of one number cannot be told apart."""
+    number = _of(entry, key, int)
+    if found.setdefault(number, value) != value:
+        raise ValueError(f"two entries have the {key} {number}, in {json.dumps(entry)[:120]}")
 
 
 def _of(entry: Mapping[str, Any], key: str, kind: type) -> Any:

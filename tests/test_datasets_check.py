@@ -22,7 +22,14 @@ SUITE = """
 defaults: {template: "a {}.", task_name: things}
 tasks:
   - {name: Ready, classes: 2}
-  - {name: Few, classes: 3, sources: [{what: few.zip, url: "https://example.org/few.zip", size: 3 MB}]}
+  - name: Few
+    classes: 3
+    sources:
+      - {what: few.zip, url: "https://example.org/few.zip", size: 3 MB, licence: CC0}
+      - {what: names, url: "https://example.org/names", licence: CC0}
+      - {what: more.zip, url: "https://example.org/more", fetch: "https://example.net/m", licence: ask its authors}
+      - {what: notes, url: "https://example.org/names", licence: as above}
+      - {what: split_zhou_Few.json, url: "https://example.org/split", licence: another}
   - {name: Gaps}
   - {name: Absent, sources: [{url: "https://example.org/absent"}]}
   - {name: Own, folder: own}
@@ -69,7 +76,11 @@ def test_every_state_with_what_to_do_next(tmp_path: Path) -> None:
     assert table["notes"].str.contains("no validation images", regex=False).to_dict() == {
         name: name == "Gaps" for name in table.index
     }
-    assert table.loc["Few", "next"] == f"{tmp_path}/Few: holds 2 of 3 classes; `data fetch` gets it, or says how"
+    assert table.loc["Few", "next"] == (
+        f"{tmp_path}/Few: holds 2 of 3 classes; from https://example.org/few.zip, https://example.org/names (licence: "
+        "CC0); from https://example.org/more (licence: ask its authors); `data fetch` gets it, or says how"
+    )
+    assert "; from https://example.org/absent (licence: the suite file does not say); " in table.loc["Absent", "next"]
     assert "1 image that split_zhou_Gaps.json lists is not there" in table.loc["Gaps", "next"]
     assert table.loc["Own", "next"].startswith(f"{tmp_path}/own: no such folder; `data fetch`")
     assert "split_zhou_Broken.json: not JSON" in table.loc["Broken", "next"]

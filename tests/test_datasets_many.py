@@ -118,6 +118,14 @@ def test_common_and_latin_names_are_two_settings_of_the_same_tasks(inat: Path) -
     assert common.split.parts == latin.split.parts and common.task_name == latin.task_name
 
 
+def test_a_common_name_that_is_another_species_latin_one_is_not_used() -> None:
+    own = [taxa.Species(name, common, "Plants", ROSES) for name, common, *_ in SPECIES[9:12]]
+    own[0] = own[0]._replace(common="rosa  glauca")
+    assert taxa.class_names(own, "common") == {
+        **{"Rosa canina": "Rosa canina", "Rosa arvensis": "Dog  Rose", "Rosa glauca": "Rosa glauca"}
+    }
+
+
 def test_genera_are_tasks_by_the_same_rule(tmp_path: Path) -> None:
     more = [(f"Turdus {epithet}", epithet, "Birds", THRUSHES) for epithet in ("migratorius", "viscivorus")]
     found = tasks(write(tmp_path, [*SPECIES, *more]), "inat2021-genera")
@@ -300,6 +308,9 @@ def changed(how: Callable[[dict[str, Any]], object]) -> str:
         (changed(lambda c: c["annotations"].pop()), "image 1000 .* has no annotation whose category the file lists"),
         (changed(lambda c: c["categories"].pop(0)), "image 1000 .* has no annotation"),
         (changed(lambda c: c["categories"][1].update(name="Turdus merula")), "two categories have the name 'Turdus"),
+        (changed(lambda c: c["categories"][1].update(id=0)), "two entries have the id 0, in "),
+        (changed(lambda c: c["images"][1].update(id=1000)), "two entries have the id 1000, in "),
+        (changed(lambda c: c["annotations"][1].update(image_id=1000)), "two entries have the image_id 1000, in "),
         (changed(lambda c: c["images"][0].update(file_name="../x.jpg")), "'../x.jpg' leaves the image folder"),
         (changed(lambda c: c.update(categories=[])), "has no annotation"),
         ('{"images": [], "categories": []}', "no family has 5 species or more"),
@@ -349,6 +360,7 @@ def test_an_entry_without_end_is_not_read_to_the_end_of_the_file(
         ("level: familly, names: latin", "`level` 'familly': did you mean 'family'"),
         ("level: genus, names: english", "`names` 'english'.*common"),
         ("level: genus", "reader taxa needs `names`"),
+        ("level: genus, names: latin, least: 1", "`least` 1: a task has 2 species or more"),
     ],
 )
 def test_options_of_taxa_are_checked(inat: Path, tmp_path: Path, reader: str, said: str) -> None:
@@ -365,6 +377,8 @@ def test_options_of_taxa_are_checked(inat: Path, tmp_path: Path, reader: str, sa
 def test_check_and_fetch_say_what_of_inaturalist_is_missing_and_where_it_is(tmp_path: Path) -> None:
     table = bench.check("inat2021-genera-latin", str(tmp_path))
     assert list(table["task"]) == ["iNaturalist2021"] and list(table["state"]) == ["missing"]
+    place = "from https://github.com/visipedia/inat_comp/tree/master/2021 (licence: non-commercial research and educ"
+    assert place in table["next"][0]
     steps = plan(load_suite("inat2021-genera-latin:test"), tmp_path).steps
     host = "https://ml-inat-competition-datasets.s3.amazonaws.com/2021/"
     assert [(step.state, step.source.address.removeprefix(host), step.source.n_bytes) for step in steps] == [
@@ -474,6 +488,8 @@ def test_check_says_what_of_meta_album_is_missing_and_where_it_is(tmp_path: Path
     table = bench.check("meta-album-micro", str(tmp_path), tasks=["BRD", "DOG"]).set_index("task")
     assert list(table["state"]) == ["partial", "missing"]
     assert "1 image that BRD_Micro lists is not there, e.g. '1_3.jpg'" in table.loc["BRD", "next"]
+    for name, said in table["next"].items():
+        assert f"; from https://meta-album.github.io/datasets/{name}.html (licence: open, " in said
     (step,) = plan(load_suite("meta-album-micro"), tmp_path, ["DOG"]).steps
     assert step.state == "by hand" and step.source.url == "https://meta-album.github.io/datasets/DOG.html"
 

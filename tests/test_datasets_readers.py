@@ -503,6 +503,12 @@ def test_mistakes_of_a_table_are_named(tmp_path: Path) -> None:
     lines(file, "file,class", "crow_0.jpg,crow", "crow_1.jpg,")
     with pytest.raises(UserError, match=r"labels\.csv: row 3 has no 'class'"):
         own_task(tmp_path, reader)
+    lines(file, "file,class,note", "crow_0.jpg,crow,", "crow_1.jpg,crow, black,")  # its class would be "crow"
+    with pytest.raises(UserError, match=r"labels\.csv: row 3 has 4 cells, the first line has 3; .*',' must stand in"):
+        own_task(tmp_path, reader)
+    lines(file, "file,class,class", "crow_0.jpg,crow,jay")
+    with pytest.raises(UserError, match=r"labels\.csv: several columns are called 'class'"):
+        own_task(tmp_path, reader)
     lines(file, "file,class", "../../secret.jpg,crow")
     with pytest.raises(UserError, match="leaves the image folder"):
         own_task(tmp_path, reader)

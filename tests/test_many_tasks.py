@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import sys
@@ -11,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -128,6 +130,14 @@ def test_a_training_goes_on_with_the_batches_that_it_would_have_had(more: dict[s
     whole = all_batches(tasks, recipe)
     for start in (1, 6, 9):
         assert same(all_batches(tasks, recipe, start), whole[start:])
+
+
+@pytest.mark.parametrize(("n", "expected", "within"), [(10, 9.66, 0.06), (100, 27.50, 0.2), (1000, 31.51, 0.1)])
+def test_a_batch_of_32_holds_so_many_of_n_tasks_that_are_drawn_alike(n: int, expected: float, within: float) -> None:
+    """T(1 − (1 − 1/T)^32): of ten tasks 10 · (1 − 0.9^32) = 9.66. `within`: five standard errors of 2000 steps."""
+    recipe = Recipe(batch=32, epoch_steps=2000, task_temperature=math.inf)
+    places = drawn(torch.full((n,), 8), recipe, rng())
+    assert np.mean([len(np.unique(step)) for step in (places // 8).numpy()]) == pytest.approx(expected, abs=within)
 
 
 # ---- what an image counts ------------------------------------------------------------------------------------
@@ -265,3 +275,26 @@ def test_a_run_tells_its_draws_of_tasks_and_a_loaded_cell_has_them(tiny: Any, tm
     assert len(losses) == 3  # of tasks of one size a temperature changes no weight, and without a limit the draw alone
     (key,) = table.loc[table["variant"] == "task_temperature=inf", "key"].unique()
     assert bench.load_cell(key, results=tmp_path).method.params.task_temperature == math.inf
+
+
+# ---- scripts/growth.py ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("method", "limit"), [("softcpt", 0), ("softcpt-graph", 2), ("coop-mpt", 2)])
+def test_growth_counts_tasks_classes_and_learned_numbers(
+    method: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lite-clip's sizes: 256 · 16 · 192 numbers of P and 4 · 192 of u; C, and α and β of each task for coop-mpt."""
+    place = Path(__file__).parents[1] / "scripts" / "growth.py"
+    spec = importlib.util.spec_from_file_location("growth", place)
+    assert spec is not None and spec.loader is not None
+    growth = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(growth)
+    monkeypatch.setattr(growth, "STEPS", 2)
+    found = growth.measure("lite", method, 5, limit)
+    assert (found["tasks"], found["tasks_a_step"], found["method"]) == (5, limit, method)
+    assert 50 <= found["classes"] <= 150 and found["seconds_a_step"] > 0
+    assert found["tasks_in_a_batch"] == limit or (not limit and found["tasks_in_a_batch"] > 3)
+    numbers = 16 * 192 + 5 * (16 + 192) if method == "coop-mpt" else 256 * 16 * 192 + 4 * 192
+    assert found["learned_numbers"] == numbers

@@ -302,12 +302,33 @@ def test_gains_are_those_of_the_records(found: Any, runs: Path, tiny: Any) -> No
     table = found["gains"].set_index("task")
     assert table["gain"].to_dict() == pytest.approx({task: together[task] - alone[task] for task in TASKS})
     assert set(table["seeds"]) == {1}
+    notes, lost = found["association"].attrs["notes"], int((table["gain"] < 0).sum())
+    assert f"Negative transfer: joint training costs {lost} of 3 tasks accuracy." in notes
+    assert "Gains are without cells trained on one task: Colour (seed 2), Shade (seed 2), Stripes (seed 2)." in notes
+    assert "pair gain: all pairs of tasks have records with 1 of 2 seeds only." in notes
     for pair in SUBSETS[3:]:
         (third,) = set(TASKS) - set(pair)
         both = scores(runs, tiny, "softcpt", 1, pair)
         for i, j in (pair, pair[::-1]):
             assert found["pair gain"].loc[i, j] == pytest.approx(both[i] - alone[i])
             assert found["left-out gain"].loc[i, third] == pytest.approx(together[i] - both[i])
+
+
+def test_what_gains_lack_is_told() -> None:
+    """a was trained alone with seed 1 and b with both; of the three pairs a–b has records with seed 1."""
+    second = {key: row for key, row in HELD.items() if key not in (frozenset("a"), frozenset("ab"))}
+    several = [gains.pairs(held, ["a", "b", "c"]) for held in (HELD, second)]
+    said = gains.notes({1: HELD, 2: second}, ["a", "b", "c"], {"pair gain": several})
+    assert said == [
+        "Gains are without cells trained on one task: a (seed 2), c (seeds 1, 2).",
+        "pair gain: 2 of 3 pairs of tasks lack records: correlated with nothing.",
+    ]
+    both = {"pair gain": [gains.pairs(held, ["a", "b"]) for held in (HELD, second)]}
+    (told,) = gains.notes({1: HELD}, ["a", "b"], both)
+    assert told == "pair gain: all pairs of tasks have records with 1 of 2 seeds only."
+    (told,) = gains.notes({1: {frozenset("ab"): {"a": 1.0, "b": 2.0}}}, ["a", "b"], {})
+    assert told.startswith("No gains of joint training: ")
+    assert gains.notes({1: {frozenset("a"): {"a": 1.0}, frozenset("b"): {"b": 2.0}}}, ["a", "b"], {}) == []  # no joint
 
 
 def test_joint_coop_gains_over_coop_trained_on_each_task_alone(runs: Path, tiny: Any) -> None:
@@ -461,6 +482,11 @@ def test_a_cell_of_another_method_or_protocol_or_that_failed_is_refused(
         tiny.run(tmp_path / "failed", shots=[1], seeds=[1], methods=["coop"], options=["coop.words=a"])
     (path,) = (tmp_path / "failed").rglob("*.json")
     assert "it failed (words='a'" in mistake(["relate", "--results", str(tmp_path), "--cell", str(path)], capsys)
+    (path,) = runs.rglob("zero-shot/*.json")
+    assert "zero-shot learns nothing" in mistake(["relate", "--results", str(runs), "--cell", str(path)], capsys)
+    tiny.run(tmp_path / "some", shots=[1], seeds=[1], methods=["softcpt"], score_tasks=2)
+    said = mistake(["relate", "--results", str(tmp_path / "some")], capsys)
+    assert "scored 2 of the 3 tasks that it was trained on (--score-tasks)" in said
 
 
 def test_other_images_than_the_cells_are_refused(runs: Path, tiny: Any, tmp_path: Path, capsys: Any) -> None:

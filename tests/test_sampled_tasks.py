@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import bench
 from bench.errors import UserError
+from bench.evaluate import _copies
 from bench.likeness import IN_RECORDS, kept
 from bench.methods import TaskData, find_method
 from bench.protocols import Fold, find_protocol
@@ -169,6 +170,25 @@ def test_of_many_unseen_tasks_what_serves_the_last_one_alone_is_kept() -> None:
     scores = [method.predict_new(task, torch.ones(2, where.clip.embed_dim)) for task in where.tasks]
     assert len(method._guests) == 1
     assert torch.equal(method.predict_new(where.tasks[0], torch.ones(2, where.clip.embed_dim)), scores[0])
+
+
+def test_copies_among_many_unseen_tasks_take_one_look_at_each_trained_one() -> None:
+    """Of 300 unseen tasks, not 300 · 300 looks. Unseen 7 has an image of trained 2. So has trained 1, beside one of its
+    own, but others' images count only for tasks that were not trained on."""
+    few = {f"trained {i}": (f"own {i}", f"also {i}") for i in range(300)}
+    tests = {f"unseen {i}": ("new",) for i in range(300)}
+    tests |= {"unseen 7": ("own 2", "new"), "trained 1": ("own 1", "own 2")}
+    looks: list[str] = []
+
+    def images(name: str) -> SimpleNamespace:
+        looks.append(name)
+        return SimpleNamespace(digests=few[name])
+
+    held = {name: SimpleNamespace(digests=own) for name, own in tests.items()}
+    plan: Any = SimpleNamespace(draw=lambda cell: SimpleNamespace(images=images), images=SimpleNamespace(tests=held))
+    found = _copies(plan, cast(Any, SimpleNamespace(trained=tuple(few))))
+    assert {name: n for name, n in found.items() if n} == {"unseen 7": 1, "trained 1": 1}
+    assert len(found) == 301 and len(looks) == 300
 
 
 # ---- the report ----------------------------------------------------------------------------------------------
