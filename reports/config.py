@@ -41,7 +41,7 @@ class ReportConfig(Settings):
     best_on: Literal["val"] | None = setting(
         None,
         "of a method's variants (-o coop.epochs=50,200) show the one with the highest accuracy on the few-shot "
-        "validation images (val); test images have no say",
+        "validation images (val); test images have no say, and controls stay beside it",
         "records",
         choices=("val",),
     )

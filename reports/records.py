@@ -16,7 +16,7 @@ from bench.errors import UserError, nearest
 from bench.files import user_path
 from bench.packs import records_below
 from bench.progress import count
-from bench.records import Record
+from bench.records import SHUFFLED, Record
 from bench.reports.config import ReportConfig
 from bench.reports.steadiness import with_stability
 from bench.settings import many
@@ -116,9 +116,14 @@ def _whole(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _best_on_val(rows: pd.DataFrame) -> pd.DataFrame:
     """Of every method the variant with the highest accuracy on the few-shot validation images: the mean over the tasks,
-    seeds and shots that all its variants have. Of equal ones the default, else the first. Test images have no say."""
+    seeds and shots that all its variants have. Of equal ones the default, else the first. Test images have no say.
+
+    Controls stay beside it, and are never chosen instead: each is a choice of its own, among settings with that control.
+    """
     kept = []
-    control = rows["parameters"].map(lambda values: values.get("names", ""))  # never chosen instead of its method
+    several = rows.groupby("method")["variant"].transform("nunique") > 1
+    known = {method: _controls(method) for method in rows.loc[several, "method"].unique()}
+    control = rows.apply(lambda row: _control(row, known.get(row["method"], {})), axis=1)
     for (*_, method, _), group in rows.groupby([*BLOCK, "method", control], sort=False):
         variants = sorted(group["variant"].unique(), key=lambda variant: (variant != "", variant))
         if len(variants) > 1:
@@ -142,6 +147,26 @@ def _best_on_val(rows: pd.DataFrame) -> pd.DataFrame:
             group = group[group["variant"] == best].assign(selected=said)
         kept.append(group)
     return pd.concat(kept, ignore_index=True)
+
+
+def _controls(method: str) -> dict[str, Any]:
+    """The parameters of which every value but the default makes a control of a method, with these defaults."""
+    from bench.methods import find_method, method_names  # brings torch, which other reports do without
+
+    if method not in method_names():  # nor is code run that a record names
+        told = "is not installed here; should some of its settings be controls, one may be chosen"
+        warnings.warn(f"--best-on val: {method} {told}", stacklevel=4)
+        return {}
+    kind = find_method(method, "--best-on val:")
+    plain = kind.Params()
+    return {name: getattr(plain, name) for name in kind.controls}
+
+
+def _control(row: pd.Series, defaults: Mapping[str, Any]) -> str:
+    """What makes a row a control, "" if nothing does: names exchanged between tasks, or parameters of the method."""
+    values = {**row["parameters"], **changes(row["variant"])}
+    told = [f"{name}={values[name]}" for name in defaults if str(values.get(name, defaults[name])) != str(defaults[name])]
+    return ",".join([*told, *([SHUFFLED] if "names" in row["config"] else [])])
 
 
 def _reworded(row: dict[str, Any]) -> dict[str, Any]:

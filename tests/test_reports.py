@@ -31,12 +31,13 @@ from bench.reports.records import load
 
 
 def put(root: Path, method: str, shots: int, seed: int, scores: dict[str, float], **more: Any) -> Path:
-    """Write a record: `scores` has the accuracy of each task; `more` overrides its parts."""
+    """Write a record: `scores` has each task's accuracy, `val` that on validation images; `more` overrides parts."""
     cell = {"suite": "toy", "backbone": "tiny", "method": method, "protocol": "few-shot", "variant": ""}
     cell |= {"shots": shots, "seed": seed, **more.pop("cell", {})}
     config = {"params": {"epochs": 20} if shots else {}, "views": 20 if shots else None, "tasks": list(scores)}
     config |= {"pretrained": "toy-weights", "complete_suite": True, **more.pop("config", {})}
     counts = {"metric": "overall_acc", "n_test": 100, "n_train": 5 * shots, "n_classes": 5, "part": "all"}
+    counts |= {"val_accuracy": val} if (val := more.pop("val", None)) is not None else {}
     record = {
         "schema": 1,
         "status": "done",

@@ -81,11 +81,8 @@ def swept(root: Path, method: str, val: dict[int, float] | None = None, **accura
     for epochs in (50, 200):
         config = {"params": {"epochs": epochs}, "views": epochs}
         cell = {"variant": "" if epochs == 50 else "epochs=200"}
-        path = put(root, method, 4, 1, {"a": accuracy[f"e{epochs}"]}, cell=cell, config=config)
-        if val:
-            record = json.loads(path.read_text())
-            record["tasks"][0]["val_accuracy"] = val[epochs]
-            path.write_text(json.dumps(record))
+        accuracies, seen = {"a": accuracy[f"e{epochs}"]}, val[epochs] if val else None
+        put(root, method, 4, 1, accuracies, cell=cell, config=config, val=seen)
 
 
 def test_methods_and_the_settings_that_all_were_run_in_meet_in_one_table(tmp_path: Path) -> None:
@@ -117,6 +114,34 @@ def test_a_setting_is_chosen_by_validation_accuracy_alone(tmp_path: Path) -> Non
     swept(tmp_path / "old", "coop", e50=90.0, e200=40.0)
     with pytest.raises(UserError, match=r"--best-on val: the records of coop .* have no validation accuracy"):
         bench.report(tmp_path / "old", tmp_path / "out", best_on="val")
+
+
+def test_a_control_is_never_chosen_as_a_methods_best_setting(tmp_path: Path) -> None:
+    """Of a random graph and of shuffled names, the best on validation images, and of settings that are no controls."""
+    settings = [("", 60.0, 50.0), ("nearest=3", 70.0, 40.0), ("graph=permuted", 90.0, 30.0)]
+    settings += [("nearest=3,graph=permuted", 80.0, 20.0), ("names=shuffled", 95.0, 10.0)]
+    for variant, val, accuracy in settings:
+        given = {"epochs": 50, "nearest": 0, "graph": "names", **dict(re.findall(r"(\w+)=(\w+)", variant))}
+        config = {"names": given.pop("names")} if "names" in given else {}
+        cell, config = {"variant": variant}, {**config, "params": given}
+        put(tmp_path / "runs", "softcpt-graph", 4, 1, {"a": accuracy}, cell=cell, config=config, val=val)
+    swept(tmp_path / "runs", "coop", {50: 60.0, 200: 70.0}, e50=90.0, e200=40.0)
+    for names, val in (("own", 60.0), ("all", 70.0)):  # a setting of LASP's, and no control
+        config = {"params": {"epochs": 50, "names": names}}
+        cell = {"variant": "names=all" if names == "all" else ""}
+        put(tmp_path / "runs", "lasp", 4, 1, {"a": val}, cell=cell, config=config, val=val)
+    bench.report(tmp_path / "runs", tmp_path / "out", format="csv", best_on="val")
+    rows = pd.read_csv(tmp_path / "out" / "records.csv", keep_default_na=False)
+    assert sorted(zip(rows["method"], rows["variant"], strict=True)) == [
+        ("coop", "epochs=200"), ("lasp", "names=all"), ("softcpt-graph", "graph=permuted"),
+        ("softcpt-graph", "names=shuffled"), ("softcpt-graph", "nearest=3"),
+    ]  # fmt: skip
+
+
+def test_the_settings_of_a_method_that_is_not_installed_may_hold_controls_and_it_is_told(tmp_path: Path) -> None:
+    swept(tmp_path / "runs", "os:system", {50: 60.0, 200: 70.0}, e50=90.0, e200=40.0)
+    with pytest.warns(UserWarning, match="--best-on val: os:system is not installed here; should some of its settings"):
+        bench.report(tmp_path / "runs", tmp_path / "out", format="csv", best_on="val")
 
 
 def test_rows_that_used_validation_labels_are_marked_in_every_table(tmp_path: Path) -> None:
