@@ -238,6 +238,7 @@ def fetch(
     """
     from bench.datasets.fetch import carry_out, plan
     from bench.datasets.spec import load_suite
+    from bench.progress import silent
 
     loaded = load_suite(suite)
     if loaded.demo:
@@ -247,7 +248,8 @@ def fetch(
     root = user_path(data)
     if root.exists() and not root.is_dir():
         raise UserError(f"--data {data}: must be a folder, this is a file")
-    what = plan(loaded, root, tasks)
+    with silent(quiet):
+        what = plan(loaded, root, tasks)
     if confirm is None or confirm(what):
         what = carry_out(what, quiet)
     return what.table()

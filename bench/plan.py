@@ -29,7 +29,7 @@ from bench.files import user_path
 from bench.methods import Method, find_method, method_names
 from bench.names import check_names
 from bench.options import Variant, variants
-from bench.progress import absolute, bar, count, note
+from bench.progress import absolute, bar, count, note, silent
 from bench.protocols import Protocol, SuiteToSuite, find_protocol
 from bench.protocols.sampled import sampled
 from bench.recipe import check_values, load_recipe
@@ -196,6 +196,11 @@ def prepare(config: RunConfig, download: bool = True) -> Plan:
     ------
     UserError : something in the configuration does not fit what is there.
     """
+    with silent(config.quiet):
+        return _prepared(config, download)
+
+
+def _prepared(config: RunConfig, download: bool) -> Plan:
     if config.suite is None and config.data:
         raise UserError("--data without --suite: name one (`python -m bench list suites`), or leave --data out")
     protocol = find_protocol(config.protocol)
@@ -367,7 +372,7 @@ def _taking_part(
 def _data_root(suite: Suite, config: RunConfig) -> Path:
     """The folder of the suite's data; the demo's is made."""
     if suite.demo:
-        with bar("rendering the demo's images", 0, "image", True if config.quiet else None, position=0) as shown:
+        with bar("rendering the demo's images", 0, "image", None, position=0) as shown:
             return Path(ensure_demo(cache_folder() / "demo", absolute(shown)))
     data = config.data or os.environ.get("BENCH_DATA")
     if not data:

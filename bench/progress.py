@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm.auto import tqdm
 
 DELAY = 2  # seconds until anything is shown
 LOG_EVERY = 10  # seconds between the lines of one bar, where lines stand for bars
+
+_silent = ContextVar("silent", default=False)
 
 IN_NOTEBOOK = tqdm.__mro__[1].__module__ == "tqdm.notebook"  # its bars need no terminal
 
@@ -52,9 +56,20 @@ class _Lines:
 
 def bar(label: str, total: int, unit: str, hide: bool | None, position: int = 1, every: float = LOG_EVERY) -> Any:
     """A bar that appears after two seconds, or lines where standard error is no terminal. every : seconds per line."""
+    hide = True if _silent.get() else hide
     if hide is None and not has_bars():
         return _Lines(label, total, unit, every)
     return tqdm(desc=label, total=total, unit=unit, delay=DELAY, leave=False, disable=bool(hide), position=position)
+
+
+@contextmanager
+def silent(quiet: bool | None) -> Iterator[None]:
+    """Where `quiet`, no bar of what is called within is shown, whatever its `hide`: readers of data are told of none."""
+    before = _silent.set(bool(quiet) or _silent.get())
+    try:
+        yield
+    finally:
+        _silent.reset(before)
 
 
 def has_bars() -> bool:

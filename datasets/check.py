@@ -11,7 +11,7 @@ from bench.datasets.splits import Task, load_task, select_tasks
 from bench.datasets.types import MissingData, NotWritten
 from bench.errors import UserError, in_a_line
 from bench.features.hashes import ImageHashes, copies, describe_copies, named
-from bench.progress import bar, count
+from bench.progress import bar, count, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,13 +57,13 @@ def check_suite(
     import pandas as pd
 
     root = Path(data_root).expanduser()
-    hashes, hide = ImageHashes() if open_images else None, True if quiet else None
-    rows = []
-    for spec in select_tasks(suite.at(root), tasks):
-        row = check_task(spec, root, command(spec.name), hashes, hide)
-        if suite.demo and row.state == "missing":
-            row = row._replace(state="at first use", next="its images are rendered on first use")
-        rows.append([in_a_line(value) if isinstance(value, str) else value for value in row])
+    hashes, rows = ImageHashes() if open_images else None, []
+    with silent(quiet):
+        for spec in select_tasks(suite.at(root), tasks):
+            row = check_task(spec, root, command(spec.name), hashes)
+            if suite.demo and row.state == "missing":
+                row = row._replace(state="at first use", next="its images are rendered on first use")
+            rows.append([in_a_line(value) if isinstance(value, str) else value for value in row])
     table = pd.DataFrame(rows, columns=list(Row._fields))
     numbers = {"images": "int64", "classes": "int64", "images_expected": "Int64", "classes_expected": "Int64"}
     return table.astype(numbers)
@@ -74,11 +74,10 @@ def check_task(
     data_root: Path,
     command: str = "data fetch",
     hashes: ImageHashes | None = None,
-    hide: bool | None = True,
 ) -> Row:
     """One task's row.
 
-    command : what fetches its data. hashes : opens its images. hide : the progress bar, as in `bench.progress.bar`.
+    command : what fetches its data. hashes : opens its images.
     """
     row, state, advice = Row(spec.name, "missing", 0, spec.n_images, 0, spec.n_classes), "ready", ""
     try:
@@ -99,7 +98,7 @@ def check_task(
     notes = [str(task.left_out), task.doubles, "" if task.split.val else lacking]
     if hashes:
         parts = [[task.split.root / item.path for item in items] for items in task.split.parts.values()]
-        with bar(f"opening {spec.name}'s images", _images(task), "image", hide, position=0) as shown:
+        with bar(f"opening {spec.name}'s images", _images(task), "image", None, position=0) as shown:
             faults = hashes.broken([path for part in parts for path in part], shown.update, decode=True)
         if faults:
             broken = f"{count(len(faults), 'image')} cannot be read: {named(faults)}"

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import bench
 from bench import progress
+from bench.cli import main
+from bench.config import RunConfig
+from bench.datasets import taxa
+from bench.errors import UserError
+from bench.plan import prepare
+
+sys.path.append(str(Path(__file__).parent))
+from test_datasets_imagenet import write_coop, write_train
+from test_datasets_many import write as write_inat
 
 
 @pytest.fixture
@@ -88,3 +101,31 @@ def test_durations_are_told_as_people_say_them(seconds: float, told: str) -> Non
 
 def test_one_is_no_plural() -> None:
     assert [progress.count(n, "shot") for n in (0, 1, 2)] == ["0 shots", "1 shot", "2 shots"]
+
+
+@pytest.mark.parametrize("suite", ["imagenet", "inat2021-families"])
+def test_a_quiet_run_shows_no_bar_of_what_reads_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], suite: str
+) -> None:
+    """Each run ends at its backbone, once the suite is read; each check with what it found."""
+    monkeypatch.setattr(progress, "DELAY", 0)
+    write_inat(tmp_path, pictures=False)
+    write_coop(tmp_path / "imagenet")
+    write_train(tmp_path / "imagenet" / "images" / "train")
+    given: dict[str, Any] = {"suite": suite, "data": str(tmp_path), "allow_missing": True, "methods": ["zero-shot"]}
+
+    def told(quiet: bool) -> list[str]:
+        said = []
+        for look in (
+            lambda: prepare(RunConfig(**given, backbone="none", quiet=quiet)),
+            lambda: main(["run", "--suite", suite, "--data", str(tmp_path), "--tasks", "none", *["--quiet"] * quiet]),
+            lambda: bench.check(suite, str(tmp_path), quiet=quiet),
+        ):
+            taxa._annotations.cache_clear()  # read once per process
+            with contextlib.suppress(UserError):
+                look()
+            said.append(capsys.readouterr().err)
+        return ["reading " in text for text in said]
+
+    assert told(quiet=True) == [False, False, False]
+    assert told(quiet=False) == [True, suite != "imagenet", True]  # which tasks ImageNet has is known unread

@@ -71,13 +71,14 @@ def run(argv: list[str]) -> int:
             raise UserError(f"--perturb {perturb}: does not go with --track, because it records nothing")
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import select_tasks
+    from bench.progress import count, silent
 
     suite, data = load_suite(config.suite or "demo"), config.data or os.environ.get("BENCH_DATA")
-    select_tasks(suite.at(user_path(data)) if data else suite, config.tasks)
+    with silent(config.quiet):
+        select_tasks(suite.at(user_path(data)) if data else suite, config.tasks)
     if config.target:
         load_suite(config.target)
     from bench.plan import prepare
-    from bench.progress import count
     from bench.runner import OTHER_CODE, execute
     from bench.system import kept_heap
 
