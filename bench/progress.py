@@ -64,7 +64,7 @@ def bar(label: str, total: int, unit: str, hide: bool | None, position: int = 1,
 
 @contextmanager
 def silent(quiet: bool | None) -> Iterator[None]:
-    """Where `quiet`, no bar of what is called within is shown, whatever its `hide`: readers of data are told of none."""
+    """Where `quiet`, no bar of what is called within is shown, whatever its `hide`: readers know of none."""
     before = _silent.set(bool(quiet) or _silent.get())
     try:
         yield

@@ -70,10 +70,7 @@ def check_suite(
 
 
 def check_task(
-    spec: TaskSpec,
-    data_root: Path,
-    command: str = "data fetch",
-    hashes: ImageHashes | None = None,
+    spec: TaskSpec, data_root: Path, command: str = "data fetch", hashes: ImageHashes | None = None
 ) -> Row:
     """One task's row.
 

@@ -118,7 +118,7 @@ def _best_on_val(rows: pd.DataFrame) -> pd.DataFrame:
     """Of every method the variant with the highest accuracy on the few-shot validation images: the mean over the tasks,
     seeds and shots that all its variants have. Of equal ones the default, else the first. Test images have no say.
 
-    Controls stay beside it, and are never chosen instead: each is a choice of its own, among settings with that control.
+    Controls stay beside it, and are never chosen instead: each is a choice of its own, among settings with it.
     """
     kept = []
     several = rows.groupby("method")["variant"].transform("nunique") > 1
@@ -165,7 +165,7 @@ def _controls(method: str) -> dict[str, Any]:
 def _control(row: pd.Series, defaults: Mapping[str, Any]) -> str:
     """What makes a row a control, "" if nothing does: names exchanged between tasks, or parameters of the method."""
     values = {**row["parameters"], **changes(row["variant"])}
-    told = [f"{name}={values[name]}" for name in defaults if str(values.get(name, defaults[name])) != str(defaults[name])]
+    told = [f"{k}={values[k]}" for k, default in defaults.items() if str(values.get(k, default)) != str(default)]
     return ",".join([*told, *([SHUFFLED] if "names" in row["config"] else [])])
 
 
