@@ -67,6 +67,7 @@ class PromptMethod(Method):
     Attributes
     ----------
     separate : each task is a training of its own. paired : each class has its own context.
+    weighs_images : `gradients` of its own count images by the batch's weights, as those from `losses` do.
     at_once : images that `predict` scores at a time.
     learned : the parameters, by name. Trained separately, each task has its own, named "<name>-<index>".
     logs : of each training, by its task's name, or "all".
@@ -75,6 +76,7 @@ class PromptMethod(Method):
 
     separate = False
     paired = False
+    weighs_images = False
     at_once = 8192
     host: PromptMethod | None = None
     Params = PromptParams
@@ -216,7 +218,7 @@ class PromptMethod(Method):
         if self.separate and self.params.draws_tasks:
             raise UserError("task_temperature, tasks_a_step: these are of tasks that are trained together, not alone")
         own_gradients = getattr_static(type(self), "gradients") is not vars(PromptMethod)["gradients"]
-        if self.params.tasks_a_step and own_gradients:
+        if self.params.tasks_a_step and own_gradients and not self.weighs_images:
             raise UserError(f"tasks_a_step: {self.name} makes gradients of its own, in which all images count alike")
         self.know(clip, tasks)
         self.learned: dict[str, Tensor] = {}

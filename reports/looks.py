@@ -59,7 +59,7 @@ FAMILIES = (
     Family(
         "task sharing", ("#015456", "#007c7f", "#07a4a3"), 8,
         ("softcpt-graph", "softcpt-rank", "coop-tree", "mvlpt", "coop-kernel",
-         "coop-mix", "coop-mpt", "softcpt-mix", "softcpt-tree", "softcpt-residual"),
+         "coop-mix", "coop-mpt", "softcpt-mix", "softcpt-tree", "softcpt-residual", "shared-cocoop"),
     ),
     Family("caches", ("#936b02", "#624a00", "#c08901"), 7, ("tip-adapter", "tip-adapter-f", "ape", "ape-t")),
     Family(

@@ -63,9 +63,10 @@ TRAININGS = {
     "shared-coop": [1, 4, 7, 19],  # in an epoch's midst, and at its end
     "softcpt-cata": [5, 12],  # with a random share of the absent classes
     "cocoop": [2, 5],
+    "shared-cocoop": [6],
     "prograd": [4],
 }
-OPTIONS = ["all.epochs=6", "all.batch=4", "softcpt-cata.absent=0.5", "cocoop.words="]
+OPTIONS = ["all.epochs=6", "all.batch=4", "softcpt-cata.absent=0.5", "cocoop.words=", "shared-cocoop.words="]
 
 
 @pytest.mark.parametrize(("method", "steps"), TRAININGS.items())

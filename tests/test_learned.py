@@ -31,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # The tiny vocabulary splits "a photo of a" into more tokens than the contexts are long.
 OPTIONS = ["all.epochs=1", "all.batch=8", "all.steps=8", "kgcoop.words=", "cocoop.words=", "lasp.words="]
+OPTIONS += ["shared-cocoop.words="]
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,7 @@ def test_a_context_that_is_a_word_s_embedding_reads_as_that_word(runs: Path, tin
         ("mvlpt", 3 * 16),
         ("coop-cs", 9 * 16),
         ("cocoop", 3 * 4),
+        ("shared-cocoop", 4),
         ("lasp", 3 * 4),
         ("plot", 3 * 4 * 16),
         ("softcpt", 3 * 16 + 4),

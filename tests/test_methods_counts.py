@@ -132,6 +132,7 @@ def test_a_graph_adds_no_number_to_softcpt() -> None:
         ("softcpt-mix", {}, 8_390_656 + 73_728),
         ("coop-mpt", {}, 13_472),
         ("coop-mpt", {"conditioned": True}, 8_192 + 524_288),
+        ("shared-cocoop", {}, 2_048 + 65_536 + 64 + 32_768 + 512),  # a tenth of the paper's CoCoOp on ten tasks
     ],
 )
 def test_methods_that_share_count_as_worked_out_for_general10(

@@ -47,7 +47,7 @@ def test_the_paper_s_recipe_stands_above_the_suite_s_for_every_method(tiny: Any,
         assert {name: params[name] for name in PAPER} == PAPER
         assert configs[method]["views"] == 50  # a fresh view each epoch
         assert (params["context"], params["words"]) == (
-            (4, "a photo of a") if method in ("cocoop", "kgcoop", "lasp") else (16, "")
+            (4, "a photo of a") if method in ("cocoop", "shared-cocoop", "kgcoop", "lasp") else (16, "")
         )
 
 
@@ -258,6 +258,14 @@ def test_the_authors_recipe_is_prograd_s_and_kgcoop_s_public_one() -> None:
         assert {name: own.template for name, own in pulled.by_task.items()} == {
             "DTD": "a photo of a {}, a type of texture."
         }
+
+
+@pytest.mark.parametrize("name", ["cocoop", "shared-cocoop"])
+def test_the_authors_recipe_of_cocoop_is_its_public_one_on_one_task_and_on_several(name: str) -> None:
+    recipe = load_recipe("authors")
+    (made,) = variants([find_method(name)], [], [{}, recipe.values], recipe.rules, recipe.name)
+    p = made.params
+    assert (p.context, p.words, p.batch, p.epochs, p.lr) == (4, "a photo of a", 1, 10, 0.002)
 
 
 def test_the_authors_recipe_of_the_heads_is_their_configurations_by_task_and_shots() -> None:
