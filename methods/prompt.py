@@ -97,7 +97,7 @@ class PromptMethod(Method):
         if params.unseen != "own":
             return cls.not_lent(params.unseen)
         why, lent = super().refuses_unseen(params), [how for how in LENT if not cls.not_lent(how)]
-        return f"{why} (unseen={' or '.join(lent)} takes trained tasks')" if why and lent else why
+        return f"{why} (unseen={' or '.join(lent)} takes what trained tasks learned)" if why and lent else why
 
     @classmethod
     def not_lent(cls, how: str) -> str:

@@ -188,8 +188,10 @@ def _asked_for(rows: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
     if config.shots is not None:
         rows = rows[rows["shots"].isin([0, *many(config.shots)])]
     if config.tasks is not None:
-        rows = rows[rows["task"].isin(many(config.tasks))]
-        held = rows.groupby("key")["task"].transform(lambda tasks: json.dumps(list(dict.fromkeys(tasks))))
+        asked_for = many(config.tasks)
+        rows = rows[rows["task"].isin(asked_for)]
+        some = {text: json.dumps([task for task in json.loads(text) if task in asked_for]) for text in {*rows["tasks"]}}
+        held = rows["tasks"].map(some)  # of a fold those of all folds, as before
         rows = rows.assign(tasks=held, complete=rows["complete"] & (held == rows["tasks"]))
     if rows.empty:
         raise UserError(f"no finished cell below '{config.results}' has all of the methods, tasks and shots named")

@@ -209,6 +209,26 @@ def test_the_suite_reads_coops_folders_and_says_what_is_missing(tmp_path) -> Non
         load_task(suite.tasks[4], tmp_path)
 
 
+def test_the_suite_s_test_sets_have_their_classes_of_the_thousand_and_nothing_to_train_on(tmp_path) -> None:
+    """In the folders of their archives: V2's by numbers, -A and -R of every fifth class, two with the name "crane"."""
+    numbers = [f"n{1000 + i:08d}" for i in range(1000)]
+    names = ["crane" if i in (5, 15, 7) else f"class {i}" for i in range(1000)]
+    write_coop(tmp_path / "imagenet", dict(zip(numbers, names, strict=True)))
+    v2 = tmp_path / "imagenetv2" / "imagenetv2-matched-frequency-format-val"
+    some = {"imagenet-sketch/sketch": numbers, "imagenet-adversarial/imagenet-a": numbers[::5]}
+    some["imagenet-rendition/imagenet-r"] = numbers[::5]
+    touch(*(v2 / str(i) / "a.jpeg" for i in range(1000)))
+    touch(*(tmp_path / top / number / "a.jpg" for top, held in some.items() for number in held))
+    touch(*(tmp_path / top / "README.txt" for top in some))
+    for spec in load_suite("imagenet").tasks[1:]:
+        task = load_task(spec, tmp_path)
+        assert task.class_names == tuple(names if spec.n_classes == 1000 else names[::5])
+        assert not task.split.train and not task.split.val
+        folders = {Path(item.path).parent.name: item.label for item in task.split.test}
+        order = map(str, range(1000)) if spec.name == "ImageNetV2" else sorted(folders)
+        assert [folders[name] for name in order] == list(range(spec.n_classes or 0))
+
+
 SUITE = """\
 tasks:
   - {name: ImageNet, folder: imagenet, reader: {kind: imagenet, parts: {trainval: train, test: val}}, template: "a {}.",

@@ -171,6 +171,13 @@ def test_signed_rank_test_with_ties_counts_the_signs_that_are_as_unlikely() -> N
     assert stats.signed_rank([0, 0]) == (1, 0)
 
 
+@pytest.mark.parametrize(("n", "least"), [(3, 0.25), (5, 0.0625), (6, 0.03125), (8, 0.0078125), (10, 0.001953125)])
+def test_the_least_p_is_that_of_differences_of_one_sign(n: int, least: float) -> None:
+    """Two of the 2ⁿ assignments of signs are as unlikely."""
+    assert stats.signed_rank(range(1, n + 1)) == (least, 1)
+    assert (least < 0.05) == (n >= stats.pairs_needed())
+
+
 def test_signed_rank_test_is_scipy_s_where_nothing_is_tied_and_for_many_pairs() -> None:
     few = [1.5, -2, 3, 4.2, -0.3, 7, 8]
     assert stats.signed_rank(few)[0] == pytest.approx(scipy_stats.wilcoxon(few).pvalue)

@@ -14,8 +14,6 @@ import pandas as pd
 import pytest
 import torch
 
-from bench.datasets.spec import load_suite
-from bench.datasets.splits import load_task
 from bench.errors import UserError
 from bench.methods import Method, TaskData, find_method, method_names
 from bench.protocols import Fold, Part, find_protocol
@@ -86,19 +84,21 @@ def test_as_many_folds_as_tasks_are_the_protocol_without_a_number(tiny, tmp_path
 
 
 def test_nothing_of_the_unseen_task_but_names_and_test_images_counts(tiny, tmp_path) -> None:
-    """Other images to train and validate on of a task change neither the key nor the score of the fold that leaves it
-    out; the other folds, which train on them, are other cells."""
+    """Of a task all images but one of each class to train on, and all to validate on, are deleted, and the rest are
+    others: neither the key nor the score of the fold that leaves it out changes; the other folds, which train on them,
+    are other cells."""
     data = tmp_path / "data"
     shutil.copytree(tiny.data, data)
-    grid: dict[str, Any] = {"methods": ["softcpt", "coop"], "shots": [2], "seeds": [1], "protocol": "unseen-task"}
+    grid: dict[str, Any] = {"methods": ["softcpt", "coop"], "shots": [1], "seeds": [1], "protocol": "unseen-task"}
     grid["options"] = ["coop.unseen=mean,nearest"]
     tiny.run(tmp_path / "a", data=str(data), **grid)
-    test = {item.path for item in load_task(load_suite(tiny.suite).tasks[1], data).split.test}
-    images = sorted((data / "shade").glob("*/*.png"))
-    shown = [image for image in images if image.relative_to(data / "shade").as_posix() not in test]
-    stripes = sorted((data / "stripes").glob("*/*.png"))
-    for image, other in zip(shown, stripes, strict=False):
-        image.write_bytes(other.read_bytes())
+    rows = tiny.division("shade")
+    kept = list({label: row for row in rows["train"] for label in row[1:2]}.values())
+    for path, *_ in [row for row in rows["train"] + rows["val"] if row not in kept]:
+        (data / "shade" / path).unlink()
+    for (path, *_), other in zip(kept, sorted((data / "stripes").glob("*/*.png")), strict=False):
+        (data / "shade" / path).write_bytes(other.read_bytes())
+    (data / "shade" / "split_zhou_Shade.json").write_text(json.dumps({**rows, "train": kept, "val": []}))
     tiny.run(tmp_path / "b", data=str(data), **grid)
     before, after = tiny.numbers(tmp_path / "a").values(), tiny.numbers(tmp_path / "b").values()
     first, second = (
@@ -197,7 +197,7 @@ def made_up(root: Path) -> Path:
     for task, both in scores.items():
         for seed, accuracy in enumerate(both, start=1):
             put_fold(root, "softcpt", seed, task, accuracy, names[task])
-            put_fold(root, "shared-coop-matched", seed, task, accuracy - 2, {})
+            put_fold(root, "shared-coop-matched", seed, task, accuracy - 2, dict.fromkeys(names[task], accuracy - 2))
     put(root, "zero-shot", 0, 0, {"a": 55.0, "b": 55.0, "c": 55.0}, cell={"protocol": "unseen-task"})
     return root
 
@@ -395,6 +395,15 @@ def unseen_lines(out: Path) -> list[str]:
     """Those of the table in table.md."""
     text = (out / "table.md").read_text()
     return text[text.index("# Tasks never") :].partition("\n# ")[0].splitlines()
+
+
+def test_a_report_on_some_of_the_tasks_has_the_folds_of_these_in_one_table(tmp_path) -> None:
+    """Own names 60 and 50: over others' +4 and −1, over zero-shot +5 and −5."""
+    report(made_up(tmp_path / "runs"), tmp_path / "out", format=DATA, tasks=["b", "a"])
+    lines = [x for x in unseen_lines(tmp_path / "out") if x.startswith("| softcpt ")]
+    (cells,) = ([cell.strip() for cell in line.split("|")[2:-1]] for line in lines)
+    assert cells[:7] == ["55.00", "53.50", "50.00", "+1.50", "1.000", "+0.00", "1.000"]
+    assert "With 2 tasks no p is below 0.500" in " ".join(unseen_lines(tmp_path / "out"))
 
 
 def test_a_mean_over_some_of_the_folds_stands_in_no_table(tmp_path) -> None:

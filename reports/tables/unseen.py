@@ -115,7 +115,7 @@ def by_task(block: Block, shots: int) -> pd.DataFrame:
             accuracy = overlap.get("accuracy")
             rows.loc[i, [KNOWN, NEW]] = overlap["known"], np.nan if accuracy is None else accuracy
         found = dict(record.under_names.get(row["task"], {}))
-        if found:
+        if found and row["method"] != MATCHED:  # which reads names for its rate alone
             rows.loc[i, NONE] = found.pop("")
             rows.loc[i, OTHERS] = np.mean(list(found.values()) or np.nan)  # all others may have its name
     rows = rows.rename(columns={"accuracy": OWN})
