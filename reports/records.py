@@ -188,7 +188,7 @@ def _asked_for(rows: pd.DataFrame, config: ReportConfig) -> pd.DataFrame:
     if config.shots is not None:
         rows = rows[rows["shots"].isin([0, *many(config.shots)])]
     if config.tasks is not None:
-        asked_for = many(config.tasks)
+        asked_for: tuple[str, ...] = many(config.tasks)
         rows = rows[rows["task"].isin(asked_for)]
         some = {text: json.dumps([task for task in json.loads(text) if task in asked_for]) for text in {*rows["tasks"]}}
         held = rows["tasks"].map(some)  # of a fold those of all folds, as before
