@@ -7,15 +7,17 @@ merely good does not.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from bench.errors import UserError
-from bench.methods.base import Names, generator
+from bench.methods.base import generator
 from bench.methods.shared_coop import SharedCoOp
 from bench.options import Variant
+from bench.progress import count
 from bench.records import SHUFFLED
 
 METHODS = ("zero-shot", "zero-shot-generic", "shared-coop-matched")
@@ -61,23 +63,32 @@ def with_shuffled(settings: Sequence[Variant]) -> list[Variant]:
 def shuffled(names: Sequence[str], seed: int) -> list[str]:
     """The names in another order, drawn by the seed, in which no place has the name that it had.
 
+    Where names that stand more than once let hardly any order fit, one is made: equal names side by side, groups and
+    places drawn, and every name as many places on as the largest group has.
+
     Raises
     ------
-    UserError : there is none, because a name stands at more than half of the places.
+    UserError : there is none.
     """
-    if names and 2 * max(names.count(name) for name in set(names)) <= len(names):
-        rng = generator(seed, "shuffled names", *names)
-        for _ in range(TRIES):
-            order = [names[i] for i in torch.randperm(len(names), generator=rng)]
-            if all(new != old for new, old in zip(order, names, strict=True)):
-                return order
-    raise UserError(f"names cannot be shuffled so that no task keeps its own: {', '.join(map(repr, names))}")
+    if why := unshuffled(names):
+        raise UserError(f"names cannot be shuffled so that no task keeps its own: {why}")
+    rng = generator(seed, "shuffled names", *names)
+    for _ in range(TRIES):
+        order = [names[i] for i in torch.randperm(len(names), generator=rng)]
+        if all(new != old for new, old in zip(order, names, strict=True)):
+            return order
+    drawn = torch.randperm(len(names), generator=rng).tolist()
+    first = [names[i] for i in drawn]  # whose group comes first, and so on
+    places = sorted(drawn, key=lambda i: first.index(names[i]))
+    step, order = max(map(names.count, names)), list(names)
+    for k, place in enumerate(places):
+        order[place] = names[places[k - step]]
+    return order
 
 
-def can_shuffle(tasks: Sequence[Names]) -> bool:
-    """Whether tasks can exchange their names so that none keeps its own."""
-    try:
-        shuffled([task.task_name for task in tasks], 0)
-    except UserError:
-        return False
-    return True
+def unshuffled(names: Sequence[str]) -> str:
+    """Why names of tasks cannot be shuffled so that no task keeps its own: one of more than half of them; else ""."""
+    if not names:
+        return "there are none"
+    name, most = Counter(names).most_common(1)[0]
+    return f"{name!r} is the name of {most} of {count(len(names), 'task')}" if 2 * most > len(names) else ""

@@ -15,7 +15,7 @@ from bench.claims import CLAIMS
 from bench.clip.backbone import Backbone, load_backbone
 from bench.config import METHODS, RunConfig
 from bench.controls import METHODS as CONTROLS
-from bench.controls import can_shuffle, with_shuffled
+from bench.controls import unshuffled, with_shuffled
 from bench.datasets.cache_paths import cache_folder
 from bench.datasets.demo import ensure_demo
 from bench.datasets.fewshot import COOP, NESTED, VAL_SHOTS
@@ -291,10 +291,8 @@ def _load(suite: Suite, root: Path, config: RunConfig, names: Sequence[str] | No
 def _unshuffled(protocol: Protocol, tasks: Sequence[Task]) -> str:
     """Why the control with exchanged names is left out; "" where every training of the protocol can have it."""
     for fold in protocol.folds(tasks):
-        trained = [task for task in tasks if task.name in fold.trained]
-        if not can_shuffle(trained):
-            names = ", ".join(repr(task.task_name) for task in trained)
-            return f"--controls: no row with shuffled names: a task would keep its own of those trained on ({names})"
+        if why := unshuffled([task.task_name for task in tasks if task.name in fold.trained]):
+            return f"--controls: no row with shuffled names: of those trained on, {why}, so that one would keep its own"
     return ""
 
 
