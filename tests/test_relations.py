@@ -540,7 +540,8 @@ def test_cells_without_their_parameters_and_of_one_task(tiny: Any, tmp_path: Pat
 
 
 def test_methods_whose_prompts_fit_no_other_task_say_so() -> None:
-    for name, reason in (("coop-cs", "fit no other task's classes"), ("cocoop", "depend on the image")):
+    on_images = "depend on the image"
+    for name, reason in (("coop-cs", "fit no other task's"), ("cocoop", on_images), ("shared-cocoop", on_images)):
         method = find_method(name)()
         method.tasks = [a_task("a", "x"), a_task("b", "y")]
         assert reason in relations.why_not(method)
