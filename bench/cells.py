@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -40,12 +41,12 @@ class Cell:
     def views(self) -> int | None:
         return self.config["views"]
 
-    @property
+    @cached_property  # asked for each of thousands of tasks
     def trained(self) -> frozenset[str]:
         """The names of the tasks that are trained on."""
         return frozenset(self.config.get("trained", self.config["tasks"]))
 
-    @property
+    @cached_property
     def scored(self) -> frozenset[str]:
         """The names of the tasks that are scored."""
         return frozenset(self.config.get("scored", self.config["tasks"]))

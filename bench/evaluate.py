@@ -130,12 +130,12 @@ def _record(plan: Plan, cell: Cell, method: Method, data: list[TaskData], traine
     rows: list[dict[str, Any]] = []
     said = []
     by_name, named, overlap = {own.name: own for own in data}, {}, {}
+    others = plan.trained(cell)  # under their own names, also where they were trained under others
     for task, blocks in zip(plan.scored(cell), trained.tests, strict=True):
         unseen = task.name not in by_name
         own = TaskData(**_names(task), **NO_IMAGES) if unseen else by_name[task.name]
         scores, parts = score(plan.protocol, method, task, own, blocks, plan.backbone.device, unseen)
         if unseen:
-            others = plan.trained(cell)  # under their own names, also where they were trained under others
             named[task.name] = under_names(plan.protocol, method, task, own, others, blocks, plan.backbone.device)
             overlap[task.name] = known_classes(task, others, parts)
         rows += scores

@@ -175,7 +175,9 @@ def parts(root: Path, suite: str) -> dict[str, Suite]:
     return {part: load_suite(f"{suite}:{part}").at(root) for part in ("train", "val", "test")}
 
 
-@pytest.mark.parametrize(("suite", "above"), [("inat2021-families", 4), ("inat2021-genera", 5)])
+@pytest.mark.parametrize(
+    ("suite", "above"), [("inat2021-families", 4), ("inat2021-genera", 5), ("inat2021-families-dealt", 4)]
+)
 def test_parts_share_no_class_and_no_taxon_one_level_up(wide: Path, suite: str, above: int) -> None:
     whole, divided = load_suite(suite).at(wide), parts(wide, suite)
     assert sorted(t.name for s in divided.values() for t in s.tasks) == sorted(t.name for t in whole.tasks)
@@ -184,6 +186,9 @@ def test_parts_share_no_class_and_no_taxon_one_level_up(wide: Path, suite: str, 
     assert {len(names) for names in taxon.values()} == {above + 1}
     higher = {part: {taxon[task.name][:above] for task in s.tasks} for part, s in divided.items()}
     assert not any(higher[a] & higher[b] for a, b in (("train", "val"), ("train", "test"), ("val", "test")))
+    folder = wide / "inat2021"
+    names = [n for s in divided.values() for t in s.tasks for n in taxa.read_taxa(folder, t.reader).class_names]
+    assert len(names) == len(set(names)) == 600  # all 120 · 5 species, which have no common names, in one task each
     shares = [len(s.tasks) / 120 for s in divided.values()]
     assert all(abs(share - wanted) < 0.15 for share, wanted in zip(shares, (0.6, 0.2, 0.2), strict=True)), shares
 

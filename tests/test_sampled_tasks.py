@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 import bench
+from bench.cells import Cell
 from bench.errors import UserError
 from bench.evaluate import _copies
 from bench.likeness import IN_RECORDS, kept
 from bench.methods import TaskData, find_method
+from bench.plan import Plan
 from bench.protocols import Fold, find_protocol
 from bench.protocols.sampled import sampled
 from bench.reports import report
@@ -189,6 +191,24 @@ def test_copies_among_many_unseen_tasks_take_one_look_at_each_trained_one() -> N
     found = _copies(plan, cast(Any, SimpleNamespace(trained=tuple(few))))
     assert {name: n for name, n in found.items() if n} == {"unseen 7": 1, "trained 1": 1}
     assert len(found) == 301 and len(looks) == 300
+
+
+def test_a_cell_s_many_tasks_are_read_from_its_configuration_once() -> None:
+    """Not once for each of them: of 10,000 that took seven seconds, for each unseen task."""
+
+    class Config(dict[str, Any]):
+        reads = 0
+
+        def get(self, key: str, default: Any = None) -> Any:
+            Config.reads += 1
+            return super().get(key, default)
+
+    names = [f"task {i}" for i in range(40)]
+    tasks = [SimpleNamespace(name=name) for name in names]
+    plan: Any = SimpleNamespace(tasks=tasks)
+    cell = Cell(cast(Any, None), Config(tasks=names, trained=names[:30], scored=names[30:]), "key")
+    assert Plan.trained(plan, cell) == tasks[:30] and Plan.scored(plan, cell) == tasks[30:]
+    assert Config.reads == 2
 
 
 # ---- the report ----------------------------------------------------------------------------------------------
