@@ -208,3 +208,23 @@ def test_a_kernel_without_unseen_tasks_says_so_before_anything_is_trained(tiny: 
 def test_words_make_no_sense_where_z_holds_no_contexts() -> None:
     with pytest.raises(UserError, match=r"^words='a photo of a'"):
         CoOpKernel.Params(words="a photo of a")
+
+
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [
+        ("coop-kernel", {"kernel": "features"}),
+        ("softcpt", {"span": False, "task_context": 4}),
+        ("softcpt-graph", {"a": 0.25, "name_weight": 0.5, "temperature": 0.05, "nearest": 0, "graph": "names"}),
+        ("softcpt-rank", {"rank": 8}),
+        ("softcpt-mix", {"clusters": 8, "temperature": 0.1, "mixture": "names"}),
+        ("coop-mix", {"clusters": 8, "temperature": 0.1, "mixture": "names", "task_context": 0}),
+        ("coop-mpt", {"conditioned": False}),
+        ("coop-tree", {"nodes": "all", "leaf_decay": 0, "shuffle": 0}),
+        ("softcpt-residual", {"nodes": "all", "leaf_decay": 0, "node_scale": 1, "shuffle": 0}),
+        ("softcpt-tree", {"shuffle": 0}),
+    ],
+)
+def test_defaults_are_those_that_the_pages_name(name: str, defaults: dict[str, Any]) -> None:
+    params = find_method(name).Params()
+    assert {key: getattr(params, key) for key in defaults} == defaults

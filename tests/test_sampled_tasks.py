@@ -258,6 +258,8 @@ def test_the_learning_curve_is_the_mean_over_tasks_of_each_number_of_training_ta
     assert points["half"].tolist() == pytest.approx([25.41, 0], abs=0.01)  # 12.706 · √8 / √2
     report(tmp_path / "runs", tmp_path / "out", format=["md"])
     header, *lines = table(tmp_path / "out", "toy · tiny · unseen-task · tasks never")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "Each training is on 2 or 8 of the tasks (--train-tasks)." in text
     place = header.index("own − shared-coop-matched")  # the control of as many training tasks
     assert [line[place] for line in lines if line[0].startswith("softcpt")] == ["+4.00", "+1.00"]
 

@@ -152,6 +152,15 @@ def test_a_node_is_the_sum_of_its_children_after_every_step(tree: World) -> None
     assert len(seen) == 16 and seen[-1] > seen[0]
 
 
+def test_what_a_root_gains_over_its_start_is_the_sum_of_what_its_children_learned(tree: World) -> None:
+    method = made("coop-tree", tree, momentum=0.9, weight_decay=0.0)
+    start: Any = find_method("coop-tree")(find_method("coop-tree").Params(context=4))
+    start.setup(tree.clip, tree.tasks, seed=1)
+    root, animals, *leaves = method.learned["nodes"].detach()
+    gained = root - start.learned["nodes"][0].detach()
+    assert gained.norm() > 0 and (gained - animals - leaves[2]).norm() < 1e-4 * gained.norm()
+
+
 @pytest.mark.parametrize(("decay", "first", "second"), [(1.0, 2.5, 3.5), (9.0, 2.9, 3.1)])
 def test_decayed_leaves_stay_near_the_root(
     decay: float, first: float, second: float, monkeypatch: pytest.MonkeyPatch

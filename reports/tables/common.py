@@ -53,6 +53,7 @@ def about(block: Block) -> list[str]:
         f"{block.n_tasks}{_part_of(block)}: {listed(block.tasks)}.",
         *missing(block),
         f"Protocol {first['protocol']}, seed{'s' * (len(block.seeds) > 1)} {', '.join(map(str, block.seeds))}.",
+        _fewer_tasks(block),
         HALVES.format(_shots(block)) if block.halves else "",
         _uneven(block),
         _recipe(block),
@@ -124,6 +125,12 @@ def _shots(block: Block) -> str:
     """ "1 shot", "1, 4 shots"."""
     *first, last = block.shots or [0]
     return ", ".join([*map(str, first), count(last, "shot")])
+
+
+def _fewer_tasks(block: Block) -> str:
+    """Of how many tasks a training was, where not of all that it might have been; "" where of all."""
+    numbers = sorted(block.rows["train_tasks"].dropna().unique())
+    return f"Each training is on {' or '.join(map(str, numbers))} of the tasks (--train-tasks)." if numbers else ""
 
 
 def _uneven(block: Block) -> str:
