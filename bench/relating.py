@@ -94,12 +94,13 @@ def _relate(config: RelateConfig) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict : DataFrames by name. Tasks × tasks: "swap" (points; row i, column j is what task j scores in the context of
-        task i, less zero-shot with j's own template), the similarities "text", "kernel", "contexts",
-        "contexts change", "functional", "visual" and "class names" (docs/task-sharing.md), and, where the folder has
-        the records, "pair gain" and "left-out gain" (`bench.gains`). Tables: "spectrum" of K = F Fᵀ, "gains" of joint
-        training, and "association", one row per gain and similarity: rho (Spearman, over pairs of tasks), p (Mantel,
-        one-sided), the least p there can be, ceiling (of |rho|, by noise between seeds), seeds. What does not exist
-        for the method is left out. `["association"].attrs["notes"]` has the sentences that the command prints below it.
+        task i, less zero-shot with j's own template), the similarities "text", "kernel", "gradients",
+        "kernel × gradients", "affinity", "contexts", "contexts change", "functional", "visual" and "class names"
+        (docs/task-sharing.md), and, where the folder has the records, "pair gain" and "left-out gain" (`bench.gains`).
+        Tables: "spectrum" of K = F Fᵀ, "gains" of joint training, and "association", one row per gain and similarity:
+        rho (Spearman, over pairs of tasks), p (Mantel, one-sided), the least p there can be, ceiling (of |rho|, by
+        noise between seeds), seeds. What does not exist for the method is left out. `["association"].attrs["notes"]`
+        has the sentences that the command prints below it.
 
     Raises
     ------

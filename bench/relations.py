@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import association, gains
-from bench.clip.text import Prompts
+from bench.affinity import affinity, gradients
 from bench.errors import UserError
 from bench.evaluate import scored_features
 from bench.features import View
@@ -46,8 +46,16 @@ SIGNIFICANT = 0.05
 SWAP, PAIRS, LEFT_OUT = "swap", "pair gain", "left-out gain"
 BOTH = "kernel × gradients"
 SIMILARITIES = (
-    "text", "kernel", "gradients", BOTH, "contexts", "contexts change", "functional", "visual", "class names",
+    "text", "kernel", "gradients", BOTH, "affinity", "contexts", "contexts change", "functional", "visual",
+    "class names",
 )  # fmt: skip
+
+# Ours; by them contexts are compared beyond the tasks' own classes.
+NOUNS = """apple arm baby bag ball bed bell bicycle bird boat book bottle bowl box boy branch bread bridge brush bucket
+building bus button cake camera car cat chair child church city clock cloud coat coin cow cup desk dog door dress drum
+ear egg engine eye face farm feather fence field finger fire fish flag floor flower foot forest fork garden girl glass
+glove goat hand hat hill horse house island key kitchen knife lake lamp leaf letter man map moon mountain mouth nail
+nose ocean orange paper pen picture plate river road rock roof rope sand ship shoe sky"""
 
 Matrix = NDArray[np.float64]
 Tick = Callable[[], object]
@@ -110,8 +118,8 @@ def accuracy(method: Method, task: TaskData, test: TaskTest, class_names: Sequen
 
 
 def probes(tasks: Sequence[TaskData]) -> list[str]:
-    """The names that `functional` reads: every class name of the tasks, once."""
-    return list(dict.fromkeys(chain.from_iterable(task.class_names for task in tasks)))
+    """The names that `functional` reads: every class name of the tasks and a hundred common nouns, each once."""
+    return list(dict.fromkeys([*chain.from_iterable(task.class_names for task in tasks), *NOUNS.split()]))
 
 
 @torch.no_grad()
@@ -152,26 +160,6 @@ def overlap(tasks: Sequence[TaskData]) -> Matrix:
 def visual(images: Sequence[Tensor]) -> Matrix:
     """[T, T]: cosines of tasks' mean unit image features; `images` [n, d] are of each task's few-shot set."""
     return cosines(torch.stack([F.normalize(own.double(), dim=-1).mean(dim=0) for own in images])).cpu().numpy()
-
-
-def gradients(method: PromptMethod, images: Sequence[Tensor], labels: Sequence[Tensor]) -> Matrix:
-    """[T, T]: ⟨G_i, G_j⟩, G_i the gradient of task i's loss (cross-entropy on its few-shot set) by its context, as
-    learned. Times K it is the inner product of the gradients by P: to first order, what a step for i does for j's loss
-    ("task affinity", Fifty et al., NeurIPS 2021, arXiv 2109.04617).
-
-    images [n, d], labels [n] : of each task. The tasks have one context each.
-    """
-    rows = []
-    for t, (own, wanted) in enumerate(zip(images, labels, strict=True)):
-        names = method.tasks[t].class_names
-        with torch.enable_grad():
-            context = method.contexts([t], [names])[0].detach().requires_grad_(True)
-            encoded = method.clip.tower.encode([Prompts(context, names)], method.params.position)
-            (text,) = method.normalised(method.shifted([t], encoded), [names])
-            scores = method.scores(F.normalize(own.to(text.device), dim=-1), text)
-            (gradient,) = torch.autograd.grad(F.cross_entropy(scores, wanted.to(text.device)), context)
-        rows.append(gradient.flatten().double().cpu())
-    return (torch.stack(rows) @ torch.stack(rows).T).numpy()
 
 
 def start_of(kept: Kept) -> Method | None:
@@ -262,16 +250,19 @@ def measure(
             if now is not None:
                 spectra.setdefault("learned", []).append(now)
             images, labels = _few_shot(plan, tasks, record)
+            method = cast(PromptMethod, kept.method)
             if "kernel" in found:
-                found["gradients"] = gradients(cast(PromptMethod, kept.method), images, labels)
+                found["gradients"] = gradients(method, images, labels)
                 found[BOTH] = found["kernel"] * found["gradients"]
+            if method.image == "pooled" and not method.separate:
+                found["affinity"] = affinity(method, images, labels)
             accuracies = swapped(kept.method, tests, device, shown.update)
             recorded = {row["task"]: row["accuracy"] for row in record.tasks}
             off = max([off, *(abs(accuracies[t, t] - recorded[name]) for t, name in enumerate(tasks))])
             found |= {
                 SWAP: accuracies - plain,
                 "text": text(plan.backbone, kept.tasks),
-                "functional": functional(cast(PromptMethod, kept.method), shown.update),
+                "functional": functional(method, shown.update),
                 "visual": visual(images),
                 "class names": overlap(kept.tasks),
             }

@@ -33,12 +33,15 @@ COSINES = {
     "kernel": "task features (K)",
     "gradients": "gradients",
     "kernel × gradients": "K × gradients",
+    "affinity": "task affinity",
     "contexts": "contexts",
     "contexts change": "contexts, change since start",
     "functional": "functional shifts",
     "visual": "few-shot images",
     "class names": "class names shared",
 }
+ANY_SIZE = ("gradients", "kernel × gradients", "affinity")
+CHANGES = ("contexts change", "affinity")  # the picture shows percent, above and below 0
 PRODUCTS = ("kernel", "gradients", "kernel × gradients")  # the picture shows cosines of these
 ABOUT = {
     "swap": "points over zero-shot; row: whose context; column: whose images",
@@ -47,6 +50,8 @@ ABOUT = {
     "kernel": "K itself; the picture shows cosines",
     "gradients": "inner products of the losses' gradients by the tasks' contexts; the picture shows cosines",
     "kernel × gradients": "inner products of the losses' gradients by P; the picture shows cosines",
+    "affinity": "share of a task's loss that a step takes away; row: whose step; column: whose loss; the picture shows "
+    "percent",
 }
 TABLES = {
     "spectrum": "Spectrum of K = F Fᵀ: shares of its trace, and effective rank",
@@ -80,7 +85,7 @@ def page(found: Relations) -> str:
             matrix = name in GAINS or name in COSINES
             frame = found.frames[name].reset_index() if matrix else found.frames[name]
             form = ".1f" if name in GAINS or name == "gains" else ".4f" if name == "association" else ".3f"
-            form = ".3g" if "gradients" in name else form  # of any size
+            form = ".3g" if name in ANY_SIZE else form
             header = [Cell(str(column)) for column in frame.columns]
             rows = [[Cell(_text(value, form)) for value in row] for row in frame.itertuples(index=False)]
             caption = [f"{found.about}.", *([f"{ABOUT[name]}."] if name in ABOUT else [])]
@@ -132,7 +137,7 @@ def _panel(axes: Axes, name: str, frames: Mapping[str, pd.DataFrame], tasks: lis
     if name in PRODUCTS:
         lengths = np.sqrt(np.diag(matrix))
         matrix = matrix / np.outer(lengths, lengths)
-    change = name == "contexts change"
+    change = name in CHANGES
     heat(axes, 100 * matrix if change else matrix, gains=name in GAINS or change)
     axes.set_title(GAINS.get(name) or COSINES[name])
     unit = "share × 100" if name == "class names" else "cosine × 100"

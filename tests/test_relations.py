@@ -34,6 +34,7 @@ from test_cli import mistake
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+NOUNS = relations.NOUNS.split()
 TASKS = ["Colour", "Shade", "Stripes"]
 SUBSETS = [["Colour"], ["Shade"], ["Stripes"], ["Colour", "Shade"], ["Colour", "Stripes"], ["Shade", "Stripes"]]
 
@@ -115,13 +116,13 @@ def test_swap_is_what_each_task_scores_in_the_others_contexts(found: Any, runs: 
     assert np.diag(found["swap"]) == pytest.approx(own, abs=1e-4)
 
 
-def test_functional_similarity_is_of_what_contexts_do_to_all_class_names(found: Any, runs: Path, tiny: Any) -> None:
+def test_functional_likeness_is_of_what_contexts_do_to_class_names_and_nouns(found: Any, runs: Path, tiny: Any) -> None:
     for method, table in (("softcpt", found), ("coop", bench.relate(**asked(runs, tiny, cell=key_of(runs, "coop"))))):
         wanted = np.zeros((3, 3))
         with torch.no_grad():
             loaded = cells(runs, method)
             for kept in loaded.values():
-                names = [name for task in kept.tasks for name in task.class_names]
+                names = [*dict.fromkeys([n for task in kept.tasks for n in task.class_names] + NOUNS)]
                 alone = F.normalize(kept.backbone.tower.encode_texts([f"{name}." for name in names]), dim=-1)
                 rows = [(unit_text(kept, context, names) - alone).double().flatten() for context in contexts(kept)]
                 for i in range(3):
@@ -129,6 +130,7 @@ def test_functional_similarity_is_of_what_contexts_do_to_all_class_names(found: 
                         wanted[i, j] += float(rows[i] @ rows[j] / rows[i].norm() / rows[j].norm()) / len(loaded)
         assert table["functional"].to_numpy() == pytest.approx(wanted, abs=1e-4)
     assert "contexts" not in table and "kernel" not in table and "spectrum" not in table  # CoOp's have no common start
+    assert len({*NOUNS}) == len(NOUNS) == 100
 
 
 def key_of(runs: Path, method: str, tasks: int = 3, joint: bool = False) -> str:
