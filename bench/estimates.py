@@ -21,6 +21,7 @@ import torch
 from bench.cells import Cell
 from bench.features.encode import BATCHES_AHEAD, CROPS_PER_BATCH, PIXELS_ON_CPU
 from bench.features.hashes import usable_cores
+from bench.features.mapped import IN_MEMORY
 from bench.limits import BOUND
 from bench.methods import TaskData
 from bench.methods.prompt import SIDE_BY_SIDE, PromptMethod
@@ -60,7 +61,8 @@ def memory(plan: Plan, cells: Sequence[Cell]) -> float:
     d, on_cpu = backbone.embed_dim * _places(plan, kind.image), backbone.device.type == "cpu"
     few = [pair for cell in cells for pair in plan.few(cell)]
     tests = [pair for cell in cells for pair in plan.tests(cell)]
-    features = sum(len(images) * len(view) * 4 * d for images, view in few)
+    sizes = [sum(len(images) * len(view) * 4 * d for images, view in plan.few(cell)) for cell in cells]
+    features = sum(min(size, IN_MEMORY) for size in sizes)  # larger ones are read from a mapped file, step by step
     total = (_now() if on_cpu else _weights(plan)) + 2 * features  # as they are mapped, and as they are put together
     if on_cpu:
         total += sum(len(images) * 4 * d for images, _ in tests)

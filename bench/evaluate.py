@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench import chosen, curves, likeness
 from bench.cells import Cell, needed, parameters_kept
@@ -22,6 +23,7 @@ from bench.devices import device_name, synchronise
 from bench.errors import UserError
 from bench.estimates import over_limit
 from bench.features import Images, View
+from bench.features.mapped import mapped
 from bench.guard import Deadline, ends_run, own_traceback, reason
 from bench.limits import BOUND, free, out_of_memory, smaller
 from bench.methods import Method, TaskData
@@ -235,18 +237,29 @@ def _data(plan: Plan, cell: Cell) -> list[TaskData]:
     if cell.variant.shuffled:
         names = shuffled([task.task_name for task in tasks], cell.seed)
         tasks = [task.called(name) for task, name in zip(tasks, names, strict=True)]
-    return [_task_data(plan, task, cell) for task in tasks]
+    views = mapped((_views(plan, task, cell) for task in tasks), plan.features.folder)
+    return [_task_data(plan, task, cell, own) for task, own in zip(tasks, views, strict=True)]
 
 
-def _task_data(plan: Plan, task: Task, cell: Cell) -> TaskData:
-    found: dict[str, Any] = {"views": torch.zeros(1, 0, plan.backbone.embed_dim)}
+def _views(plan: Plan, task: Task, cell: Cell) -> Tensor:
+    """[V, n, …]: a task's training views; none where the method reads none."""
+    wanted = needed(cell, plan.draw(cell), plan.protocol.trained(task).name)
+    return _few_shot(plan, cell, *wanted["views"]) if "views" in wanted else torch.zeros(1, 0, plan.backbone.embed_dim)
+
+
+def _few_shot(plan: Plan, cell: Cell, view: View, parts: Sequence[Images]) -> Tensor:
+    """[V, n, …] of a task's few-shot images."""
+    blocks = [plan.features.get(part, view, cell.variant.method.image) for part in parts]
+    return torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, plan.backbone.embed_dim)
+
+
+def _task_data(plan: Plan, task: Task, cell: Cell, views: Tensor) -> TaskData:
     draw, whole, task = plan.draw(cell), task, plan.protocol.trained(task)
-    for need, (view, parts) in needed(cell, draw, task.name).items():
-        blocks = [plan.features.get(part, view, cell.variant.method.image) for part in parts]
-        features = torch.cat(blocks, dim=1) if blocks else torch.zeros(1, 0, plan.backbone.embed_dim)
-        found[need] = features if need == "views" else features[0]
+    wanted = needed(cell, draw, task.name)
+    found: dict[str, Any] = {n: _few_shot(plan, cell, *wanted[n])[0] for n in wanted if n != "views"}
     return TaskData(
         **_names(task),
+        views=views,
         labels=_labels(draw.train[task.name]),
         val_labels=_labels(draw.val[task.name]),
         asked=cell.shots,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from bench.controls import reads_task_names, shuffled, with_shuffled
 from bench.errors import UserError
@@ -150,8 +151,10 @@ def test_each_seed_exchanges_the_names_in_its_own_way(monkeypatch: pytest.Monkey
         def called(self, name: str) -> Named:
             return Named(name)
 
-    monkeypatch.setattr(evaluate, "_task_data", lambda plan, task, cell: task.task_name)
-    plan: Any = SimpleNamespace(trained=lambda cell: [Named(name) for name in "abcde"])
+    monkeypatch.setattr(evaluate, "_views", lambda plan, task, cell: torch.zeros(1))
+    monkeypatch.setattr(evaluate, "_task_data", lambda plan, task, cell, views: task.task_name)
+    features = SimpleNamespace(folder=Path())
+    plan: Any = SimpleNamespace(trained=lambda cell: [Named(name) for name in "abcde"], features=features)
     cells: list[Any] = [SimpleNamespace(variant=SimpleNamespace(shuffled=True), seed=seed) for seed in range(6)]
     given = [evaluate._data(plan, cell) for cell in cells]
     assert given == [shuffled(list("abcde"), seed) for seed in range(6)] and len(set(map(tuple, given))) > 2
