@@ -92,8 +92,9 @@ def _step(plan: Plan, cells: Sequence[Cell]) -> float:
     if not isinstance(method, PromptMethod):
         return encoded
     weight, params = method.weight, method.params
-    if hasattr(params, BOUND):  # tokens of images and names, at most
-        kept = float(min(getattr(params, BOUND), params.batch * sum(tokens) * len(cells)))
+    if hasattr(params, BOUND):  # an image reads the names of its own task: at most, all of a batch the longest
+        read = params.batch * (sum if method.separate else max)(tokens) * len(cells)
+        kept = float(max(*tokens, min(getattr(params, BOUND), read)))  # one image's names are encoded at once
     elif method.separate:
         most = SIDE_BY_SIDE["cpu" if plan.backbone.device.type == "cpu" else "cuda"]
         kept = weight * sum(tokens) * len(cells) * min(1.0, most / max(1, weight * names * len(cells)))

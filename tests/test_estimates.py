@@ -51,20 +51,28 @@ def test_the_memory_of_a_cell_is_the_sum_of_its_parts(
 ) -> None:
     """Width 32, 2 blocks, features of 16 float32; 3 tasks of 3 classes; 1 training image a class in 2 views, 1 to
     validate on and 4 to test."""
-    noise = {"options": ["cocoop.words="]}
+    noise = {"options": ["all.words="]}
     tiny.run(tmp_path / "a", methods=["coop", "cocoop"], **ONE, **noise)  # so that nothing is to be encoded
     monkeypatch.setattr(estimates, "_now", lambda: 1e6)
-    plan = plan_of(tiny, tmp_path / "b", methods=["coop", "cocoop", "zero-shot"], **ONE, **noise)
+    plan = plan_of(tiny, tmp_path / "b", methods=["coop", "cocoop", "shared-cocoop", "zero-shot"], **ONE, **noise)
     cells = {cell.config["method"]: cell for cell in plan.cells}
+    one = ["all.words=", "shared-cocoop.max_tokens=1"]
+    bounded = plan_of(tiny, tmp_path / "b", methods=["shared-cocoop"], **ONE, options=one)
     tower = plan.backbone.tower
-    tokens = sum(len(tower.tokens(f"{name}.")) + 1 for task in plan.tasks for name in task.class_names)
+    each = [sum(len(tower.tokens(f"{name}.")) + 1 for name in task.class_names) for task in plan.tasks]
+    tokens = sum(each)
     texts = [task.template.format(name) for task in plan.tasks for name in task.class_names]
     features = 2 * (9 * 2 + 9) * 16 * 4 + 36 * 16 * 4  # few-shot ones twice, test images once
     a_token = 2 * 16 * 32 * 4  # what it keeps for them, in float32
     assert memory(plan, [cells["coop"]]) == 1e6 + features + tokens * a_token
     zero_shot = 36 * 16 * 4 + sum(len(tower.tokens(t)) + 1 for t in texts) * 32 * 8 * 4  # without gradients
     assert memory(plan, [cells["zero-shot"]]) == 1e6 + zero_shot
-    assert memory(plan, [cells["cocoop"]]) == 1e6 + features + min(20_000, 8 * tokens) * a_token
+    # A batch has 8 images. CoCoOp trains all tasks side by side, each on a batch of its own; a batch that tasks share
+    # has no more than 8 images of the task with the longest names, each of which reads the names of its task alone.
+    assert memory(plan, [cells["cocoop"]]) == 1e6 + features + 8 * tokens * a_token
+    assert len(set(each)) > 1 and 8 * tokens < 20_000
+    assert memory(plan, [cells["shared-cocoop"]]) == 1e6 + features + 8 * max(each) * a_token
+    assert memory(bounded, bounded.cells) == 1e6 + features + max(each) * a_token  # one image's names are not divided
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are measured on Linux")

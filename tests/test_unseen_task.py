@@ -254,11 +254,11 @@ def test_the_figure_shows_own_names_less_each_control_over_tasks(tmp_path) -> No
     assert OwnName().why_not(block) == "no control of these rows was run"
 
 
-def matched_column(out: Path) -> tuple[list[str], str]:
-    """softcpt's difference to the matched control and its p, and all that the caption says."""
+def matched_column(out: Path, method: str = "softcpt") -> tuple[list[str], str]:
+    """A method's difference to the matched control and its p, and all that the caption says."""
     lines = [[cell.strip() for cell in x.split("|")] for x in unseen_lines(out) if x.startswith("|")]
     place = lines[0].index("own − shared-coop-matched") if "own − shared-coop-matched" in lines[0] else None
-    (line,) = (line for line in lines if line[1] == "softcpt")
+    (line,) = (line for line in lines if line[1].split(" ")[0] == method)
     return [] if place is None else line[place : place + 2], " ".join(unseen_lines(out))
 
 
@@ -273,6 +273,33 @@ def test_a_control_with_other_settings_is_none(name: str, other: Any, usual: Any
         put_fold(root, "softcpt", 1, task, accuracy, {}, **{name: usual})
     report(root, tmp_path / "out", format=DATA)
     assert matched_column(tmp_path / "out")[0] == ["+2.00", "0.250"]
+
+
+@pytest.mark.parametrize(
+    ("method", "variant", "own", "theirs", "compared"),
+    [
+        ("softcpt", "", {"params": {"context": 16}}, {"params": {"context": 16}}, True),
+        ("softcpt", "context=8", {"params": {"context": 8}}, {"params": {"context": 16}}, False),
+        ("softcpt", "lr=0.1", {"params": {"lr": 0.1}}, {"params": {"lr": 0.002}}, False),
+        ("softcpt", "", {"views": 20}, {"views": 10}, False),
+        ("softcpt", "task_context=8", {"params": {"task_context": 8}}, {}, True),  # which the control has not
+        ("softcpt", "unseen=mean", {"params": {"unseen": "mean"}}, {"params": {"unseen": "own"}}, True),
+        ("coop-mpt", "", {"params": {"context": 4}}, {"params": {"context": 16}}, True),  # each at its own default
+        ("coop-mpt", "", {"params": {"epochs": 5}, "views": 5}, {"views": 20}, True),  # each a view per epoch
+    ],
+)
+def test_the_only_control_is_one_of_rows_of_its_own_settings(
+    method: str, variant: str, own: dict[str, Any], theirs: dict[str, Any], compared: bool, tmp_path: Path
+) -> None:
+    """What a row has changed from its method's default must be the control's, too, if the control has it at all."""
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for task in ("a", "b", "c"):
+        put_fold(runs, method, 1, task, 60.0, {}, variant, **own)
+        put_fold(runs, "shared-coop-matched", 1, task, 50.0, {}, **theirs)
+    report(runs, out, format=DATA)
+    column, said = matched_column(out, method)
+    assert column == (["+10.00", "0.250"] if compared else [])
+    assert ("Not compared with shared-coop-matched" in said) == (not compared)
 
 
 def test_a_control_of_another_number_of_training_tasks_is_none(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from bench.reports import markup, stats
 from bench.reports.elements import Table
 from bench.reports.groups import NAMES, Block
 from bench.reports.markup import Cell
-from bench.reports.records import changes
+from bench.reports.records import by_recipe, changes
 from bench.reports.tables.common import about, names, number, of, probability, searched_said, signed, used
 
 PROTOCOLS = ("unseen-task", "source-task", "suite-to-suite")
@@ -23,6 +23,7 @@ OWN, OTHERS, NONE = "own name", "other tasks' names", "no name"
 ZERO_SHOT, GENERIC, EXCHANGED = "zero-shot", "zero-shot-generic", "names shuffled"
 KNOWN, NEW = "classes trained on", "new classes"
 SEEN, RECOVERED, SIGNS = "trained on it", "recovered", "better / worse"
+RUN = ("train_tasks", "draws", "val_shots")  # what rows of one run share, whatever their methods
 LEAST = 1.0  # points a task that training on it must gain: a share of less says nothing
 
 SHUFFLED_SAID = "Names shuffled: trained with the names exchanged among the tasks, scored under each task's own. "
@@ -152,25 +153,28 @@ def _control(rows: pd.DataFrame, label: str, control: str | None) -> pd.Series:
 
 
 def _twin(block: Block, label: str, name: str, labels: Sequence[str]) -> str | None:
-    """Of `labels` the row that controls another in one way: trained with exchanged names, or at a matched rate with the
-    same number of training tasks and, of the settings in which there are several such rows, the same; None where there
-    is no one such row."""
+    """Of `labels` the row that controls another in one way: trained with exchanged names, or at a matched rate; None
+    where there is no one such row."""
     if name == EXCHANGED:
         fit = [one for one in labels if _is_control(block, one) and _but_names(block, one) == _but_names(block, label)]
         return None if not fit or _is_control(block, label) else fit[0]
     matched = [one for one in labels if block.of(one, "method") == MATCHED]
-    told = {one: _settings(block, one) for one in (label, *matched)}
-    every = {setting for one in matched for setting in told[one]}
-    differ = ["train_tasks", *(s for s in every if len({told[one].get(s) for one in matched}) > 1)]
-    fit = [one for one in matched if all(told[one].get(s) == told[label].get(s) for s in differ)]
+    fit = [one for one in matched if _alike(block, one, label)]
     return fit[0] if len(fit) == 1 and label not in matched else None  # no row is its own control
 
 
-def _settings(block: Block, label: str) -> dict[str, str]:
-    """All that may tell a row from another of its method."""
-    columns = {name: block.of(label, name) for name in ("views", "train_tasks", "draws", "val_shots")}
-    given = {**block.of(label, "parameters"), **columns, **changes(block.of(label, "setting"))}
-    return {name: str(value) for name, value in given.items()}
+def _alike(block: Block, *labels: str) -> bool:
+    """Whether two rows agree in how they were run, and in all that one of them has changed and both have: methods'
+    defaults may differ. `unseen` does not count: a context that tasks share serves each in the same way."""
+    one, other = ({**block.of(label, "parameters"), **changes(block.of(label, "setting"))} for label in labels)
+    told = {name for label in labels for column in ("variant", "setting") for name in changes(block.of(label, column))}
+    if any(by_recipe(str(block.of(label, "variant"))) for label in labels):
+        told |= {*one}  # what it changes depends on the shots
+    views = [[str(block.of(label, name)) for name in ("views", "epochs")] for label in labels]
+    seen_alike = views[0][0] == views[1][0] or all(own == epochs for own, epochs in views)  # or each a view per epoch
+    run_alike = all(str(block.of(labels[0], name)) == str(block.of(labels[1], name)) for name in RUN)
+    changed = (told & {*one} & {*other}) - {"unseen", "views"}
+    return run_alike and seen_alike and all(str(one[name]) == str(other[name]) for name in changed)
 
 
 def recovered(own: pd.Series, seen: pd.Series, zero_shot: pd.Series) -> float:
