@@ -36,6 +36,7 @@ class Variant:
     rules : of the recipe, not yet applied; a later one stands above an earlier.
     by_task : the parameters of tasks that differ from `params`, by the task's name.
     shuffled : a control, trained with the tasks' names exchanged among them (bench/controls.py).
+    given : by parameter, where a value comes from that is not the method's own: "-o coop.epochs=20", "recipe paper".
     """
 
     method: type[Method]
@@ -45,6 +46,7 @@ class Variant:
     rules: tuple[Rule, ...] = ()
     by_task: Mapping[str, Any] = field(default_factory=dict)
     shuffled: bool = False
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, shots: int, tasks: Sequence[str]) -> Variant:
         """The variant in cells of this shot count on these tasks: its rules applied."""
@@ -100,19 +102,23 @@ def variants(
     for method in methods:
         known = {f.name for f in fields(method.Params)}
         own: list[dict[str, Any]] = [{}]  # of the suite, then of what else is given
-        for content in recipes:
+        given: dict[str, str] = {}
+        for k, content in enumerate(recipes):
             common = content.get("all", {}) if method.common_recipe else {}
             values = {**common, **content.get(method.name, {})}
             found = {k: _convert(method, k, str(v), f"recipe {k}") for k, v in values.items() if k in known}
             own.append({**own[-1], **found})
+            given |= dict.fromkeys(found, f"recipe {recipe}" if k else "the suite's recipe")
         base, defaults = own[-1], _make(method, own[min(1, len(recipes))], "recipe")
         ruled = (rules or {}).get(method.name, ())
         plain = _make(method, base, "recipe") if ruled else defaults
+        given |= {name: f"recipe {recipe}" for rule in ruled for name in rule.values}
         axes: dict[str, list[Any]] = {}
         for target, name, texts, option in parsed:
             if target == method.name or (target == "all" and name in known):
                 _check_cut(method, name, option)
                 axes[name] = [_convert(method, name, text, f"-o {option}") for text in texts]
+                given[name] = f"-o {option}"
         left = [replace(r, values={k: v for k, v in r.values.items() if k not in axes}) for r in ruled]
         dropped = {name for rule in ruled for name in rule.values if name in axes}  # by -o, which stands above
         for point in itertools.product(*axes.values()):
@@ -123,7 +129,8 @@ def variants(
                 value = getattr(params, f.name)
                 if value != getattr(plain, f.name) or f.name in dropped:
                     told.append(f"{f.name}={value}")
-            out.append(Variant(method, params, defaults, ",".join(told), tuple(rule for rule in left if rule.values)))
+            rest = tuple(rule for rule in left if rule.values)
+            out.append(Variant(method, params, defaults, ",".join(told), rest, given=given))
     for target, name, _, option in parsed:
         if target == "all" and not any(name in {f.name for f in fields(m.Params)} for m in methods):
             raise UserError(f"-o {option}: none of the methods has a parameter {name!r}")

@@ -23,6 +23,7 @@ from bench.datasets.spec import Suite, load_suite
 from bench.datasets.splits import Task, load_tasks, select_tasks
 from bench.devices import find_device
 from bench.draws import Draw, RunImages, look_at_images, seen_and_scored
+from bench.effects import check_effects
 from bench.errors import UserError
 from bench.features import ImageFeatures, Images, View
 from bench.files import user_path
@@ -252,6 +253,7 @@ def _prepared(config: RunConfig, download: bool) -> Plan:
     if any(v.shuffled for v in settings) and (why := _unshuffled(protocol, tasks)):
         note(why, hide)
         settings = [v for v in settings if not v.shuffled]
+    check_effects(settings, many(config.shots), protocol, protocol.folds(tasks), hide)
     name = config.backbone or suite.backbone or "RN50"
     backbone = load_backbone(name, config.pretrained, find_device(config.device), config.precision, download)
     shots, seeds = many(config.shots), many(config.seeds)

@@ -1,0 +1,102 @@
+"""Values that a run was given and that would change nothing in it: silence would let them pass for settings tried.
+
+Refused are those that `-o METHOD.PARAMETER=` gives. Of values for several methods (`-o all.…`, a recipe), and of those
+that only another protocol reads, a line at the start of the run says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.errors import UserError
+from bench.methods import Method
+from bench.options import Variant
+from bench.progress import count, note
+from bench.protocols import Fold, Protocol
+from bench.protocols.base2new import Base2New
+
+# What `search=val` replaces before it counts, by method; of methods derived from it, too, that are not named.
+SEARCHED: dict[str, tuple[str, ...]] = {
+    "ape": ("alpha", "beta", "gamma"),
+    "ape-t": (),  # its training reads what its search then replaces
+    "cross-modal-lp": ("lr", "weight_decay", "batch"),
+    "gda": ("strength",),
+    "lp++": (),  # its iteration, which no parameter gives
+    "rla": ("lr", "pull", "power"),
+    "tip-adapter": ("alpha", "beta"),
+    "tip-adapter-f": (),  # as ape-t's
+}
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A parameter whose value changes nothing. elsewhere : another protocol or set of tasks would read it."""
+
+    name: str
+    why: str
+    elsewhere: bool = False
+
+
+def check_effects(
+    settings: Sequence[Variant], shots: Sequence[int], protocol: Protocol, folds: Sequence[Fold], hide: bool | None
+) -> None:
+    """Refuse values without effect in a run of these settings, or say which they are.
+
+    Raises
+    ------
+    UserError : `-o METHOD.PARAMETER=VALUE` changes nothing.
+    """
+    told: dict[tuple[str, str, str], list[str]] = {}
+    for variant in (setting.at(n, ()) for setting in settings for n in shots):
+        for idle in values_without_effect(variant, protocol, folds):
+            method, source = variant.method.name, variant.given[idle.name]
+            if source.startswith("-o ") and not source.lower().startswith("-o all.") and not idle.elsewhere:
+                raise UserError(f"{source}: {idle.name} changes nothing: {idle.why}; leave it out")
+            names = told.setdefault((source, method, idle.why), [])
+            names += [idle.name] * (idle.name not in names)
+    for (source, method, why), names in told.items():
+        note(f"{source}: {method} has no use for {' and '.join(names)} here: {why}", hide)
+
+
+def values_without_effect(variant: Variant, protocol: Protocol, folds: Sequence[Fold]) -> Iterator[Idle]:
+    """Of the values that a setting was given, those that change nothing."""
+    kind, p = variant.method, variant.params
+    given, plain = list(variant.given), kind.Params()
+    changed = [name for name in given if getattr(p, name) != getattr(plain, name)]
+    if getattr(p, "search", "none") == "val":
+        yield from (Idle(name, "search=val chooses it for each task") for name in given if name in searched(kind))
+    lineage = names_of(kind)
+    if "ape-t" in lineage:
+        yield from (Idle(name, "the images' weights are learned") for name in given if name == "gamma")
+    if "softcpt-residual" in lineage and p.node_scale == 0:
+        of_nodes = [name for name in changed if name in ("nodes", "shuffle", "leaf_decay")]
+        yield from (Idle(name, "node_scale=0 leaves no nodes") for name in of_nodes)
+    if "softcpt-graph" in lineage:
+        of_graph = [name for name in changed if name in ("name_weight", "temperature", "nearest", "graph", "draw")]
+        if p.a == 0:
+            yield from (Idle(name, "a=0 takes nothing from other tasks") for name in of_graph)
+        elif p.graph == "uniform":
+            of_names = [name for name in of_graph if name in ("name_weight", "temperature")]
+            yield from (Idle(name, "with graph=uniform all tasks are alike") for name in of_names)
+        elif p.nearest >= (fewest := min(len(fold.trained) for fold in folds)):
+            few = f"a task has {count(fewest - 1, 'other')} to train with, and 0 takes all"
+            yield Idle("nearest", few, elsewhere=p.nearest < max(len(fold.trained) for fold in folds))
+    if "lasp" in lineage and p.text_weight == 0:
+        of_loss = [name for name in changed if name in ("noise", "names")]
+        yield from (Idle(name, "text_weight=0 leaves its sentences out") for name in of_loss)
+    elif "lasp" in lineage and p.names == "all" and not isinstance(protocol, Base2New):
+        yield Idle("names", f"--protocol {protocol.name} has no classes that are only scored", elsewhere=True)
+    if all(set(fold.scored) <= set(fold.trained) for fold in folds):
+        why = f"--protocol {protocol.name} scores no task that was not trained on"
+        yield from (Idle(name, why, elsewhere=True) for name in changed if name in ("span", "unseen"))
+
+
+def searched(kind: type[Method]) -> tuple[str, ...]:
+    """The parameters of a method that its search replaces before they count."""
+    return next((SEARCHED[name] for name in names_of(kind) if name in SEARCHED), ())
+
+
+def names_of(kind: type[Method]) -> list[str]:
+    """The names of a method and of those that it is derived from."""
+    return [vars(base)["name"] for base in kind.__mro__ if "name" in vars(base)]
