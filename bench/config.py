@@ -16,12 +16,14 @@ from bench.devices import check_device
 from bench.errors import UserError, nearest
 from bench.files import user_path
 from bench.options import bytes_of
-from bench.settings import Names, Numbers, Settings, is_path, setting
+from bench.settings import Names, Numbers, Settings, is_path, option_of, setting
 from bench.track import check_tracker
 
 # What a record does not keep of its run: places, and what divides its work but changes no number.
 NOT_RECORDED = ("data", "results", "quiet", "track", "retry_failed", "jobs", "backend", "address", "cells_per_gpu",
                 "shard")  # fmt: skip
+# What says nothing where cells are trained one by one and none is recorded.
+OF_RECORDS = ("profile", "seeds_at_once", "jobs", "backend", "track")
 METHODS = ("zero-shot", "coop", "shared-coop", "softcpt")  # of a run that names none
 ACROSS = "suite-to-suite"  # the protocol that takes a `target`
 
@@ -289,6 +291,21 @@ class RunConfig(Settings):
             raise UserError(f"--shard {self.shard!r}: write K/N, such as 1/4 for the first of four parts")
         if self.address and self.backend == "loky":
             raise UserError(f"--address {self.address}: of a cluster; add --backend ray or --backend dask")
+        if self.cells_per_gpu > 1 and self.backend == "loky" and self.jobs in (None, 1):
+            raise UserError(f"--cells-per-gpu {self.cells_per_gpu}: one cell runs at a time; add --jobs N")
+
+    def refuse_of_records(self, asked: str) -> None:
+        """Refuse settings that say nothing to what was asked for: it trains cells one by one and records none.
+
+        Raises
+        ------
+        UserError : one of `OF_RECORDS` is not at its default.
+        """
+        for f in fields(self):
+            if f.name in OF_RECORDS and getattr(self, f.name) != f.default:
+                raise UserError(
+                    f"{asked}: does not go with {option_of(f)}, because it trains cell by cell and records none"
+                )
 
     def recorded(self) -> dict[str, Any]:
         """What a record keeps: the settings that are not defaults, as JSON has them; files by their names alone."""

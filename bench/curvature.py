@@ -52,6 +52,7 @@ def stability(times: int = 3, cell: str | None = None, **arguments: Any) -> pd.D
     times : trainings from perturbed numbers. cell : the beginning of a finished cell's key, or its record's path: this
         cell alone, with the settings of its run. arguments : as for `bench.run`, above the cell's own.
     """
+    RunConfig(**arguments).refuse_of_records("stability")
     return measure(plan_of(cell, arguments), times)
 
 

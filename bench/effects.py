@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bench.cells import Cell
 from bench.errors import UserError
 from bench.methods import Method
 from bench.options import Variant
@@ -57,6 +58,16 @@ def check_effects(
             names += [idle.name] * (idle.name not in names)
     for (source, method, why), names in told.items():
         note(f"{source}: {method} has no use for {' and '.join(names)} here: {why}", hide)
+
+
+def check_views(cells: Sequence[Cell], asked: int | None, hide: bool | None) -> None:
+    """Say which methods read fewer training views than the run asks for, or that none reads any."""
+    read = dict.fromkeys((cell.config["method"], cell.views) for cell in cells) if asked else {}
+    for method, views in read:
+        if views and asked and views < asked:
+            note(f"--views {asked}: {method} reads {views} of an image, one for each epoch", hide)
+    if read and not any(views for _, views in read):
+        note(f"--views {asked}: none of the methods reads training views", hide)
 
 
 def values_without_effect(variant: Variant, protocol: Protocol, folds: Sequence[Fold]) -> Iterator[Idle]:

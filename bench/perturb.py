@@ -43,10 +43,7 @@ def rounding(times: int = 5, size: float = SIZE, **arguments: Any) -> pd.DataFra
     UserError : as of `spread`; or an argument asks for what this does not do.
     """
     config = RunConfig(**arguments)
-    for name in ("profile", "seeds_at_once", "track"):
-        if asked := getattr(config, name):
-            said = "it trains cell by cell and records nothing"
-            raise UserError(f"{name}={asked!r}: does not go with rounding, because {said}")
+    config.refuse_of_records("rounding")
     return spread(prepare(config), times, size)
 
 

@@ -23,7 +23,7 @@ from bench.datasets.spec import Suite, load_suite
 from bench.datasets.splits import Task, load_tasks, select_tasks
 from bench.devices import find_device
 from bench.draws import Draw, RunImages, look_at_images, seen_and_scored
-from bench.effects import check_effects
+from bench.effects import check_effects, check_views
 from bench.errors import UserError
 from bench.features import ImageFeatures, Images, View
 from bench.files import user_path
@@ -269,6 +269,7 @@ def _prepared(config: RunConfig, download: bool) -> Plan:
     complete = not absent and config.score_tasks is None and specs[: len(suite.tasks)] == list(suite.tasks)
     more = config.task_names, config.val_shots
     cells = list(make_cells(suite, tasks, protocol, backbone, settings, images, complete, *views, *more))
+    check_views(cells, config.views, hide)
     return Plan(
         config=config,
         suite=suite,

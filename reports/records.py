@@ -122,6 +122,8 @@ def _best_on_val(rows: pd.DataFrame) -> pd.DataFrame:
     """
     kept = []
     several = rows.groupby("method")["variant"].transform("nunique") > 1
+    if not several.any():
+        warnings.warn("--best-on val: no method has several settings here to choose from", stacklevel=3)
     known = {method: _controls(method) for method in rows.loc[several, "method"].unique()}
     control = rows.apply(lambda row: _control(row, known.get(row["method"], {})), axis=1)
     for (*_, method, _), group in rows.groupby([*BLOCK, "method", control], sort=False):

@@ -120,6 +120,22 @@ def test_a_value_that_another_run_or_method_reads_is_told_once(
     assert [line for line in capsys.readouterr().err.splitlines() if "has no use for" in line] == [text]
 
 
+@pytest.mark.parametrize(
+    ("method", "views", "text"),
+    [
+        ("coop", 3, ["--views 3: coop reads 2 of an image, one for each epoch"]),  # the suite's recipe: 2 epochs
+        ("coop", 2, []),
+        ("gda", 3, []),  # which has no epochs
+        ("zero-shot", 3, ["--views 3: none of the methods reads training views"]),
+    ],
+)
+def test_views_that_no_method_reads_are_told(
+    method: str, views: int, text: list[str], tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned(tiny, tmp_path, method, views=views, shots=[1, 2])
+    assert [line for line in capsys.readouterr().err.splitlines() if "--views" in line] == text
+
+
 # That they change nothing -----------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,7 @@ def test_the_command_prints_a_row_a_method_and_shots_and_records_nothing(
         (["--perturb", "0"], "--perturb 0: at least 1"),
         (["--perturb", "2", "--profile"], "--perturb 2: does not go with --profile"),
         (["--perturb", "2", "--seeds-at-once"], "--perturb 2: does not go with --seeds-at-once"),
+        (["--perturb", "2", "--jobs", "2"], "--perturb 2: does not go with --jobs, because it trains cell by cell"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -141,7 +142,14 @@ def test_what_does_not_fit_is_refused(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "value"), [("profile", True), ("seeds_at_once", True), ("track", "tensorboard")])
-def test_rounding_says_what_it_does_not_do(tiny: Any, tmp_path: Path, name: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"{name}={value!r}: does not go with rounding, because it trains cell by cell"):
-        bench.rounding(1, **{**tiny.arguments, "results": tmp_path, name: value})
+@pytest.mark.parametrize("asked", ["rounding", "stability"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("profile", True), ("seeds_at_once", True), ("track", "tensorboard"), ("jobs", 2), ("backend", "dask")],
+)
+def test_what_trains_cell_by_cell_says_what_it_does_not_do(
+    tiny: Any, tmp_path: Path, asked: str, name: str, value: Any
+) -> None:
+    option = f"--{name.replace('_', '-')}"
+    with pytest.raises(UserError, match=f"^{asked}: does not go with {option}, because it trains cell by cell"):
+        getattr(bench, asked)(1, **{**tiny.arguments, "results": tmp_path, name: value})

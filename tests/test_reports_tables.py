@@ -103,6 +103,12 @@ def test_what_all_methods_share_is_said_once_in_the_caption(tmp_path: Path) -> N
     assert "All methods that have it with epochs=20." in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_a_choice_among_single_settings_is_told(tmp_path: Path) -> None:
+    put(tmp_path / "runs", "coop", 4, 1, {"a": 50.0}, val=60.0)
+    with pytest.warns(UserWarning, match="--best-on val: no method has several settings here to choose from"):
+        bench.report(tmp_path / "runs", tmp_path / "out", format="csv", best_on="val")
+
+
 def test_a_setting_is_chosen_by_validation_accuracy_alone(tmp_path: Path) -> None:
     swept(tmp_path / "runs", "coop", {50: 60.0, 200: 70.0}, e50=90.0, e200=40.0)  # worse on the test images
     bench.report(tmp_path / "runs", tmp_path / "out", format="md", best_on="val")

@@ -157,8 +157,8 @@ def test_a_missing_package_is_a_line_that_names_the_extra(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "--perturb", "2"], "--perturb 2: does not go with --track, because it records nothing"),
-        (["stability"], "--track: does not go with stability, because it writes no records of cells"),
+        (["run", "--perturb", "2"], "--perturb 2: does not go with --track, because it trains cell by cell"),
+        (["stability"], "stability: does not go with --track, because it trains cell by cell and records none"),
     ],
 )
 def test_commands_that_write_no_records_refuse_to_track(

@@ -64,11 +64,7 @@ def run(argv: list[str]) -> int:
     if perturb is not None:
         if perturb < 1:
             raise UserError(f"--perturb {perturb}: at least 1")
-        for given, name in ((config.profile, "--profile"), (config.seeds_at_once, "--seeds-at-once")):
-            if given:
-                raise UserError(f"--perturb {perturb}: does not go with {name}, because it trains cell by cell")
-        if config.track:
-            raise UserError(f"--perturb {perturb}: does not go with --track, because it records nothing")
+        config.refuse_of_records(f"--perturb {perturb}")
     from bench.datasets.spec import load_suite
     from bench.datasets.splits import select_tasks
     from bench.progress import count, silent
@@ -161,8 +157,7 @@ def stability(argv: list[str]) -> int:
     times, cell = typed_in.pop("perturb"), typed_in.pop("cell")
     if times < 0:
         raise UserError(f"--perturb {times}: not negative")
-    if RunConfig(**typed_in).track:  # typing mistakes are answered before torch is loaded
-        raise UserError("--track: does not go with stability, because it writes no records of cells")
+    RunConfig(**typed_in).refuse_of_records("stability")  # typing mistakes are answered before torch is loaded
     from bench.curvature import measure, plan_of
     from bench.records import STABILITY
     from bench.system import kept_heap
