@@ -133,8 +133,10 @@ class Plan:
         return [replace(r, cell=name) for name, r in found if r is not None]
 
     def table(self) -> pd.DataFrame:
-        """Finished cells, one row per cell and task: the columns of a report's records.csv."""
+        """Finished cells, one row per cell and task: the columns of a report's records.csv. setting : how many tasks a
+        cell was trained on, where that was asked for."""
         rows = [row for r in self.records() if r.done for row in r.rows()]
+        rows = [{**row, "setting": f"train_tasks={n}" if (n := row["train_tasks"]) else ""} for row in rows]
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def overview(self) -> pd.DataFrame:
@@ -147,8 +149,10 @@ class Plan:
             if state != "done" and not CLAIMS.is_free(self.claim(c)):
                 state = f"running, {CLAIMS.owner(self.claim(c))}"
             row = {k: c.name[k] for k in ("suite", "backbone", "method", "variant", "shots", "seed")}
-            rows.append({**row, "views": c.views, "state": state, "features": self.cached(c)})
-        return pd.DataFrame(rows)
+            parts = {name: c.config.get(name, "") for name in ("fold", "train_tasks")}
+            rows.append({**row, **parts, "views": c.views, "state": state, "features": self.cached(c)})
+        table = pd.DataFrame(rows)
+        return table.drop(columns=[name for name in ("fold", "train_tasks") if not any(table[name])])
 
     def tests(self, cell: Cell) -> list[tuple[Images, View]]:
         """The test images of the tasks that a cell is scored on."""

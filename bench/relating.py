@@ -240,8 +240,11 @@ def _none(there: Sequence[tuple[Path, Record]], config: RelateConfig, where: str
     """What is said where no cell is found."""
     shots = "" if config.shots is None else f" --shots {config.shots}"
     at = f" at {config.shots} shots" if shots else ""
-    others = sorted({record.cell["method"] for _, record in there} - {config.method, "zero-shot"})
+    few_shot = [record.cell for _, record in there if record.cell["protocol"] == "few-shot"]
+    others = sorted({cell["method"] for cell in few_shot if cell["shots"]} - {config.method})
     hint = f", or name another with --method (there: {', '.join(others)})" if others else ""
+    unread = sorted({r.cell["protocol"] for _, r in there if r.cell["method"] == config.method} - {"few-shot"})
+    hint += f"; its cells of --protocol {', '.join(unread)} are not read" if unread else ""
     typed = f"python -m bench run --methods {config.method}{shots} --results {config.results}"
     return f"no finished few-shot cell of {config.method}{at} {where}; run `{typed}`{hint}"
 

@@ -197,7 +197,9 @@ def _described(cells: Sequence[Cell]) -> str:
         return name
     seeds = f"seed{'s' * (len(cells) > 1)} {', '.join(str(c.seed) for c in cells)}"
     fold = f", fold {cells[0].config['fold']}" if "fold" in cells[0].config else ""
-    return f"{name}, {count(cells[0].shots, 'shot')}, {seeds}{fold}"
+    few = cells[0].config.get("train_tasks")
+    trained = f", trained on {count(few, 'task')}" if few else ""
+    return f"{name}, {count(cells[0].shots, 'shot')}, {seeds}{fold}{trained}"
 
 
 def _outcome(cell: Cell, record: Record) -> str:

@@ -491,6 +491,19 @@ def test_a_cell_of_another_method_or_protocol_or_that_failed_is_refused(
     assert "scored 2 of the 3 tasks that it was trained on (--score-tasks)" in said
 
 
+def test_a_folder_of_another_protocol_alone_is_named_and_offers_no_method(tiny: Any, tmp_path: Path, capsys: Any) -> None:
+    methods = ["zero-shot-generic", "shared-coop", "softcpt"]
+    tiny.run(tmp_path, shots=[1], seeds=[1], methods=methods, protocol="source-task:Colour")
+    said = mistake(["relate", "--results", str(tmp_path)], capsys)
+    run = f"`python -m bench run --methods softcpt --results {tmp_path}`"
+    read = "; its cells of --protocol source-task:Colour are not read"
+    assert said == f"error: no finished few-shot cell of softcpt below '{tmp_path}'; run {run}{read}"
+    tiny.run(tmp_path, shots=[1], seeds=[1], methods=["zero-shot-generic", "shared-coop"])
+    assert f"; run {run}, or name another with --method (there: shared-coop)" in mistake(
+        ["relate", "--results", str(tmp_path)], capsys
+    )
+
+
 def test_other_images_than_the_cells_are_refused(runs: Path, tiny: Any, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(tiny.data, tmp_path / "data")
     lost = sorted((tmp_path / "data" / "colour").glob("*/*.png"))[-1]

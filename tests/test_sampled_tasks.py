@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 
 import bench
 from bench.cells import Cell
+from bench.cli import main
+from bench.config import RunConfig
 from bench.errors import UserError
 from bench.evaluate import _copies
 from bench.likeness import IN_RECORDS, kept
 from bench.methods import TaskData, find_method
-from bench.plan import Plan
+from bench.plan import Plan, prepare
 from bench.protocols import Fold, find_protocol
 from bench.protocols.sampled import sampled
 from bench.reports import report
@@ -27,6 +29,7 @@ from bench.reports.figures.learning_curve import LearningCurve, curve
 from bench.reports.groups import split
 from bench.reports.records import load
 from bench.reports.tables.over_tasks import above_chance
+from bench.runner import _described as described
 from bench.scoring import OTHER_NAMES, under_names
 
 sys.path.append(str(Path(__file__).parent))
@@ -80,9 +83,22 @@ def test_what_no_sample_can_be_is_refused(protocol: str, asked: dict[str, Any], 
         folds(protocol, **asked)
 
 
-def test_one_command_gives_the_points_of_a_learning_curve(tiny: Any, tmp_path: Path) -> None:
+def test_one_command_gives_the_points_of_a_learning_curve(tiny: Any, tmp_path: Path, capsys: Any) -> None:
     grid: dict[str, Any] = {"methods": ["zero-shot", "softcpt"], "shots": [1], "seeds": [1], "protocol": "unseen-task"}
-    tiny.run(tmp_path / "runs", train_tasks=[1, 2], **grid)
+    frame = tiny.run(tmp_path / "runs", train_tasks=[1, 2], **grid)
+    means = frame.groupby("setting")["accuracy"].mean()
+    assert list(means.index) == ["", "train_tasks=1", "train_tasks=2"]  # no row of Python's is of two trainings alike
+    plan = prepare(RunConfig(**{**tiny.arguments, **grid}, train_tasks=[1, 2], results=tmp_path / "runs", quiet=True))
+    shown = plan.overview()
+    assert shown["train_tasks"].tolist() == [""] + [1] * 3 + [2] * 3
+    assert described([plan.cells[1]]).endswith("softcpt, 1 shot, seed 1, fold 1 of 3, trained on 1 task")
+    assert shown["fold"].tolist() == [""] + ["1 of 3", "2 of 3", "3 of 3"] * 2
+    typed = ["--methods", "zero-shot", "softcpt", "--shots", "1", "--seeds", "1", "--protocol", "unseen-task"]
+    assert main(tiny.command(tmp_path / "runs", *typed, "--train-tasks", "1", "2")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for n in (1, 2):  # a mean over both numbers would answer no question
+        (line,) = (line for line in lines if f"train_tasks={n}" in line)
+        assert line.split()[-1] == f"{means[f'train_tasks={n}']:.1f}"
     cells = [r["config"] for r in tiny.records(tmp_path / "runs").values() if r["cell"]["method"] == "softcpt"]
     sizes = sorted((c["train_tasks"], len(c["trained"]), len(c["scored"])) for c in cells)
     assert sizes == [(1, 1, 1)] * 3 + [(2, 2, 1)] * 3

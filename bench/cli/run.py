@@ -174,14 +174,14 @@ def stability(argv: list[str]) -> int:
 
 
 def _print_summary(run: Any) -> None:
-    """Mean accuracy over tasks and seeds, methods × shots."""
+    """Mean accuracy over tasks and seeds, rows × shots."""
     from bench.progress import count
 
     table = run.table()
     if table.empty:
         return
     table = table[table["part"].isin(["all", "harmonic"])].copy()  # of base and new, the harmonic mean
-    table["row"] = (table["method"] + " " + table["variant"]).str.strip()
+    table["row"] = [" ".join(filter(None, told)) for told in table[["method", "variant", "setting"]].values]
     per_seed = table.groupby(["row", "shots", "seed"], sort=False)["accuracy"].mean()
     means = per_seed.groupby(["row", "shots"], sort=False).mean().unstack("shots").sort_index(axis=1)
     means.columns = [count(n, "shot") if n else "no training" for n in means.columns]
