@@ -13,7 +13,7 @@ from PIL import Image
 
 import bench
 from bench.cli import main
-from bench.datasets import Suite, Task, load_suite, load_tasks, taxa
+from bench.datasets import Suite, Task, load_suite, load_tasks, spec, taxa
 from bench.datasets.fetch import plan
 from bench.datasets.types import MissingData
 from bench.errors import UserError
@@ -485,6 +485,21 @@ def test_meta_album_sets_are_read_as_they_are_handed_out(tmp_path: Path) -> None
         # The rule of folders and tables: half of a class to train (2 of 5), a fifth (1) for validation.
         assert {part: len(items) for part, items in task.split.parts.items()} == {"train": 4, "val": 2, "test": 4}
         assert not task.left_out
+
+
+def test_a_set_that_comes_out_later_is_a_line_in_a_copy_of_the_suite_file(tmp_path: Path) -> None:
+    """The line that docs/data.md gives."""
+    meta_album(tmp_path, "NAME_Mini", ["oak", "red_maple"])
+    docs = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    (line,) = (line for line in docs.splitlines() if line.startswith("  - {name: NAME, path: "))
+    suites = Path(spec.__file__).parent / "suites"
+    copy = tmp_path / "my-album.yaml"
+    copy.write_text((suites / "meta-album.yaml").read_text(encoding="utf-8").rstrip() + f"\n{line}\n", encoding="utf-8")
+    assert len(load_suite(str(copy)).tasks) == 31
+    (task,) = load_tasks(load_suite(str(copy)), tmp_path, ["NAME"])
+    assert task.class_names == ("oak", "red maple") and task.path == ("plants",)
+    assert {part: len(items) for part, items in task.split.parts.items()} == {"train": 4, "val": 2, "test": 4}
+    assert list(bench.check(str(copy), str(tmp_path), tasks=["NAME"])["state"]) == ["ready"]
 
 
 def test_check_says_what_of_meta_album_is_missing_and_where_it_is(tmp_path: Path) -> None:

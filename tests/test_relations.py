@@ -491,7 +491,7 @@ def test_a_cell_of_another_method_or_protocol_or_that_failed_is_refused(
     assert "scored 2 of the 3 tasks that it was trained on (--score-tasks)" in said
 
 
-def test_a_folder_of_another_protocol_alone_is_named_and_offers_no_method(tiny: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_folder_of_another_protocol_is_named_and_offers_no_method(tiny: Any, tmp_path: Path, capsys: Any) -> None:
     methods = ["zero-shot-generic", "shared-coop", "softcpt"]
     tiny.run(tmp_path, shots=[1], seeds=[1], methods=methods, protocol="source-task:Colour")
     said = mistake(["relate", "--results", str(tmp_path)], capsys)
