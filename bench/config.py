@@ -293,6 +293,9 @@ class RunConfig(Settings):
             raise UserError(f"--address {self.address}: of a cluster; add --backend ray or --backend dask")
         if self.cells_per_gpu > 1 and self.backend == "loky" and self.jobs in (None, 1):
             raise UserError(f"--cells-per-gpu {self.cells_per_gpu}: one cell runs at a time; add --jobs N")
+        if self.cells_per_gpu > 1 and self.backend == "dask" and self.address:
+            said = "Dask does not divide a cluster's GPUs; leave it out"
+            raise UserError(f"--cells-per-gpu {self.cells_per_gpu}: {said}")
 
     def refuse_of_records(self, asked: str) -> None:
         """Refuse settings that say nothing to what was asked for: it trains cells one by one and records none.

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 from bench.cells import Cell
 from bench.errors import UserError
-from bench.methods import Method
 from bench.options import Variant
 from bench.progress import count, note
 from bench.protocols import Fold, Protocol
 from bench.protocols.base2new import Base2New
 
-# What `search=val` replaces before it counts, by method; of methods derived from it, too, that are not named.
+# What `search=val` replaces before it counts, by method.
 SEARCHED: dict[str, tuple[str, ...]] = {
     "ape": ("alpha", "beta", "gamma"),
     "ape-t": (),  # its training reads what its search then replaces
     "cross-modal-lp": ("lr", "weight_decay", "batch"),
     "gda": ("strength",),
     "lp++": (),  # its iteration, which no parameter gives
+    "prolip": ("lr", "pull", "power"),
     "rla": ("lr", "pull", "power"),
     "tip-adapter": ("alpha", "beta"),
     "tip-adapter-f": (),  # as ape-t's
@@ -75,15 +75,15 @@ def values_without_effect(variant: Variant, protocol: Protocol, folds: Sequence[
     kind, p = variant.method, variant.params
     given, plain = list(variant.given), kind.Params()
     changed = [name for name in given if getattr(p, name) != getattr(plain, name)]
-    if getattr(p, "search", "none") == "val":
-        yield from (Idle(name, "search=val chooses it for each task") for name in given if name in searched(kind))
-    lineage = names_of(kind)
-    if "ape-t" in lineage:
-        yield from (Idle(name, "the images' weights are learned") for name in given if name == "gamma")
-    if "softcpt-residual" in lineage and p.node_scale == 0:
+    own = kind.name if kind.__module__.startswith("bench.methods.") else ""  # what a plug-in reads is not known
+    if own in SEARCHED and p.search == "val":
+        yield from (Idle(name, "search=val chooses it for each task") for name in given if name in SEARCHED[own])
+    if own == "ape-t" and "gamma" in given:
+        yield Idle("gamma", "the images' weights are learned")
+    if own == "softcpt-residual" and p.node_scale == 0:
         of_nodes = [name for name in changed if name in ("nodes", "shuffle", "leaf_decay")]
         yield from (Idle(name, "node_scale=0 leaves no nodes") for name in of_nodes)
-    if "softcpt-graph" in lineage:
+    if own == "softcpt-graph":
         of_graph = [name for name in changed if name in ("name_weight", "temperature", "nearest", "graph", "draw")]
         if p.a == 0:
             yield from (Idle(name, "a=0 takes nothing from other tasks") for name in of_graph)
@@ -93,21 +93,12 @@ def values_without_effect(variant: Variant, protocol: Protocol, folds: Sequence[
         elif p.nearest >= (fewest := min(len(fold.trained) for fold in folds)):
             few = f"a task has {count(fewest - 1, 'other')} to train with, and 0 takes all"
             yield Idle("nearest", few, elsewhere=p.nearest < max(len(fold.trained) for fold in folds))
-    if "lasp" in lineage and p.text_weight == 0:
+    if own == "lasp" and p.text_weight == 0:
         of_loss = [name for name in changed if name in ("noise", "names")]
         yield from (Idle(name, "text_weight=0 leaves its sentences out") for name in of_loss)
-    elif "lasp" in lineage and p.names == "all" and not isinstance(protocol, Base2New):
+    elif own == "lasp" and p.names == "all" and not isinstance(protocol, Base2New):
         yield Idle("names", f"--protocol {protocol.name} has no classes that are only scored", elsewhere=True)
-    if all(set(fold.scored) <= set(fold.trained) for fold in folds):
+    if own and all(set(fold.scored) <= set(fold.trained) for fold in folds):
         why = f"--protocol {protocol.name} scores no task that was not trained on"
         yield from (Idle(name, why, elsewhere=True) for name in changed if name in ("span", "unseen"))
 
-
-def searched(kind: type[Method]) -> tuple[str, ...]:
-    """The parameters of a method that its search replaces before they count."""
-    return next((SEARCHED[name] for name in names_of(kind) if name in SEARCHED), ())
-
-
-def names_of(kind: type[Method]) -> list[str]:
-    """The names of a method and of those that it is derived from."""
-    return [vars(base)["name"] for base in kind.__mro__ if "name" in vars(base)]

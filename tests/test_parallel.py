@@ -385,6 +385,10 @@ def test_shards_run_their_cells_alone_and_make_the_grid_together(tiny: Any, tmp_
         ({"address": "tcp://x:1"}, "--address tcp://x:1: of a cluster; add --backend ray or --backend dask"),
         ({"cells_per_gpu": 0}, "--cells-per-gpu 0: at least 1"),
         ({"cells_per_gpu": 2}, "--cells-per-gpu 2: one cell runs at a time; add --jobs N"),
+        (
+            {"cells_per_gpu": 2, "backend": "dask", "address": "tcp://x:1"},
+            "--cells-per-gpu 2: Dask does not divide a cluster's GPUs; leave it out",
+        ),
         ({"shard": "half"}, "--shard 'half': write K/N"),
         ({"shard": "²/4"}, "--shard '²/4': write K/N"),
     ],
