@@ -282,7 +282,7 @@ class RunConfig(Settings):
         if self.protocol == ACROSS and self.target is None:
             raise UserError(f"--protocol {ACROSS}: name the suite to test with --target")
         if self.protocol != ACROSS and self.target is not None:
-            said = f"says nothing to --protocol {self.protocol}; add --protocol {ACROSS}"
+            said = f"has no effect with --protocol {self.protocol}; add --protocol {ACROSS}"
             raise UserError(f"--target {self.target}: {said}")
         if self.memory_limit is not None:
             bytes_of(self.memory_limit)

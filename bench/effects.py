@@ -16,19 +16,6 @@ from bench.progress import count, note
 from bench.protocols import Fold, Protocol
 from bench.protocols.base2new import Base2New
 
-# What `search=val` replaces before it counts, by method.
-SEARCHED: dict[str, tuple[str, ...]] = {
-    "ape": ("alpha", "beta", "gamma"),
-    "ape-t": (),  # its training reads what its search then replaces
-    "cross-modal-lp": ("lr", "weight_decay", "batch"),
-    "gda": ("strength",),
-    "lp++": (),  # its iteration, which no parameter gives
-    "prolip": ("lr", "pull", "power"),
-    "rla": ("lr", "pull", "power"),
-    "tip-adapter": ("alpha", "beta"),
-    "tip-adapter-f": (),  # as ape-t's
-}
-
 
 @dataclass(frozen=True)
 class Idle:
@@ -76,8 +63,8 @@ def values_without_effect(variant: Variant, protocol: Protocol, folds: Sequence[
     given, plain = list(variant.given), kind.Params()
     changed = [name for name in given if getattr(p, name) != getattr(plain, name)]
     own = kind.name if kind.__module__.startswith("bench.methods.") else ""  # what a plug-in reads is not known
-    if own in SEARCHED and p.search == "val":
-        yield from (Idle(name, "search=val chooses it for each task") for name in given if name in SEARCHED[own])
+    if getattr(p, "search", "none") == "val":
+        yield from (Idle(name, "search=val chooses it for each task") for name in given if name in kind.searched)
     if own == "ape-t" and "gamma" in given:
         yield Idle("gamma", "the images' weights are learned")
     if own == "softcpt-residual" and p.node_scale == 0:

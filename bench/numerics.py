@@ -69,7 +69,8 @@ SHARED: dict[str, tuple[str, ...]] = {
     "bench.wording": (),
 }
 INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders of libraries
-WORDS = frozenset({"unseen", "task_kernel", "controls"})  # what a method's class says of itself: no number follows
+# What a method's class says of itself: no number follows.
+WORDS = frozenset({"unseen", "task_kernel", "controls", "searched"})
 FEATURES = ("bench.clip.backbone", "bench.datasets.images", "bench.clip.patches", "bench.clip.projection",
             "bench.features.cache", "bench.features.encode", "bench.features.hashes",
             "bench.features.views")  # of images

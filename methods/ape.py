@@ -83,6 +83,7 @@ class Ape(TipAdapter):
     name = "ape"
     order = 29
     source = "APE, arXiv 2304.01195; github.com/yangyangyang127/APE"
+    searched = frozenset({"alpha", "beta", "gamma"})
     footnote = "APE here reads the suite's hand-written prompts; its authors add sentences of GPT-3."
 
     @dataclass(frozen=True)

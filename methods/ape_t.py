@@ -47,6 +47,7 @@ class ApeT(TrainedHead, Ape):
     """APE with a learned residual of each class and a learned weight of each image."""
 
     name = "ape-t"
+    searched = frozenset()  # its training reads what its search then replaces
     own_views = None
     order = 30
     schedule = "step"

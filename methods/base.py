@@ -205,6 +205,7 @@ class Method(ABC):
     reads_names : False where a class is known by its images alone, whatever it is called.
     reads_path : True where a task's place in the suite's tree counts; it is then part of a cell's key.
     controls : parameters of which every value but the default makes a control of the method; `--controls` leaves these.
+    searched : parameters that `search=val` replaces before they count.
     task_kernel : K in words, where a step mixes the gradients of tasks' contexts by it (`bench/kernels.py`), or "".
     """
 
@@ -222,6 +223,7 @@ class Method(ABC):
     reads_names: ClassVar[bool] = True
     reads_path: ClassVar[bool] = False
     controls: ClassVar[tuple[str, ...]] = ()
+    searched: ClassVar[frozenset[str]] = frozenset()
     task_kernel: ClassVar[str] = ""
 
     Params: ClassVar[Any] = Parameters

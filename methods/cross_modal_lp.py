@@ -67,6 +67,7 @@ class CrossModalLp(HeadMethod):
     order = 24
     no_new_classes = "it learns a weight vector for each class"
     source = "Cross-Modal Adaptation, arXiv 2301.06267; github.com/linzhiqiu/cross_modal_adaptation"
+    searched = frozenset({"lr", "weight_decay", "batch"})
 
     @dataclass(frozen=True)
     class Params(Searching):

@@ -80,6 +80,7 @@ class GDA(HeadMethod):
     order = 24
     own_views: ClassVar[int | None] = 10
     source = "GDA, arXiv 2402.04087; code mrflogs/ICLR24"
+    searched = frozenset({"strength"})
     footnote = (
         "Without a search GDA's α follows from the shots alone (0.001, 0.1, 0.3, 1, 10 at 1, 2, 4, 8, 16): about the "
         "medians of what its authors' logged runs chose on the full validation splits of CoOp's data sets, so more "

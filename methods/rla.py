@@ -57,6 +57,7 @@ class RLA(TrainedHead):
     own_views: ClassVar[int | None] = 50
     schedule: ClassVar[Literal["epoch", "step"]] = "step"
     source = "ProLIP, arXiv 2410.05270; code astra-vision/ProLIP"
+    searched = frozenset({"lr", "pull", "power"})
 
     @dataclass(frozen=True)
     class Params(Searching, HeadRecipe):

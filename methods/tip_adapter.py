@@ -87,6 +87,7 @@ class TipAdapter(HeadMethod):
     order = 25
     no_new_classes = "its cache has no image of them"
     source = "Tip-Adapter, arXiv 2111.03930; github.com/gaopengcuhk/Tip-Adapter"
+    searched = frozenset({"alpha", "beta"})
 
     @dataclass(frozen=True)
     class Params(Searching):

@@ -32,6 +32,7 @@ class TipAdapterF(TrainedHead, TipAdapter):
     drop_last = False
     no_new_classes = TipAdapter.no_new_classes
     source = TipAdapter.source
+    searched = frozenset()  # its training reads what its search then replaces
 
     @dataclass(frozen=True)
     class Params(HeadRecipe, TipAdapter.Params):

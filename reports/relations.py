@@ -140,5 +140,5 @@ def _panel(axes: Axes, name: str, frames: Mapping[str, pd.DataFrame], tasks: lis
     change = name in CHANGES
     heat(axes, 100 * matrix if change else matrix, gains=name in GAINS or change)
     axes.set_title(GAINS.get(name) or COSINES[name])
-    unit = "share × 100" if name == "class names" else "cosine × 100"
+    unit = "share × 100" if name in ("class names", "affinity") else "cosine × 100"
     axes.set_xlabel(ABOUT[name].replace("; ", ";\n") if name in GAINS else unit)
