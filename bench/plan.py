@@ -215,7 +215,7 @@ def _prepared(config: RunConfig, download: bool) -> Plan:
     if isinstance(draws, Path) and config.val_shots != VAL_SHOTS:
         raise UserError(f"--val-shots {config.val_shots}: the files of --draws {draws} say what to validate on")
     suite = load_suite(config.suite or "demo")
-    target = load_suite(config.target) if config.target else None
+    target = load_suite(config.target, "--target") if config.target else None
     if config.data and suite.demo and (target or suite).demo:
         raise UserError(f"--data {config.data}: the demo suite renders its own images; leave --data out")
     given = tuple(config.methods or METHODS)

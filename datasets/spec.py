@@ -124,12 +124,15 @@ def suite_names() -> list[str]:
     return sorted(file.stem for file in _folder().glob("*.yaml"))
 
 
-def load_suite(name_or_path: str) -> Suite:
-    """A suite by its name, or a user's own by the path of its YAML file; with ":test" at the end, a part of it."""
+def load_suite(name_or_path: str, asked: str = "suite") -> Suite:
+    """A suite by its name, or a user's own by the path of its YAML file; with ":test" at the end, a part of it.
+
+    asked : what an error calls the argument.
+    """
     text = str(name_or_path)
     name, colon, part = text.rpartition(":")
     whole = name if colon and part in PARTS else text
-    file = _file(whole)
+    file = _file(whole, asked=asked)
     suite = _suite(file, _content(file))
     if whole == text:
         return suite
@@ -138,14 +141,14 @@ def load_suite(name_or_path: str) -> Suite:
     return replace(suite, name=f"{suite.name}:{part}", title=f"{suite.title}: {part}", part=part)
 
 
-def _file(text: str, beside: Path = Path()) -> Path:
+def _file(text: str, beside: Path = Path(), asked: str = "suite") -> Path:
     """The file of a suite, by the suite's name or the file's path, relative to the folder `beside`."""
     by_name = {name.lower(): _folder() / f"{name}.yaml" for name in suite_names()}
     file = by_name.get(text.lower()) or beside / user_path(text)
     if not file.is_file():
         looks_like_path = "/" in text or "\\" in text or text.endswith((".yaml", ".yml"))
         hint = "no such file" if looks_like_path else nearest(text, suite_names())
-        raise UserError(f"suite: {text!r} is neither a suite's name nor a suite file; {hint}")
+        raise UserError(f"{asked}: {text!r} is neither a suite's name nor a suite file; {hint}")
     return file
 
 

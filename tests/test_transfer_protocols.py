@@ -208,7 +208,7 @@ def test_nothing_of_the_target_but_names_and_test_images_counts(tiny, to_other, 
     [
         ({"protocol": "suite-to-suite"}, "--protocol suite-to-suite: name the suite to test with --target"),
         ({"target": "rs8"}, "--target rs8: has no effect with --protocol few-shot; add --protocol suite-to-suite"),
-        ({"protocol": "suite-to-suite", "target": "rs9"}, "neither a suite's name nor a suite file; did you mean"),
+        ({"protocol": "suite-to-suite", "target": "rs9"}, "--target: 'rs9' is neither a suite's name nor a suite file"),
         ({"protocol": "suite-to-suite:rs8"}, "write --protocol suite-to-suite --target rs8"),
     ],
 )

@@ -73,7 +73,7 @@ def run(argv: list[str]) -> int:
     with silent(config.quiet):
         select_tasks(suite.at(user_path(data)) if data else suite, config.tasks)
     if config.target:
-        load_suite(config.target)
+        load_suite(config.target, "--target")
     from bench.plan import prepare
     from bench.runner import OTHER_CODE, execute
     from bench.system import kept_heap
