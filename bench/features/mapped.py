@@ -20,7 +20,7 @@ def mapped(tensors: Iterable[Tensor], folder: Path) -> list[Tensor]:
     """float32 tensors [...] as they are, or, if together they take more than IN_MEMORY, mapped from a temporary file.
 
     Of such a file the system keeps in memory what it has room for, and a training step reads the rows of its own
-    images alone. The file has no name and is gone when the tensors are, also after a kill (not on Windows).
+    images alone. On Linux and macOS it has no name, so nothing is left behind, even by a kill.
 
     Raises
     ------
