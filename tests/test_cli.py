@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ import bench
 import bench.runner
 from bench.cli import main
 from bench.cli.console import print_table, settings_of
-from bench.cli.run import _parser
+from bench.cli.run import _parser, _print_summary
 from bench.clip.backbone import PAPER_BACKBONES
 from bench.methods.coop import CoOp
 from bench.options import names
@@ -142,6 +143,22 @@ def test_run_prints_a_table_of_methods_and_shots_and_where_to_go_on(tiny: Any, t
     two = [r["score"] for r in records if r["cell"]["shots"] == 2]
     assert float(coop.split()[2]) == pytest.approx(sum(two) / 2, abs=0.05)
     assert f"python -m bench report --results {tmp_path / 'runs'}" in shown
+
+
+def test_a_seed_without_all_its_folds_counts_in_no_mean_of_the_run(capsys: Capture) -> None:
+    told = [("softcpt", 1, task, accuracy) for task, accuracy in [("a", 50.0), ("b", 60.0)]]
+    told += [("softcpt", 2, "b", 99.0), ("coop-tree", 2, "a", 98.0)]  # their other folds failed
+    rows = [{"part": "all", "method": m, "seed": s, "task": t, "accuracy": a} for m, s, t, a in told]
+    table = pd.DataFrame(rows).assign(variant="", setting="", shots=4)
+    named = {"suite": SimpleNamespace(title="Two"), "target": None, "backbone": SimpleNamespace(name="clip")}
+    _print_summary(SimpleNamespace(table=lambda: table, demo=False, protocol=SimpleNamespace(score="Mean"), **named))
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "Mean over 2 tasks of Two, clip, percent:"
+    assert [line.split() for line in shown[3:5]] == [["softcpt", "55.0"], ["coop-tree"]]
+    assert shown[5:] == [
+        "Left out, softcpt, 4 shots, seed 2: 1 of 2 tasks scored",
+        "Left out, coop-tree, 4 shots, seed 2: 1 of 2 tasks scored",
+    ]
 
 
 def test_every_option_reaches_the_cells(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

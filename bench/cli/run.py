@@ -174,7 +174,7 @@ def stability(argv: list[str]) -> int:
 
 
 def _print_summary(run: Any) -> None:
-    """Mean accuracy over tasks and seeds, rows × shots."""
+    """Mean accuracy over tasks and seeds, rows × shots; a mean is over all tasks, or is left out."""
     from bench.progress import count
 
     table = run.table()
@@ -182,10 +182,14 @@ def _print_summary(run: Any) -> None:
         return
     table = table[table["part"].isin(["all", "harmonic"])].copy()  # of base and new, the harmonic mean
     table["row"] = [" ".join(filter(None, told)) for told in table[["method", "variant", "setting"]].values]
-    per_seed = table.groupby(["row", "shots", "seed"], sort=False)["accuracy"].mean()
+    cells = table.groupby(["row", "shots", "seed"], sort=False)
+    per_seed, scored, tasks = cells["accuracy"].mean(), cells["task"].nunique(), table["task"].nunique()
+    torn = scored[scored < tasks]  # other folds of theirs failed
+    per_seed[torn.index] = float("nan")
     means = per_seed.groupby(["row", "shots"], sort=False).mean().unstack("shots").sort_index(axis=1)
     means.columns = [count(n, "shot") if n else "no training" for n in means.columns]
-    demo = " (demo)" if run.demo else ""
-    tasks = f"{count(table['task'].nunique(), 'task')} of {(run.target or run.suite).title}{demo}"
-    print(f"{run.protocol.score} over {tasks}, {run.backbone.name}, percent:")
+    title = f"{(run.target or run.suite).title}{' (demo)' * run.demo}"
+    print(f"{run.protocol.score} over {count(tasks, 'task')} of {title}, {run.backbone.name}, percent:")
     print_table(means.round(1).reset_index(names=""), floatfmt=".1f")
+    for (row, shots, seed), n in torn.items():
+        print(f"Left out, {row}, {count(shots, 'shot')}, seed {seed}: {n} of {count(tasks, 'task')} scored")
