@@ -178,12 +178,12 @@ DATA = ("csv", "md")  # no pictures: they take seconds
 
 def put_fold(
     root: Path, method: str, seed: int, task: str, accuracy: float, under: dict[str, float],
-    variant: str = "", **settings: Any,
+    variant: str = "", shots: int = 4, **settings: Any,
 ) -> None:
     others = [name for name in ("a", "b", "c") if name != task]
     config = {"tasks": ["a", "b", "c"], "trained": others, "scored": [task], "fold": f"{task} of 3", **settings}
     more = {"cell": {"protocol": "unseen-task", "variant": variant}, "config": config}
-    put(root, method, 4, seed, {task: accuracy}, **more, under_names={task: under} if under else {})
+    put(root, method, shots, seed, {task: accuracy}, **more, under_names={task: under} if under else {})
 
 
 def made_up(root: Path) -> Path:
@@ -300,6 +300,19 @@ def test_the_only_control_is_one_of_rows_of_its_own_settings(
     column, said = matched_column(out, method)
     assert column == (["+10.00", "0.250"] if compared else [])
     assert ("Not compared with shared-coop-matched" in said) == (not compared)
+
+
+def test_a_recipe_is_compared_with_controls_of_its_own_values_at_each_shot_count(tmp_path: Path) -> None:
+    """The control's rate is the recipe's at 1 shot, 3 below it, but not at 4 shots."""
+    for task in ("a", "b", "c"):
+        for shots, rate in ((1, 0.1), (4, 0.2)):
+            put_fold(tmp_path / "runs", "softcpt", 1, task, 60.0, {}, "recipe=own.yaml", shots, params={"lr": rate})
+            put_fold(tmp_path / "runs", "shared-coop-matched", 1, task, 57.0, {}, "lr=0.1", shots, params={"lr": 0.1})
+    report(tmp_path / "runs", tmp_path / "out", format=DATA)
+    rows = pd.read_csv(tmp_path / "out" / "unseen.csv")
+    rows = rows[rows["label"].str.startswith("softcpt")]
+    assert rows.loc[rows["shots"] == 1, "shared-coop-matched"].tolist() == [57.0] * 3
+    assert rows.loc[rows["shots"] == 4, "shared-coop-matched"].isna().all()
 
 
 def test_a_control_of_another_number_of_training_tasks_is_none(tmp_path: Path) -> None:

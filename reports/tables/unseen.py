@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -128,9 +129,10 @@ def by_task(block: Block, shots: int) -> pd.DataFrame:
     for name in (ZERO_SHOT, GENERIC):
         still = block.rows[block.rows["method"] == name].groupby("task")["accuracy"].mean()
         means = means.join(still.rename(name), on="task")
-    labels, found = list(means.index.unique("label")), block.rows[block.rows["shots"] == shots]
+    labels = list(means.index.unique("label"))
+    these = replace(block, rows=block.rows[block.rows["shots"] == shots])  # a recipe's values may depend on the shots
     for name in (EXCHANGED, MATCHED):
-        theirs = [_control(found, mine, _twin(block, mine, name, labels)) for mine in labels]
+        theirs = [_control(these.rows, mine, _twin(these, mine, name, labels)) for mine in labels]
         means[name] = pd.concat(theirs, keys=labels).reindex(means.index)
     means = means.loc[[label for label in labels if not _is_control(block, label)]]
     shares = {label: recovered(*(own[c] for c in (OWN, SEEN, ZERO_SHOT))) for label, own in means.groupby("label")}
