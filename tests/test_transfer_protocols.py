@@ -46,7 +46,7 @@ def test_one_task_is_trained_on_and_every_other_one_is_scored() -> None:
     [
         ("source-task", 3, "source-task: write source-task:NAME"),
         ("source-task:", 3, "source-task: write source-task:NAME"),
-        ("source-task:shape", 3, "source-task:shape: no task of this run; did you mean 'shade'"),
+        ("source-task:shape", 3, r"no task of this run \(--tasks names the source, too\); did you mean 'shade'"),
         ("source-task:colour", 1, "source-task:colour: needs another task, to score"),
         ("few-shot:3", 3, "'few-shot:3': write few-shot, without a colon"),
     ],

@@ -32,7 +32,8 @@ class SourceTask(Unseen):
     def of(self, tasks: Sequence[Task]) -> SourceTask:
         known = {task.name.lower(): task.name for task in tasks}
         if self.source.lower() not in known:
-            raise UserError(f"--protocol {self.name}: no task of this run; {nearest(self.source, known.values())}")
+            right = nearest(self.source, known.values())
+            raise UserError(f"--protocol {self.name}: no task of this run (--tasks names the source, too); {right}")
         if len(known) < 2:
             raise UserError(f"--protocol {self.name}: needs another task, to score")
         return SourceTask(known[self.source.lower()])
