@@ -281,20 +281,22 @@ def test_a_run_tells_its_draws_of_tasks_and_a_loaded_cell_has_them(tiny: Any, tm
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(("method", "limit"), [("softcpt", 0), ("softcpt-graph", 2), ("coop-mpt", 2)])
+@pytest.mark.parametrize(("method", "limit"), [("softcpt", 0), ("softcpt-graph", 2), ("coop-mpt", 2), ("coop-tree", 2)])
 def test_growth_counts_tasks_classes_and_learned_numbers(
     method: str, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """lite-clip's sizes: 256 · 16 · 192 numbers of P and 4 · 192 of u; C, and α and β of each task for coop-mpt."""
+    """lite-clip's sizes: 256 · 16 · 192 numbers of P and 4 · 192 of u; C, and α and β of each task for coop-mpt; for
+    coop-tree a root, 2 of the 10 fields (the others have one task each) and 12 leaves."""
     place = Path(__file__).parents[1] / "scripts" / "growth.py"
     spec = importlib.util.spec_from_file_location("growth", place)
     assert spec is not None and spec.loader is not None
     growth = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(growth)
     monkeypatch.setattr(growth, "STEPS", 2)
-    found = growth.measure("lite", method, 5, limit)
-    assert (found["tasks"], found["tasks_a_step"], found["method"]) == (5, limit, method)
-    assert 50 <= found["classes"] <= 150 and found["seconds_a_step"] > 0
+    found = growth.measure("lite", method, 12, limit)
+    assert (found["tasks"], found["tasks_a_step"], found["method"]) == (12, limit, method)
+    assert 120 <= found["classes"] <= 360 and found["seconds_a_step"] > 0
     assert found["tasks_in_a_batch"] == limit or (not limit and found["tasks_in_a_batch"] > 3)
-    numbers = 16 * 192 + 5 * (16 + 192) if method == "coop-mpt" else 256 * 16 * 192 + 4 * 192
+    context = 16 * 192
+    numbers = {"coop-mpt": context + 12 * (16 + 192), "coop-tree": 15 * context}.get(method, 256 * context + 4 * 192)
     assert found["learned_numbers"] == numbers
