@@ -85,10 +85,13 @@ class Plan:
         return [task for task in self.tasks if task.name in cell.scored]
 
     def fingerprints(self, cell: Cell) -> dict[str, str]:
-        """Of what a cell shares with others that it may be compared with, all folds of its protocol included."""
-        trained, scored = seen_and_scored(self.protocol, self.tasks)
-        data, draw = self.images.fingerprint(scored), self.draw(cell).fingerprint(trained)
-        return {"weights": self.backbone.weights, "data": data, "draw": draw}
+        """Of what a cell shares with others that it may be compared with: all folds of its protocol included, with as
+        many training tasks, whatever other numbers of these the run has."""
+        _, scored = seen_and_scored(self.protocol, self.tasks)
+        alike = [f for f in self.protocol.folds(self.tasks) if f.train_tasks == cell.config.get("train_tasks", 0)]
+        seen = {name for fold in alike for name in fold.trained}
+        draw = self.draw(cell).fingerprint([task.name for task in self.tasks if task.name in seen])
+        return {"weights": self.backbone.weights, "data": self.images.fingerprint(scored), "draw": draw}
 
     def todo(self) -> list[Cell]:
         """Cells to compute: new ones, and failed ones that are to run again."""

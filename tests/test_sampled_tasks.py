@@ -102,10 +102,27 @@ def test_one_command_gives_the_points_of_a_learning_curve(tiny: Any, tmp_path: P
     cells = [r["config"] for r in tiny.records(tmp_path / "runs").values() if r["cell"]["method"] == "softcpt"]
     sizes = sorted((c["train_tasks"], len(c["trained"]), len(c["scored"])) for c in cells)
     assert sizes == [(1, 1, 1)] * 3 + [(2, 2, 1)] * 3
-    rows = bench.report(tmp_path / "runs", tmp_path / "out", format=["png", "csv"])
+    rows = bench.report(tmp_path / "runs", tmp_path / "out", format=["png", "csv", "md"])
     assert set(rows["setting"]) == {"", "train_tasks=1", "train_tasks=2"}
+    assert "same few-shot images" not in (tmp_path / "out" / "table.md").read_text()  # more tasks are more images
     assert rows.groupby("setting")["task"].nunique().tolist() == [3, 3, 3]
     assert list((tmp_path / "out" / "figures").glob("*-learning-curve.png"))
+
+
+def test_what_a_cell_was_trained_on_does_not_depend_on_the_other_numbers_of_its_command(
+    tiny: Any, tmp_path: Path
+) -> None:
+    """Of three tasks, each left out once: two numbers of training tasks are two sets of images, in any command."""
+    grid: dict[str, Any] = {"methods": ["softcpt"], "shots": [1], "seeds": [1], "protocol": "unseen-task"}
+
+    def told(**more: Any) -> dict[str, str]:
+        plan = prepare(RunConfig(**{**tiny.arguments, **grid, **more}, results=tmp_path / "runs", quiet=True))
+        return {cell.key: plan.fingerprints(cell)["draw"] for cell in plan.cells}
+
+    one, two, both = told(train_tasks=[1]), told(train_tasks=[2]), told(train_tasks=[1, 2])
+    assert both == {**one, **two} and len(both) == 6
+    assert {*two.values()} == {*told(protocol="few-shot").values()}  # all folds together: all three tasks' images
+    assert len({*one.values()}) == 1 and {*one.values()} != {*two.values()}  # of two tasks alone
 
 
 def test_only_seeds_that_learn_from_the_same_tasks_are_trained_side_by_side(tiny: Any, tmp_path: Path) -> None:

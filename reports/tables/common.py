@@ -70,7 +70,7 @@ def about(block: Block) -> list[str]:
         kinds = block.rows[block.rows["numerics"] != ""].groupby("numerics")["label"].unique()
         told = "; ".join(f"{version}: {', '.join(kinds[version])}" for version in versions)
         said.append(f"Made by several versions of the shared numerics ({told}): differences may come from these.")
-    if (block.rows.groupby(["shots", "seed"])["draw"].nunique() > 1).any():
+    if (block.rows.groupby(["shots", "seed", "train_tasks"], dropna=False)["draw"].nunique() > 1).any():
         said.append("Not all methods were trained on the same few-shot images: do not compare them.")
     chosen = [text for text in block.rows["selected"].unique() if text]
     return [*filter(None, said), *chosen, *(note for note in block.rows["note"].unique() if note)]
