@@ -51,7 +51,7 @@ def write(config: ReportConfig) -> Written:
     from bench.reports import figures, tables
     from bench.reports.elements import Contents
     from bench.reports.groups import split
-    from bench.reports.records import BLOCK, ROW, load
+    from bench.reports.records import load
 
     loaded = load(config)
     other = load(replace(config, results=config.compare, compare=None)) if config.compare else None
@@ -71,7 +71,7 @@ def write(config: ReportConfig) -> Written:
 
         put("index.html", page(loaded, contents, built, live=config.watch))
     if "md" in config.format:
-        cells = len(loaded.rows[[*BLOCK, *ROW, "shots", "seed"]].drop_duplicates())
+        cells = loaded.rows["key"].nunique()  # each fold is one
         for name, text in tables.markdown_files(contents, built, cells, drawn).items():
             put(f"{name}.md", text)
     if "tex" in config.format:

@@ -39,7 +39,6 @@ def payload(loaded: Loaded, blocks: list[Block]) -> dict[str, Any]:
     found = [_block(block, loaded, notes, shared, closer) for block in blocks]
     failed = [{name: cell.get(name, "") for name in (*_NAMES, "error")} for cell in loaded.failed]
     missing = [cell for block in blocks for cell in _missing(block, loaded.failed)]
-    done = sum(len(block["cells"]["key"]) for block in found)
     methods = list(dict.fromkeys(row["method"] for block in found for row in block["rows"]))
     return {
         "blocks": found,
@@ -49,7 +48,7 @@ def payload(loaded: Loaded, blocks: list[Block]) -> dict[str, Any]:
         "shared": shared.values,
         "failed": failed,
         "missing": missing,
-        "counts": {"done": done, "missing": len(missing), "failed": len(failed)},
+        "counts": {"done": loaded.rows["key"].nunique(), "missing": len(missing), "failed": len(failed)},
     }
 
 

@@ -437,6 +437,14 @@ def unseen_lines(out: Path) -> list[str]:
     return text[text.index("# Tasks never") :].partition("\n# ")[0].splitlines()
 
 
+def test_each_fold_counts_as_a_cell_done_in_tables_and_page(tmp_path) -> None:
+    """Two methods on two seeds in three folds each, and zero-shot."""
+    report(made_up(tmp_path / "runs"), tmp_path / "out", format=("md", "html"))
+    assert "\n13 cells done, 0 failed." in (tmp_path / "out" / "table.md").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert '<dd id="done">13</dd>' in page and " from 13 records." in page
+
+
 def test_a_report_on_some_of_the_tasks_has_the_folds_of_these_in_one_table(tmp_path) -> None:
     """Own names 60 and 50: over others' +4 and −1, over zero-shot +5 and −5."""
     report(made_up(tmp_path / "runs"), tmp_path / "out", format=DATA, tasks=["b", "a"])
