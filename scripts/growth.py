@@ -103,8 +103,8 @@ def draw(results: list[dict[str, Any]], out: Path) -> None:
     for r in results:
         label = f"{r['method']}, {r['tasks_a_step']} tasks a step" if r["tasks_a_step"] else r["method"]
         lines.setdefault(label, []).append(r)
-    for label, own in lines.items():
-        look = "o--" if own[0]["tasks_a_step"] else "o-"
+    for (label, own), marker in zip(lines.items(), itertools.cycle("osD^v<>PX*hp")):  # more lines than colours
+        look = f"{marker}--" if own[0]["tasks_a_step"] else f"{marker}-"
         left.plot([r["tasks"] for r in own], [1000 * r["seconds_a_step"] for r in own], look, label=label)
         right.plot([r["tasks"] for r in own], [r["peak_memory_mb"] for r in own], look, label=label)
     left.set(xscale="log", yscale="log", xlabel="tasks", ylabel="milliseconds a step")
