@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,18 +46,29 @@ def calibration(block: Block) -> Calibration:
 
 
 def kept(block: Block) -> dict[str, dict[int, pd.DataFrame]]:
-    """By label and seed, the predictions of the main table's methods at the block's largest shot count; without those
-    of which a cell lacks any of the block's tasks. A damaged file is named in a warning."""
+    """By label and seed, the predictions of the main table's methods at the block's largest shot count, those of a
+    seed's folds as one; without methods that lack those of any of the block's tasks. A damaged file is named in a
+    warning."""
     rows = block.at(max(block.shots, default=0), block.rows)
     found = {}
     for label in block.main:
         cells = rows[rows["label"] == label].drop_duplicates("key")
-        pairs = zip(cells["seed"], cells["key"], strict=True)
-        read = {int(seed): predictions_of(block.cells, key) for seed, key in pairs}
+        read = {int(seed): _joined(block, keys) for seed, keys in cells.groupby("seed")["key"]}
         frames = {seed: frame for seed, frame in read.items() if frame is not None and _whole(frame, block)}
         if frames and len(frames) == len(read):
             found[label] = frames
     return found
+
+
+def _joined(block: Block, keys: Sequence[str]) -> pd.DataFrame | None:
+    """The predictions of cells that score different tasks, as if one cell had; None where one of them has none."""
+    frames = [frame for key in keys if (frame := predictions_of(block.cells, key)) is not None]
+    if len(frames) < len(keys):
+        return None
+    joined = pd.concat(frames, ignore_index=True)
+    by_part = ("classes", "images", "metrics")
+    joined.attrs = {name: {k: v for frame in frames for k, v in frame.attrs[name].items()} for name in by_part}
+    return joined
 
 
 def _whole(frame: pd.DataFrame, block: Block) -> bool:

@@ -115,3 +115,22 @@ def test_without_predictions_there_is_no_table(tmp_path: Path) -> None:
     bench.report(tmp_path / "runs", tmp_path / "out", format="md,csv")
     assert not (tmp_path / "out" / "images.csv").exists()
     assert "same test images" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_folds_of_a_seed_are_one_set_of_answers(tmp_path: Path) -> None:
+    """softcpt scores each task in a cell of its own: it misses 10 of 80 images of a, and none of b. Of lasp one fold
+    kept nothing."""
+    labels, missed = [0] * 40 + [1] * 40, [0] * 50 + [1] * 30
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    cell = {"protocol": "unseen-task"}
+    zero = put(runs, "zero-shot", 0, 0, {"a": 100.0, "b": 100.0}, cell=cell)
+    keep(zero, {"a": labels, "b": labels}, labels)
+    for task, predicted, accuracy in (("a", missed, 87.5), ("b", labels, 100.0)):
+        config = {"tasks": ["a", "b"], "scored": [task], "fold": f"{task} of 2"}
+        keep(put(runs, "softcpt", 4, 1, {task: accuracy}, cell=cell, config=config), {task: predicted}, labels)
+        lasp = put(runs, "lasp", 4, 1, {task: 90.0}, cell=cell, config=config)
+        if task == "a":
+            keep(lasp, {task: labels}, labels)
+    found = images(runs, out).reset_index().set_index(["a", "task"])["difference"]
+    assert found.to_dict() == {("softcpt", "a"): -12.5, ("softcpt", "b"): 0}
+    assert "Without lasp: not every cell has kept its predictions." in (out / "table.md").read_text()
