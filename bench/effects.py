@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bench.cells import Cell
 from bench.errors import UserError
+from bench.methods.prompt import PromptMethod
 from bench.options import Variant
 from bench.progress import count, note
 from bench.protocols import Fold, Protocol
@@ -33,10 +34,12 @@ def check_effects(
 
     Raises
     ------
-    UserError : `-o METHOD.PARAMETER=VALUE` changes nothing.
+    UserError : `-o METHOD.PARAMETER=VALUE` changes nothing, or would end each of its cells.
     """
     told: dict[tuple[str, str, str], list[str]] = {}
     for variant in (setting.at(n, ()) for setting in settings for n in shots):
+        if source := _draws_among_one(variant):
+            raise UserError(f"{source}: {variant.method.name} trains each task alone, so that no step draws tasks")
         for idle in values_without_effect(variant, protocol, folds):
             method, source = variant.method.name, variant.given[idle.name]
             if source.startswith("-o ") and not source.lower().startswith("-o all.") and not idle.elsewhere:
@@ -45,6 +48,15 @@ def check_effects(
             names += [idle.name] * (idle.name not in names)
     for (source, method, why), names in told.items():
         note(f"{source}: {method} has no use for {' and '.join(names)} here: {why}", hide)
+
+
+def _draws_among_one(variant: Variant) -> str:
+    """Where a setting got the values by which a step draws tasks, if it trains each task alone; else ""."""
+    kind, p, plain = variant.method, variant.params, variant.method.Params()
+    if not issubclass(kind, PromptMethod) or not kind(p).separate:
+        return ""
+    drawing = (name for name in ("task_temperature", "tasks_a_step") if getattr(p, name) != getattr(plain, name))
+    return next((variant.given[name] for name in drawing if name in variant.given), "")
 
 
 def check_views(cells: Sequence[Cell], asked: int | None, hide: bool | None) -> None:
@@ -65,6 +77,10 @@ def values_without_effect(variant: Variant, protocol: Protocol, folds: Sequence[
     own = kind.name if kind.__module__.startswith("bench.methods.") else ""  # what a plug-in reads is not known
     if getattr(p, "search", "none") == "val":
         yield from (Idle(name, "search=val chooses it for each task") for name in given if name in kind.searched)
+    fewest, most = (of(len(fold.trained) for fold in folds) for of in (min, max))
+    if own and getattr(p, "tasks_a_step", 0) >= fewest:
+        all_of = f"a step may have all {count(fewest, 'task')} of a training anyway"
+        yield Idle("tasks_a_step", all_of, elsewhere=p.tasks_a_step < most)
     if own == "ape-t" and "gamma" in given:
         yield Idle("gamma", "the images' weights are learned")
     if own == "softcpt-residual" and p.node_scale == 0:
@@ -77,9 +93,9 @@ def values_without_effect(variant: Variant, protocol: Protocol, folds: Sequence[
         elif p.graph == "uniform":
             of_names = [name for name in of_graph if name in ("name_weight", "temperature")]
             yield from (Idle(name, "with graph=uniform all tasks are alike") for name in of_names)
-        elif p.nearest >= (fewest := min(len(fold.trained) for fold in folds)):
+        elif p.nearest >= fewest:
             few = f"a task has {count(fewest - 1, 'other')} to train with, and 0 takes all"
-            yield Idle("nearest", few, elsewhere=p.nearest < max(len(fold.trained) for fold in folds))
+            yield Idle("nearest", few, elsewhere=p.nearest < most)
     if own == "lasp" and p.text_weight == 0:
         of_loss = [name for name in changed if name in ("noise", "names")]
         yield from (Idle(name, "text_weight=0 leaves its sentences out") for name in of_loss)

@@ -238,9 +238,13 @@ def _is_part(own: list[tuple[Path, Record]], settings: Sequence[list[tuple[Path,
 
 def _none(there: Sequence[tuple[Path, Record]], config: RelateConfig, where: str) -> str:
     """What is said where no cell is found."""
+    from bench.progress import count
+
     shots = "" if config.shots is None else f" --shots {config.shots}"
-    at = f" at {config.shots} shots" if shots else ""
     few_shot = [record.cell for _, record in there if record.cell["protocol"] == "few-shot"]
+    at = f" at {count(config.shots, 'shot')}" if config.shots else ""
+    if held := sorted({cell["shots"] for cell in few_shot if cell["method"] == config.method}):
+        at += f" (there: {', '.join(map(str, held))})"
     others = sorted({cell["method"] for cell in few_shot if cell["shots"]} - {config.method})
     hint = f", or name another with --method (there: {', '.join(others)})" if others else ""
     unread = sorted({r.cell["protocol"] for _, r in there if r.cell["method"] == config.method} - {"few-shot"})

@@ -131,13 +131,15 @@ def load_suite(name_or_path: str, asked: str = "suite") -> Suite:
     """
     text = str(name_or_path)
     name, colon, part = text.rpartition(":")
-    whole = name if colon and part in PARTS else text
+    whole = name if (colon and part in PARTS) or name.lower() in suite_names() else text
     file = _file(whole, asked=asked)
     suite = _suite(file, _content(file))
     if whole == text:
         return suite
     if not suite.from_data:
         raise UserError(f"suite {text!r}: the tasks of {suite.name} are not divided into parts; write {whole}")
+    if part not in PARTS:
+        raise UserError(f"{asked}: {text!r}: {part!r} is no part of its tasks; {nearest(part, PARTS)}")
     return replace(suite, name=f"{suite.name}:{part}", title=f"{suite.title}: {part}", part=part)
 
 

@@ -61,9 +61,9 @@ def kept(block: Block) -> dict[str, dict[int, pd.DataFrame]]:
 
 
 def _joined(block: Block, keys: Sequence[str]) -> pd.DataFrame | None:
-    """The predictions of cells that score different tasks, as if one cell had; None where one of them has none."""
+    """The predictions of cells that score different tasks, as if of one cell; None where there are none."""
     frames = [frame for key in keys if (frame := predictions_of(block.cells, key)) is not None]
-    if len(frames) < len(keys):
+    if not frames:
         return None
     joined = pd.concat(frames, ignore_index=True)
     by_part = ("classes", "images", "metrics")

@@ -231,7 +231,9 @@ def test_a_method_learns_from_one_part_and_is_scored_on_another(tmp_path: Path, 
     ("suite", "said"),
     [
         ("general10:test", "'general10:test': the tasks of general10 are not divided into parts; write general10"),
-        ("inat2021-families:tset", "suite: 'inat2021-families:tset' is neither a suite's name nor a suite file"),
+        ("general10:tset", "'general10:tset': the tasks of general10 are not divided into parts; write general10"),
+        ("inat2021-families:tset", r"'tset' is no part of its tasks; did you mean 'test'\? \(valid: test, train, val\)"),
+        ("inat2021-familes:test", "did you mean 'inat2021-families'"),
     ],
 )
 def test_a_part_that_is_none_is_refused(suite: str, said: str) -> None:

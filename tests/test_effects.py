@@ -44,6 +44,7 @@ REFUSED = [
     ("softcpt-graph.temperature=1", ["softcpt-graph.graph=uniform"], "with graph=uniform all tasks are alike"),
     ("softcpt-graph.nearest=3", [], "a task has 2 others to train with, and 0 takes all"),
     ("lasp.noise=0.1", ["lasp.text_weight=0"], "text_weight=0 leaves its sentences out"),
+    ("softcpt.tasks_a_step=4", [], "a step may have all 3 tasks of a training anyway"),
 ]  # fmt: skip
 
 
@@ -68,12 +69,21 @@ def test_the_command_ends_with_2_before_anything_is_computed(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("option", ["all.task_temperature=2", "coop.tasks_a_step=2"])
+def test_drawing_tasks_where_each_is_trained_alone_is_refused(option: str, tiny: Any, tmp_path: Path) -> None:
+    """Each cell would end with an error. With `joint` the tasks are trained together."""
+    with pytest.raises(UserError, match=f"^-o {option}: coop trains each task alone, so that no step draws tasks$"):
+        planned(tiny, tmp_path, "coop", option)
+    assert planned(tiny, tmp_path, "coop", "coop.joint=true", option).cells
+
+
 ALLOWED = [
     ("tip-adapter.alpha=2", [], {}),
     ("lp++.steps=10", ["lp++.search=val"], {}),
     ("tip-adapter-f.alpha=2", ["tip-adapter-f.search=val"], {}),  # with which it is trained
     ("ape.gamma=0.2", [], {}),
     ("softcpt-graph.nearest=2", [], {}),
+    ("softcpt.tasks_a_step=2", [], {}),
     ("softcpt-residual.shuffle=1", ["softcpt-residual.node_scale=2"], {}),
     ("softcpt.span=true", [], {"protocol": "unseen-task"}),
     ("softcpt.span=false", [], {}),
@@ -106,6 +116,9 @@ TOLD = [
     (["softcpt-graph"], ["softcpt-graph.nearest=1"], {"protocol": "unseen-task", "train_tasks": [1, 2]},
      "-o softcpt-graph.nearest=1: softcpt-graph has no use for nearest here: a task has 0 others to train with, and 0 "
      "takes all"),
+    (["shared-coop"], ["all.tasks_a_step=1"], {"protocol": "source-task:Shade"},
+     "-o all.tasks_a_step=1: shared-coop has no use for tasks_a_step here: a step may have all 1 task of a training "
+     "anyway"),
 ]  # fmt: skip
 
 

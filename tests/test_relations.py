@@ -457,6 +457,7 @@ def test_the_commands_of_the_page_run_as_printed(tiny: Any, tmp_path: Path) -> N
     [
         (["--method", "softcp"], "did you mean 'softcpt'?"),
         (["--method", "kgcoop"], "or name another with --method (there: coop, shared-coop, softcpt)"),
+        (["--shots", "8"], "no finished few-shot cell of softcpt at 8 shots (there: 1, 2) below"),
         (["--shots", "8"], "run `python -m bench run --methods softcpt --shots 8 --results"),
         (["--method", "coop"], "2 settings of coop below"),
         (["--method", "protonet"], "--method protonet: learns no prompts"),
