@@ -57,7 +57,7 @@ def load(config: ReportConfig) -> Loaded:
             rows += [{**_reworded(row), "val_accuracy": task.get("val_accuracy")} for row, task in pairs]
             cells[record.key] = record, path
         else:
-            failed.append(record.failure)
+            failed.append({**record.failure, "fold": record.config.get("fold", "")})
     if not rows and failed:
         first = str(failed[0]["error"]).splitlines()[0]
         n = count(len(failed), "cell")

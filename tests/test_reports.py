@@ -495,14 +495,15 @@ def test_footnotes_are_numbered_in_every_table(toy: Path, tmp_path: Path) -> Non
 
 def test_failed_cells_are_listed_with_their_reason(toy: Path, tmp_path: Path) -> None:
     for seed, error in ((1, "too slow"), (2, "out of | <memory>"), (3, "out of | <memory>")):
-        failed = put(toy, "plot", 4, seed, {"a": 0.0})
+        failed = put(toy, "plot", 4, seed, {"a": 0.0}, config={"fold": "2 of 4"} if seed == 1 else {})
         record = json.loads(failed.read_text())
         failed.write_text(json.dumps({**record, "status": "failed", "error": error, "tasks": None}))
     frame = report(toy, tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
     assert "13 cells done, 3 failed" in text
     first, second = table(tmp_path / "out", "Failed cells (3)")[1:]
-    assert first == ["suite toy, backbone tiny, method plot, protocol few-shot, shots 4", "1", "too slow"]
+    assert first[0] == "suite toy, backbone tiny, method plot, protocol few-shot, fold 2 of 4, shots 4"
+    assert first[1:] == ["1", "too slow"]
     assert second[1:] == ["2, 3", r"out of \| &lt;memory&gt;"]
     assert "plot" not in set(frame["method"])
 

@@ -437,6 +437,21 @@ def unseen_lines(out: Path) -> list[str]:
     return text[text.index("# Tasks never") :].partition("\n# ")[0].splitlines()
 
 
+def test_a_mean_of_fewer_seeds_and_a_missing_zero_shot_are_told(tmp_path: Path) -> None:
+    """softcpt's 60 is the mean of two of three seeds; with zero-shot's records gone, its columns are empty."""
+    runs, out = made_up(tmp_path / "runs"), tmp_path / "out"
+    for task in ("a", "b", "c"):
+        put_fold(runs, "shared-coop-matched", 3, task, 58.0, {})
+    report(runs, out, format=DATA)
+    said = "\n".join(unseen_lines(out))
+    assert " 60.00 (n=2) |" in said and said.count("(n=") == 2  # once more in the caption
+    assert "(n=…): the mean of n seeds, not of the table's 3 seeds." in said and "No cell here is of" not in said
+    for path in runs.glob("0-*.json"):
+        path.unlink()
+    report(runs, out, format=DATA)
+    assert "No cell here is of zero-shot, which the columns without values take" in "\n".join(unseen_lines(out))
+
+
 def test_each_fold_counts_as_a_cell_done_in_tables_and_page(tmp_path) -> None:
     """Two methods on two seeds in three folds each, and zero-shot."""
     report(made_up(tmp_path / "runs"), tmp_path / "out", format=("md", "html"))

@@ -6,7 +6,7 @@ from bench.reports import markup
 from bench.reports.elements import Contents, Overview
 from bench.reports.markup import Cell
 
-COLUMNS = ("suite", "backbone", "method", "variant", "protocol", "shots")
+COLUMNS = ("suite", "backbone", "method", "variant", "protocol", "fold", "shots")
 
 
 class Failed(Overview):

@@ -27,6 +27,8 @@ SEEN, RECOVERED, SIGNS = "trained on it", "recovered", "better / worse"
 RUN = ("train_tasks", "draws", "val_shots")  # what rows of one run share, whatever their methods
 LEAST = 1.0  # points a task that training on it must gain: a share of less says nothing
 
+FEWER_SAID = "(n=…): the mean of n seeds, not of the table's {}."
+NO_ZERO_SHOT = f"No cell here is of {ZERO_SHOT}, which the columns without values take: run it, too."
 SHUFFLED_SAID = "Names shuffled: trained with the names exchanged among the tasks, scored under each task's own. "
 
 
@@ -69,9 +71,12 @@ class UnseenTasks(Table):
         header = ["method", OWN, OTHERS, NONE, *gains, *told_seen, *told_new]
         rows = []
         labels = [name for name in block.main if name in values.index]
+        held = block.scores[block.scores["shots"] == shots].set_index("label")["n_seeds"]
+        fewer = {name: f" (n={held[name]})" for name in labels if held[name] < len(block.seeds)}
         for label, cell in zip(labels, names(block, labels, notes), strict=True):
             mine = values.loc[[label], OWN]
-            told = [Cell(number(values.loc[[label], name].mean(skipna=False))) for name in (OWN, OTHERS, NONE)]
+            told = [number(values.loc[[label], name].mean(skipna=False)) for name in (OWN, OTHERS, NONE)]
+            told = [Cell(told[0] + fewer.get(label, "")), *map(Cell, told[1:])]
             for name, control in controls.items():
                 gain = mine - control.loc[[label]]
                 told += [Cell(signed(gain.mean(skipna=False))), Cell(probability(_p(gain)))]
@@ -94,6 +99,8 @@ class UnseenTasks(Table):
             "over other names has learned a good prompt, not what names mean; shared-coop-matched is the control that "
             f"shares one context at SoftCPT's rate. {SIGNS.capitalize()}: how many tasks are above and below "
             f"{ZERO_SHOT}.",
+            *([NO_ZERO_SHOT] if values[ZERO_SHOT].isna().all() else []),
+            *([FEWER_SAID.format(count(len(block.seeds), "seed"))] if fewer else []),
             *_uncontrolled_said(block, shots, values, labels),
             *_seen_said(block, values),
             *_overlap_said(values),
