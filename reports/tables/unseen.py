@@ -75,8 +75,8 @@ class UnseenTasks(Table):
         fewer = {name: f" (n={held[name]})" for name in labels if held[name] < len(block.seeds)}
         for label, cell in zip(labels, names(block, labels, notes), strict=True):
             mine = values.loc[[label], OWN]
-            told = [number(values.loc[[label], name].mean(skipna=False)) for name in (OWN, OTHERS, NONE)]
-            told = [Cell(told[0] + fewer.get(label, "")), *map(Cell, told[1:])]
+            told = [Cell(number(values.loc[[label], name].mean(skipna=False))) for name in (OWN, OTHERS, NONE)]
+            told[0] = Cell(told[0].text + fewer.get(label, ""))
             for name, control in controls.items():
                 gain = mine - control.loc[[label]]
                 told += [Cell(signed(gain.mean(skipna=False))), Cell(probability(_p(gain)))]
