@@ -77,6 +77,18 @@ def test_drawing_tasks_where_each_is_trained_alone_is_refused(option: str, tiny:
     assert planned(tiny, tmp_path, "coop", "coop.joint=true", option).cells
 
 
+def test_a_quiet_run_says_why_its_first_cell_failed(tiny: Any, tmp_path: Path, capsys: Any) -> None:
+    """Without progress nothing stands above."""
+    options = ["-o", "prograd.joint=true", "-o", "prograd.tasks_a_step=2"]
+    more = ["--methods=prograd", "--shots=1", "--seeds=1", *options]
+    assert main(tiny.command(tmp_path, *more, "--quiet")) == 1
+    said = capsys.readouterr().err
+    assert "1 cell failed, the first with: tasks_a_step: prograd makes gradients of its own" in said
+    assert main(tiny.command(tmp_path, *more)) == 1
+    said = capsys.readouterr().err
+    assert "1 cell failed, see above" in said and "failed: prograd" in said.partition("1 cell failed")[0]
+
+
 ALLOWED = [
     ("tip-adapter.alpha=2", [], {}),
     ("lp++.steps=10", ["lp++.search=val"], {}),

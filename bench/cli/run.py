@@ -122,7 +122,8 @@ def run(argv: list[str]) -> int:
     if failed:
         beside = run.store.path(failed[0].cell, failed[0].key)
         again = "the same command tries them again" if config.retry_failed else "--retry-failed tries them again"
-        print(f"{count(len(failed), 'cell')} failed, see above; {again}", file=sys.stderr)
+        why = f"the first with: {failed[0].reason}" if config.quiet else "see above"
+        print(f"{count(len(failed), 'cell')} failed, {why}; {again}", file=sys.stderr)
         print(f"        traceback in {beside}", file=sys.stderr)
     where = str(config.results)
     print(f"Records are in {where}. Tables and figures: python -m bench report --results {typed([where])}")
