@@ -306,7 +306,7 @@ def associated(seeds: Mapping[str, Sequence[Matrix]]) -> pd.DataFrame:
         if gain not in means or not _is_whole(means[gain]):
             continue
         for name in (name for name in SIMILARITIES if name in means):
-            rho, p = association.mantel(means[name], means[gain])
+            rho, p = association.mantel(means[name], means[gain].round(9))  # what rounding alone tells apart is a tie
             least, most = association.least_p(len(means[gain])), association.ceiling(again[name], again[gain])
             rows.append({"gain": gain, "similarity": name, "rho": rho, "p": p, "least p": least, "ceiling": most,
                          "seeds": len(whole[gain])})  # fmt: skip

@@ -67,7 +67,7 @@ def test_ten_steps_are_those_of_the_plain_formula() -> None:
 
 
 def test_by_hand() -> None:
-    """f = (0, 3, 6), every other task ½, a = ½: (2.25, 3, 3.75)."""
+    """f = (0, 3, 6), every other task ½, a = ½: (2.25, 3, 3.75), which is f − a (I − A) f: (I − A) f = (−4.5, 0, 4.5)."""
     method = SoftCPTGraph(SoftCPTGraph.Params(a=0.5, graph="uniform"))
     method.tasks = [SimpleNamespace(name=n) for n in "abc"]  # type: ignore[misc]
     f = torch.tensor([[0.0], [3.0], [6.0]])
@@ -110,6 +110,16 @@ def test_without_smoothing_it_is_softcpt_bit_for_bit() -> None:
     plain, graph = learn("softcpt"), learn("softcpt-graph", a=0)
     assert all(torch.equal(value, graph.learned[n]) for n, value in plain.learned.items())
     assert torch.equal(contexts(plain), contexts(graph))
+
+
+def test_smoothing_features_is_smoothing_contexts() -> None:
+    """P is linear and has no bias: S F P = S (F P), F P being SoftCPT's contexts under the same learned numbers."""
+    graph, softcpt = learn("softcpt-graph", a=0.5, epochs=1), learn("softcpt", epochs=1)
+    softcpt.learned = graph.learned
+    with torch.no_grad():
+        expected = (0.5 * torch.eye(3) + 0.5 * graph.graph) @ contexts(softcpt)
+    assert (contexts(graph) - expected).norm() < 1e-5 * expected.norm()
+    assert (contexts(softcpt) - expected).norm() > 0.01 * expected.norm()
 
 
 def test_with_next_to_no_smoothing_it_is_softcpt() -> None:

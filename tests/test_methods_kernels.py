@@ -187,6 +187,25 @@ def test_ten_steps_are_those_of_the_plain_formula() -> None:
     check_steps("coop-kernel", plain, context=LENGTH)
 
 
+def test_from_a_start_at_0_nothing_outside_the_trained_names_span_is_learned() -> None:
+    """Z's gradient is Fᵀ G: a feature that is orthogonal to those of F gives the context 0."""
+    for std, learned in ((0.0, False), (0.02, True)):
+        method = learn("coop-kernel", init_std=std)
+        z, f = method.learned["context"].detach().flatten(1), method.fixed
+        outside = z - torch.linalg.pinv(f) @ f @ z
+        assert (outside.norm() > 1e-4 * z.norm()) == learned and z.norm() > 0
+
+
+def test_contexts_start_as_alike_as_the_names_features() -> None:
+    """P starts as a random projection: cosines of f P and of f are apart by 3/√(L w) at most, here 3/√8192 = 0.033."""
+    method: Any = find_method("softcpt")(find_method("softcpt").Params(context=8192 // WIDTH))
+    method.setup(world().clip, world().tasks, seed=1)
+    with torch.no_grad():
+        f, v = method.features(range(3)), method.context_rows(range(3))
+    alike = [torch.nn.functional.normalize(x, dim=1) for x in (f, v)]
+    assert (alike[0] @ alike[0].T - alike[1] @ alike[1].T).abs().max() < 3 / 8192**0.5
+
+
 @pytest.mark.parametrize("kernel", ["features", "ones"])
 def test_an_unseen_task_has_a_row_of_a_unless_each_task_is_its_own(kernel: Any) -> None:
     method = learn("coop-kernel", kernel=kernel)

@@ -73,6 +73,16 @@ def test_with_full_rank_and_its_first_factor_held_at_the_identity_it_is_softcpt(
     check_same(learn("softcpt-rank", start=start, held=["reduction"], rank=EMBED), learn("softcpt"), "softcpt")
 
 
+def test_as_many_ranks_as_tasks_lose_nothing_for_them() -> None:
+    """Whatever the contexts V of three tasks: with U = F⁺ and C = V, F U C = V."""
+    softcpt = learn("softcpt")
+    f = softcpt.features(range(3)).detach()
+    given = {"task_context": softcpt.learned["task_context"].detach(), "reduction": torch.linalg.pinv(f)}
+    rank = learn("softcpt-rank", start={**given, "projection": contexts(softcpt)}, held=[*given], rank=3, lr=0,
+                 warmup_lr=0)  # fmt: skip
+    assert (contexts(rank) - contexts(softcpt)).norm() < 1e-4 * contexts(softcpt).norm()
+
+
 @pytest.mark.parametrize("k", [2, 200])
 def test_contexts_of_any_rank_start_with_softcpt_s_standard_deviation(k: int) -> None:
     """0.02 |f|: here of unit features, at L · w = 16384 numbers; of rank 2 the two factors' draws scatter."""

@@ -284,6 +284,8 @@ HELD = {
 
 def test_gains_by_hand() -> None:
     second = {**HELD, frozenset("a"): {"a": 40.0}, frozenset("b"): {"b": 58.0}}
+    even = {frozenset("a"): {"a": 0.1 + 0.2}, frozenset("ab"): {"a": 0.3, "b": 1.0}}
+    assert gains.alone({1: even}, ["a", "b"])["gain"].tolist() == [0]  # no loss of 6e-17
     table = gains.alone({1: HELD, 2: second, 3: {frozenset("a"): {"a": 0.0}}}, ["a", "b", "c"])
     assert table.to_dict("list") == {  # c was never trained alone; seed 3 has no training of all
         "task": ["a", "b"], "together": [55, 58], "alone": [45, 59], "gain": [10, -1], "seeds": [2, 2],
@@ -371,6 +373,8 @@ def test_an_association_by_hand() -> None:
     assert table[["gain", "similarity", "seeds"]].to_numpy().tolist() == [["swap", "text", 2]]
     told = table.loc[0, ["rho", "p", "least p", "ceiling"]].tolist()
     assert told == pytest.approx([1.5 / 3**0.5, 1 / 3, 1 / 6, (2 / 3) ** 0.5])
+    even = relations.associated({"swap": [square(3, 0.1 + 0.2, 0.3)], "text": [square(9, 5, 1)]})
+    assert even.loc[0, "rho"] == pytest.approx(1.5 / 3**0.5)  # 0.1 + 0.2 and 0.3 are a tie
 
 
 # ---- the command -------------------------------------------------------------------------------------------------

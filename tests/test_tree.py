@@ -15,7 +15,9 @@ from torch import Tensor
 from bench.datasets.spec import load_suite
 from bench.errors import UserError
 from bench.methods import TaskData, find_method
+from bench.methods.coop_kernel import CoOpKernel
 from bench.methods.prompt import PromptMethod
+from bench.methods.training import batches
 from bench.methods.tree import above, branching, inner_nodes, place_of_new, places
 
 sys.path.append(str(Path(__file__).parent))
@@ -159,6 +161,56 @@ def test_what_a_root_gains_over_its_start_is_the_sum_of_what_its_children_learne
     root, animals, *leaves = method.learned["nodes"].detach()
     gained = root - start.learned["nodes"][0].detach()
     assert gained.norm() > 0 and (gained - animals - leaves[2]).norm() < 1e-4 * gained.norm()
+
+
+def test_of_a_root_with_a_start_value_the_rest_is_the_sum_of_its_children_under_decay_too(tree: World) -> None:
+    """The rest is what remains less the start value, which decays by itself: a step without a gradient is linear."""
+    decay: dict[str, Any] = {"momentum": 0.9, "weight_decay": 0.5}
+    method = made("coop-tree", tree, **decay)
+    start: Any = find_method("coop-tree")(find_method("coop-tree").Params(context=4))
+    start.setup(tree.clip, tree.tasks, seed=1)
+    value = start.learned["nodes"][0].detach()
+    speed = torch.zeros_like(value)
+    for rate, _ in batches(tree.tasks, range(3), method.params, torch.Generator(), torch.device("cpu")):
+        speed = 0.9 * speed + 0.5 * value
+        value = value - rate * speed
+    root, animals, *leaves = method.learned["nodes"].detach()
+    rest = root - value
+    assert (value - start.learned["nodes"][0].detach()).norm() > 5e-3 * rest.norm()  # decay counts
+    assert (rest - animals - leaves[2]).norm() < 1e-4 * rest.norm()
+
+
+@pytest.mark.parametrize("name", ["coop-tree", "softcpt-residual", "softcpt-tree"])
+def test_a_tree_is_the_kernel_of_its_matrix(name: str, tree: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B; F beside c B; and F + s F_v: what stands before the numbers that learn is coop-kernel's A, and these its Z."""
+    more: dict[str, Any] = {"softcpt-residual": {"node_scale": 3.0}}.get(name, {})
+    kind: Any = find_method(name)
+
+    class Held(kind):
+        def setup(self, *given: Any) -> None:
+            super().setup(*given)
+            if "scales" in self.learned:
+                self.learned["scales"].data.fill_(0.5)
+            for parameter in {"task_context", "scales"} & set(self.learned):
+                self.learned[parameter].requires_grad_(False)
+
+    method = Held(kind.Params(epochs=2, context=4, **RECIPE, **more))
+    method.setup(tree.clip, tree.tasks, 1)
+    with torch.no_grad():
+        parts = [] if name == "coop-tree" else [method.task_input(range(3))]
+        a = torch.cat(parts + ([] if name == "softcpt-tree" else [more.get("node_scale", 1.0) * method.on_path]), dim=1)
+        z = [method.learned[part].view(-1, 4, world().clip.tower.width) for part in ("projection", "nodes")
+             if part in method.learned]  # fmt: skip
+        z, before = torch.cat(z).clone(), method.context_rows(range(3))
+    monkeypatch.setattr(CoOpKernel, "matrix", lambda self, tasks: a)
+    monkeypatch.setattr(CoOpKernel, "initialise", lambda self, tasks, rng: {"context": z})
+    method.fit(tree.clip, tree.tasks, 1, lambda done, total: None)
+    kernel = made("coop-kernel", tree)
+    with torch.no_grad():
+        theirs = torch.cat(kernel.contexts(range(3), NAMES)).flatten(1)
+        ours = method.context_rows(range(3))
+    assert (ours - before).norm() > 0.01 * before.norm(), "hardly moved: this would show nothing"
+    assert (ours - theirs).norm() < 1e-5 * ours.norm()
 
 
 @pytest.mark.parametrize(("decay", "first", "second"), [(1.0, 2.5, 3.5), (9.0, 2.9, 3.1)])
