@@ -67,7 +67,7 @@ def test_ten_steps_are_those_of_the_plain_formula() -> None:
 
 
 def test_by_hand() -> None:
-    """f = (0, 3, 6), every other task ½, a = ½: (2.25, 3, 3.75), which is f − a (I − A) f: (I − A) f = (−4.5, 0, 4.5)."""
+    """f = (0, 3, 6), every other task ½, a = ½: (2.25, 3, 3.75), f less half of (I − A) f = (−4.5, 0, 4.5)."""
     method = SoftCPTGraph(SoftCPTGraph.Params(a=0.5, graph="uniform"))
     method.tasks = [SimpleNamespace(name=n) for n in "abc"]  # type: ignore[misc]
     f = torch.tensor([[0.0], [3.0], [6.0]])
