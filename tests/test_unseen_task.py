@@ -213,10 +213,12 @@ def test_the_table_sets_own_names_beside_their_controls(tmp_path) -> None:
     lines = unseen_lines(tmp_path / "out")
     line = next(x for x in lines if x.startswith("| softcpt "))
     # Means over tasks: 60, 57, 50. Over others' names +4, −1, +6: mean 3, and of the 8 assignments of signs to the
-    # ranks 2, 1, 3 two have a rank sum of 1 or less: p = 2 · 2/8. Over zero-shot +5, −5, +15, where ranks are 1.5, 1.5
-    # and 3: three of 8 have a sum of 1.5 or less. Over the matched control +2 each: one of 8.
+    # ranks 2, 1, 3 two have a rank sum of 1 or less: p = 2 · 2/8. Over no name +10, 0, +20, of which two count: 2/4.
+    # Over zero-shot +5, −5, +15, where ranks are 1.5, 1.5 and 3: three of 8 have a sum of 1.5 or less. Over the matched
+    # control +2 each: one of 8.
     cells = [cell.strip() for cell in line.split("|")[2:-1]]
-    assert cells == ["60.00", "57.00", "50.00", "+3.00", "0.500", "+5.00", "0.750", "2 / 1", "+2.00", "0.250"]
+    assert cells[:7] == ["60.00", "57.00", "50.00", "+3.00", "0.500", "+10.00", "0.500"]
+    assert cells[7:] == ["+5.00", "0.750", "2 / 1", "+2.00", "0.250"]
     assert "With 3 tasks no p is below 0.250: too few for a claim." in " ".join(lines)
 
 
@@ -243,7 +245,7 @@ def test_the_figure_shows_own_names_less_each_control_over_tasks(tmp_path) -> No
     assert shown == ["softcpt", "shared-coop-matched"]
     panels = figure.draw(block).axes
     assert [panel.get_title() for panel in panels] == [
-        "less other tasks' names", "less zero-shot", "less shared-coop-matched"
+        "less other tasks' names", "less no name", "less zero-shot", "less shared-coop-matched"
     ]  # fmt: skip
     assert not OwnName().why_not(block)
     bare = tmp_path / "bare"
@@ -465,7 +467,7 @@ def test_a_report_on_some_of_the_tasks_has_the_folds_of_these_in_one_table(tmp_p
     report(made_up(tmp_path / "runs"), tmp_path / "out", format=DATA, tasks=["b", "a"])
     lines = [x for x in unseen_lines(tmp_path / "out") if x.startswith("| softcpt ")]
     (cells,) = ([cell.strip() for cell in line.split("|")[2:-1]] for line in lines)
-    assert cells[:7] == ["55.00", "53.50", "50.00", "+1.50", "1.000", "+0.00", "1.000"]
+    assert cells[:9] == ["55.00", "53.50", "50.00", "+1.50", "1.000", "+5.00", "1.000", "+0.00", "1.000"]
     assert "With 2 tasks no p is below 0.500" in " ".join(unseen_lines(tmp_path / "out"))
 
 

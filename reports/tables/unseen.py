@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.progress import count
+from bench.records import Record
 from bench.reports import markup, stats
 from bench.reports.elements import Table
 from bench.reports.groups import NAMES, Block
@@ -114,19 +115,11 @@ class UnseenTasks(Table):
 
 def by_task(block: Block, shots: int) -> pd.DataFrame:
     """label, task, and a column for each name: means over seeds, percent; NaN where a method does not read names."""
-    found_later = dict.fromkeys((OTHERS, NONE, NEW, KNOWN, SEEN), np.nan)
-    rows = block.rows[block.rows["shots"] == shots].assign(**found_later)
-    for i, row in rows.iterrows():
-        record = block.cells[row["key"]][0]
-        if twin := block.seen.get(row["key"]):
-            rows.loc[i, SEEN] = {own["task"]: own["accuracy"] for own in twin.tasks}.get(row["task"], np.nan)
-        if overlap := record.overlap.get(row["task"]):
-            accuracy = overlap.get("accuracy")
-            rows.loc[i, [KNOWN, NEW]] = overlap["known"], np.nan if accuracy is None else accuracy
-        found = dict(record.under_names.get(row["task"], {}))
-        if found and row["method"] != MATCHED:  # which reads names for its rate alone
-            rows.loc[i, NONE] = found.pop("")
-            rows.loc[i, OTHERS] = np.mean(list(found.values()) or np.nan)  # all others may have its name
+    rows = block.rows[block.rows["shots"] == shots].reset_index(drop=True)
+    records = (block.cells[key][0] for key in rows["key"])
+    asked = zip(records, rows["key"], rows["task"], rows["method"], strict=True)
+    found = [_found(record, block.seen.get(key), task, method) for record, key, task, method in asked]
+    rows = rows.join(pd.DataFrame(found, columns=[OTHERS, NONE, NEW, KNOWN, SEEN], dtype=float))
     rows = rows.rename(columns={"accuracy": OWN})
     rows["classes"] = rows["n_classes"].astype(float)
     grouped = rows.groupby(["label", "task"], sort=False)
@@ -147,10 +140,23 @@ def by_task(block: Block, shots: int) -> pd.DataFrame:
     return means.reset_index()
 
 
+def _found(record: Record, twin: Record | None, task: str, method: str) -> tuple[float, ...]:
+    """Of one cell's task: accuracy under others' names and under none, on new classes, how many classes are known, and
+    accuracy where the task was trained on, too."""
+    seen = {own["task"]: own["accuracy"] for own in twin.tasks} if twin else {}
+    overlap, under = record.overlap.get(task, {}), dict(record.under_names.get(task, {}))
+    none = others = float("nan")
+    if under and method != MATCHED:  # which reads names for its rate alone
+        none = under.pop("")
+        others = float(np.mean(list(under.values()) or np.nan))  # all others may have its name
+    new = np.nan if overlap.get("accuracy") is None else overlap["accuracy"]
+    return others, none, new, overlap.get("known", np.nan), seen.get(task, np.nan)
+
+
 def controls_of(values: pd.DataFrame) -> dict[str, pd.Series]:
     """By its name, what each row of `by_task` (indexed by label) is compared with; NaN where it has no such control."""
     always = OTHERS, ZERO_SHOT
-    every = OTHERS, EXCHANGED, ZERO_SHOT, GENERIC, MATCHED
+    every = OTHERS, NONE, EXCHANGED, ZERO_SHOT, GENERIC, MATCHED
     return {name: values[name] for name in every if name in always or values[name].notna().any()}
 
 
