@@ -37,7 +37,7 @@ def payload(loaded: Loaded, blocks: list[Block]) -> dict[str, Any]:
     notes = list(dict.fromkeys(texts))
     closer = Closer(loaded)
     found = [_block(block, loaded, notes, shared, closer) for block in blocks]
-    failed = [{name: cell.get(name, "") for name in (*_NAMES, "error")} for cell in loaded.failed]
+    failed = [{name: cell.get(name, "") for name in (*_NAMES, "fold", "error")} for cell in loaded.failed]
     missing = [cell for block in blocks for cell in _missing(block, loaded.failed)]
     methods = list(dict.fromkeys(row["method"] for block in found for row in block["rows"]))
     return {

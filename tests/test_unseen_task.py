@@ -179,11 +179,11 @@ DATA = ("csv", "md")  # no pictures: they take seconds
 def put_fold(
     root: Path, method: str, seed: int, task: str, accuracy: float, under: dict[str, float],
     variant: str = "", shots: int = 4, **settings: Any,
-) -> None:
+) -> Path:
     others = [name for name in ("a", "b", "c") if name != task]
     config = {"tasks": ["a", "b", "c"], "trained": others, "scored": [task], "fold": f"{task} of 3", **settings}
     more = {"cell": {"protocol": "unseen-task", "variant": variant}, "config": config}
-    put(root, method, shots, seed, {task: accuracy}, **more, under_names={task: under} if under else {})
+    return put(root, method, shots, seed, {task: accuracy}, **more, under_names={task: under} if under else {})
 
 
 def made_up(root: Path) -> Path:
@@ -460,6 +460,15 @@ def test_each_fold_counts_as_a_cell_done_in_tables_and_page(tmp_path) -> None:
     assert "\n13 cells done, 0 failed." in (tmp_path / "out" / "table.md").read_text()
     page = (tmp_path / "out" / "index.html").read_text()
     assert '<dd id="done">13</dd>' in page and " from 13 records." in page
+
+
+def test_the_page_names_the_fold_of_a_failed_cell(tmp_path) -> None:
+    runs = made_up(tmp_path / "runs")
+    file = put_fold(runs, "coop-tree", 2, "b", 0.0, {})
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "status": "failed", "error": "too slow", "tasks": None}))
+    report(runs, tmp_path / "out", format="html")
+    assert "<td>2, fold b of 3</td>" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_report_on_some_of_the_tasks_has_the_folds_of_these_in_one_table(tmp_path) -> None:

@@ -115,7 +115,8 @@ class UnseenTasks(Table):
 
 def by_task(block: Block, shots: int) -> pd.DataFrame:
     """label, task, and a column for each name: means over seeds, percent; NaN where a method does not read names."""
-    rows = block.rows[block.rows["shots"] == shots].reset_index(drop=True)
+    these = replace(block, rows=block.rows[block.rows["shots"] == shots])  # a recipe's values may depend on the shots
+    rows = these.rows.reset_index(drop=True)
     records = (block.cells[key][0] for key in rows["key"])
     asked = zip(records, rows["key"], rows["task"], rows["method"], strict=True)
     found = [_found(record, block.seen.get(key), task, method) for record, key, task, method in asked]
@@ -130,7 +131,6 @@ def by_task(block: Block, shots: int) -> pd.DataFrame:
         still = block.rows[block.rows["method"] == name].groupby("task")["accuracy"].mean()
         means = means.join(still.rename(name), on="task")
     labels = list(means.index.unique("label"))
-    these = replace(block, rows=block.rows[block.rows["shots"] == shots])  # a recipe's values may depend on the shots
     for name in (EXCHANGED, MATCHED):
         theirs = [_control(these.rows, mine, _twin(these, mine, name, labels)) for mine in labels]
         means[name] = pd.concat(theirs, keys=labels).reindex(means.index)
